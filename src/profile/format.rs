@@ -1,0 +1,379 @@
+//! A checked driver: what a driver file means once nothing in it can be wrong any more.
+
+use crate::model::ask::Registers;
+use crate::model::id::DriverId;
+use crate::model::metric::{Point, Scope, Word};
+use crate::model::oid::Oid;
+use crate::model::quantity::Count;
+
+use super::template::Template;
+
+/// How a family of PDUs speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Its name in configs.
+    pub id: DriverId,
+    /// The family, for people.
+    pub title: String,
+    /// The vendor, for people.
+    pub vendor: String,
+    /// Protocol and manners.
+    pub speech: Speech,
+    /// The index part that counts units of a daisy chain, and its first value.
+    pub unit: Option<(String, u32)>,
+    /// Rules that must all hold for a device to be of this family.
+    pub detect: Vec<Test>,
+    /// Where the device says who it is; alternatives in order.
+    pub identity: Identity,
+    /// Optional abilities, probed once.
+    pub capabilities: Vec<(String, Test)>,
+    /// Tables of parts.
+    pub tables: Vec<Table>,
+    /// Readings.
+    pub points: Vec<PointSpec>,
+    /// How an outlet is switched on, alternatives in order; without any the family is read-only.
+    pub on: Vec<Verb>,
+    /// How an outlet is switched off.
+    pub off: Vec<Verb>,
+    /// Pauses around writes.
+    pub pacing: Pacing,
+    /// Recordings that prove it.
+    pub proofs: Vec<Proof>,
+}
+
+/// The protocol with its manners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Speech {
+    /// SNMP.
+    Snmp(SnmpManners),
+    /// Modbus.
+    Modbus(ModbusManners),
+}
+
+impl Speech {
+    /// Whether it is SNMP.
+    pub fn is_snmp(&self) -> bool {
+        matches!(self, Speech::Snmp(_))
+    }
+
+    /// Pause between two requests, ms; how long to wait for a reply, ms; how often to ask.
+    pub fn patience(&self) -> (u64, u64, u32) {
+        match self {
+            Speech::Snmp(m) => (m.gap_ms, m.timeout_ms, m.attempts),
+            Speech::Modbus(m) => (m.gap_ms, m.timeout_ms, m.attempts),
+        }
+    }
+}
+
+/// What an SNMP agent of the family bears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnmpManners {
+    /// Variable bindings in one request.
+    pub max_varbinds: usize,
+    /// Rows in one GETBULK; 0 where the agent must not be asked in bulk.
+    pub bulk_rows: u32,
+    /// Bytes of a reply that the agent fills at most.
+    pub reply_bytes: usize,
+    /// Pause between two requests, ms.
+    pub gap_ms: u64,
+    /// How long to wait for a reply, ms.
+    pub timeout_ms: u64,
+    /// How often a read is sent before it counts as failed. A SET is sent once.
+    pub attempts: u32,
+    /// Raw numbers that mean "does not have it", for every point of the family.
+    pub absent: Vec<i64>,
+}
+
+/// What a Modbus device of the family bears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModbusManners {
+    /// Unit identifier unless the site says otherwise.
+    pub unit: u8,
+    /// Registers in one read.
+    pub max_registers: u16,
+    /// Coils or inputs in one read.
+    pub max_bits: u16,
+    /// Unwanted registers that may be read across rather than asking twice.
+    pub max_hole: u16,
+    /// Pause between two requests, ms.
+    pub gap_ms: u64,
+    /// How long to wait for a reply, ms.
+    pub timeout_ms: u64,
+    /// How often a read is sent before it counts as failed.
+    pub attempts: u32,
+}
+
+/// Where something is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// An SNMP instance.
+    Oid(Template),
+    /// Modbus registers or bits.
+    Register(Register),
+    /// A Modbus identification object.
+    DeviceId(u8),
+}
+
+/// A place in a Modbus table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Register {
+    /// Which table.
+    pub table: Registers,
+    /// Wire address of the first row, from 0.
+    pub address: u16,
+    /// Distance to the next row.
+    pub step: u16,
+    /// How the words are to be read.
+    pub shape: Shape,
+}
+
+/// How Modbus words make a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Type.
+    pub kind: ShapeKind,
+    /// How many words.
+    pub words: u16,
+    /// Whether the low word comes first.
+    pub low_first: bool,
+    /// One bit of the word only.
+    pub bit: Option<u8>,
+}
+
+/// Types of Modbus values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShapeKind {
+    /// A coil or discrete input.
+    Bit,
+    /// Unsigned.
+    Unsigned,
+    /// Two's complement.
+    Signed,
+    /// IEEE 754.
+    Float,
+    /// ASCII, two characters a word.
+    Text,
+}
+
+/// A question with an expected answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Test {
+    /// Where to look.
+    pub source: Source,
+    /// What should be there.
+    pub check: Check,
+}
+
+/// What should be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// Anything.
+    Exists,
+    /// Nothing.
+    Lacks,
+    /// One of these numbers.
+    Is(Vec<i64>),
+    /// None of these numbers, but a number.
+    Not(Vec<i64>),
+    /// One of these texts.
+    Equals(Vec<String>),
+    /// A text that starts with one of these.
+    Starts(Vec<String>),
+    /// A text that contains one of these.
+    Contains(Vec<String>),
+    /// An OID equal to or under one of these.
+    Under(Vec<Oid>),
+}
+
+/// Where the device says who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// Model.
+    pub model: Vec<Source>,
+    /// Serial number.
+    pub serial: Vec<Source>,
+    /// Firmware.
+    pub firmware: Vec<Source>,
+    /// Name set in the device.
+    pub name: Vec<Source>,
+}
+
+/// A table of parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its name in the file.
+    pub name: String,
+    /// What its rows are.
+    pub scope: Scope,
+    /// Where its rows come from.
+    pub rows: Rows,
+    /// Which rows count.
+    pub keep: Option<Test>,
+    /// Which index part is the number, or none: the rows are numbered from 1.
+    pub number: Option<String>,
+    /// Added to the number: for devices that count from 0.
+    pub number_offset: i64,
+}
+
+/// Where the rows of a table come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rows {
+    /// There is one, without an index.
+    Single,
+    /// A walk of a column; what follows the column is the index.
+    Walk {
+        /// The column.
+        column: Oid,
+        /// Names of the index parts.
+        index: Vec<String>,
+    },
+    /// Listed in the file.
+    Listed {
+        /// Names of the index parts.
+        index: Vec<String>,
+        /// Their values.
+        rows: Vec<Vec<u32>>,
+    },
+    /// The device tells how many, up to a bound.
+    Counted {
+        /// Where.
+        source: Source,
+        /// At most.
+        max: u16,
+    },
+}
+
+impl Rows {
+    /// Names of the index parts.
+    pub fn index(&self) -> &[String] {
+        match self {
+            Rows::Walk { index, .. } | Rows::Listed { index, .. } => index,
+            Rows::Single | Rows::Counted { .. } => &[],
+        }
+    }
+}
+
+/// How often a point is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Every {
+    /// With every poll.
+    Fast,
+    /// With every slow poll.
+    Slow,
+    /// When the device is adopted.
+    Once,
+}
+
+/// A reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointSpec {
+    /// Its place in the dictionary.
+    pub point: Point,
+    /// Which table's rows it has (place in [`Profile::tables`]).
+    pub table: usize,
+    /// Where it is read.
+    pub source: Source,
+    /// What the raw value means.
+    pub meaning: Meaning,
+    /// How often.
+    pub every: Every,
+    /// A capability without which it is not asked for.
+    pub needs: Option<String>,
+    /// Looked at once per row: whether the row has this reading at all.
+    pub when: Option<Test>,
+    /// Looked at with every slow poll: whether the value may be trusted.
+    pub valid: Option<Test>,
+    /// Raw numbers that mean "does not have it".
+    pub absent: Vec<i64>,
+}
+
+/// What a raw value means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meaning {
+    /// A quantity.
+    Quantity {
+        /// What one count is worth.
+        count: Count,
+        /// Decimal digits that the device tells.
+        digits: Option<Source>,
+        /// If this holds, the device counts in degrees Fahrenheit.
+        fahrenheit: Option<Test>,
+        /// The sign says something else (leading or lagging) and is dropped.
+        absolute: bool,
+    },
+    /// A state.
+    States(Vec<(StateKey, Word)>),
+    /// A text.
+    Text,
+    /// The number of a branch or phase.
+    Link,
+}
+
+/// What a device sends for a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateKey {
+    /// A number.
+    Number(i64),
+    /// A text.
+    Text(String),
+}
+
+/// How one verb is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verb {
+    /// A capability without which this verb is not used.
+    pub needs: Option<String>,
+    /// Writes, in order.
+    pub writes: Vec<Write>,
+    /// How long the state may take, ms.
+    pub within_ms: u64,
+    /// How often it is looked at meanwhile, ms.
+    pub poll_ms: u64,
+    /// Current or power that must be undercut too, as kept steps: a second witness.
+    pub also: Option<(Point, i64)>,
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Where.
+    pub target: Source,
+    /// What.
+    pub value: WriteValue,
+}
+
+/// What is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteValue {
+    /// An INTEGER, a register or a coil.
+    Number(i64),
+    /// An OCTET STRING.
+    Text(String),
+}
+
+/// Pauses around writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pacing {
+    /// Between two writes to one device, ms.
+    pub write_gap_ms: u64,
+    /// Until the load of a switched outlet may be counted on, ms.
+    pub settle_ms: u64,
+}
+
+/// A recording and what must be read from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// File name below the recordings.
+    pub recording: String,
+    /// Number of the part, where the reading has one.
+    pub part: Option<u16>,
+    /// Readings with their values as the file writes them.
+    pub expect: Vec<(Point, String)>,
+}
+
+impl Profile {
+    /// The table of a scope's own rows.
+    pub fn table_of(&self, scope: Scope) -> Option<usize> {
+        self.tables.iter().position(|table| table.scope == scope)
+    }
+}

@@ -1,0 +1,184 @@
+//! An adopted device: its parts, and for each reading where it is read and how it is decoded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::model::id::DriverId;
+use crate::model::metric::{Metric, Scope};
+use crate::model::reading::{Datum, Gap};
+use crate::model::switching::Relay;
+use crate::model::topology::{Identity, Layout, Slot};
+
+use super::decode::{Decode, decode, holds};
+use super::format::{Check, Every, Profile, Shape, Speech, Verb};
+use super::rows::Row;
+use super::sweep::{Answer, Item, ReadSet, Wanted};
+
+/// Where one reading comes from.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    /// What is asked.
+    pub item: Item,
+    /// How the answer is decoded.
+    pub decode: Decode,
+    /// How often.
+    pub every: Every,
+    /// Whether the device itself trusts the value: looked at with every slow poll.
+    pub valid: Option<(Item, Check, Option<Shape>)>,
+    /// Table, metric and place in it, if neighbours can be read in bulk.
+    pub column: Option<(usize, Metric, u16)>,
+}
+
+/// An adopted device.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Its driver.
+    pub driver: DriverId,
+    /// Who it says it is.
+    pub identity: Arc<Identity>,
+    /// Its parts and slots.
+    pub layout: Arc<Layout>,
+    readers: Vec<Reader>,
+    outlets: Vec<Option<Row>>,
+    verbs: Verbs,
+    fast: Tier,
+    slow: Tier,
+}
+
+/// The slots that one kind of poll reads.
+#[derive(Debug, Clone)]
+pub struct Tier {
+    /// What is asked.
+    pub set: ReadSet,
+    /// Slots with the place of their answer.
+    slots: Vec<(usize, usize)>,
+    /// Slots with the place of the answer that tells whether they may be trusted.
+    trust: Vec<(usize, usize)>,
+}
+
+/// On and off, as this device takes them.
+pub(super) type Verbs = (Option<Verb>, Option<Verb>);
+
+/// What the device said last about which of its sensors may be trusted, slot by slot.
+pub type Trust = Vec<bool>;
+
+impl Instance {
+    pub(super) fn new(
+        profile: &Profile,
+        identity: Arc<Identity>,
+        layout: Arc<Layout>,
+        readers: Vec<Reader>,
+        outlets: Vec<Option<Row>>,
+        verbs: Verbs,
+    ) -> Self {
+        let fast = Tier::new(&profile.speech, &readers, |r| r.every.is_due(false), false);
+        let slow = Tier::new(&profile.speech, &readers, |r| r.every.is_due(true), true);
+        Self { driver: profile.id.clone(), identity, layout, readers, outlets, verbs, fast, slow }
+    }
+
+    /// The set of a fast poll, or of a slow one, which reads everything that changes.
+    pub fn tier(&self, slow: bool) -> &Tier {
+        if slow { &self.slow } else { &self.fast }
+    }
+
+    /// A tier with the readings of one outlet that switching looks at.
+    pub fn look(&self, speech: &Speech, outlet: u16) -> Tier {
+        const LOOKED_AT: [Metric; 4] = [Metric::State, Metric::Pending, Metric::Power, Metric::Current];
+        let wanted: Vec<usize> = LOOKED_AT
+            .into_iter()
+            .filter_map(|metric| self.layout.place(Slot { scope: Scope::Outlet, part: outlet, metric }))
+            .collect();
+        Tier::of(speech, &self.readers, &wanted, false)
+    }
+
+    /// How this device carries out a relay action.
+    pub fn verb(&self, relay: Relay) -> Option<&Verb> {
+        match relay {
+            Relay::On => self.verbs.0.as_ref(),
+            Relay::Off => self.verbs.1.as_ref(),
+        }
+    }
+
+    /// Before the device has said anything about its sensors.
+    pub fn full_trust(&self) -> Trust {
+        vec![true; self.readers.len()]
+    }
+
+    /// The readings of a tier: slot and what was read there.
+    pub fn decode(&self, tier: &Tier, answers: &[Answer], trust: &mut Trust) -> Vec<(usize, Datum)> {
+        for (slot, at) in &tier.trust {
+            if let (Some((_, check, shape)), Some(answer)) = (&self.readers[*slot].valid, answers.get(*at)) {
+                trust[*slot] = holds(check, answer, *shape);
+            }
+        }
+        let datum = |slot: usize, at: usize| {
+            let unread = Err(Gap::NotRead);
+            let datum = decode(&self.readers[slot].decode, answers.get(at).unwrap_or(&unread));
+            if trust[slot] || !datum.is_good() { datum } else { Datum::Gap(Gap::Unavailable) }
+        };
+        tier.slots.iter().map(|(slot, at)| (*slot, datum(*slot, *at))).collect()
+    }
+
+    /// The row of an outlet, by its place.
+    pub fn outlet_row(&self, outlet: u16) -> Option<&Row> {
+        self.outlets.get(usize::from(outlet))?.as_ref()
+    }
+
+    /// Where a slot is read.
+    pub fn reader(&self, slot: usize) -> &Reader {
+        &self.readers[slot]
+    }
+}
+
+impl Tier {
+    fn new(speech: &Speech, readers: &[Reader], due: impl Fn(&Reader) -> bool, trust: bool) -> Self {
+        let wanted: Vec<usize> = (0..readers.len()).filter(|at| due(&readers[*at])).collect();
+        Self::of(speech, readers, &wanted, trust)
+    }
+
+    fn of(speech: &Speech, readers: &[Reader], wanted: &[usize], with_trust: bool) -> Self {
+        let columns = columns(readers, wanted);
+        let mut items: Vec<Wanted> = Vec::new();
+        let mut places: HashMap<Item, usize> = HashMap::new();
+        let mut place = |item: &Item, cell| {
+            *places.entry(item.clone()).or_insert_with(|| {
+                items.push(Wanted { item: item.clone(), cell });
+                items.len() - 1
+            })
+        };
+        let slots = wanted.iter().map(|slot| {
+            (*slot, place(&readers[*slot].item, columns.get(slot).copied()))
+        });
+        let slots: Vec<(usize, usize)> = slots.collect();
+        let trusted = wanted.iter().filter(|_| with_trust).filter_map(|slot| {
+            let (item, ..) = readers[*slot].valid.as_ref()?;
+            Some((*slot, place(item, None)))
+        });
+        let trust = trusted.collect();
+        Self { set: ReadSet::new(speech, items), slots, trust }
+    }
+}
+
+/// Columns that are complete among the wanted slots: (column, row) by slot.
+fn columns(readers: &[Reader], wanted: &[usize]) -> HashMap<usize, (u32, u32)> {
+    let mut grouped: HashMap<(usize, Metric), Vec<(u16, usize)>> = HashMap::new();
+    for slot in wanted {
+        if let Some((table, metric, place)) = readers[*slot].column {
+            grouped.entry((table, metric)).or_default().push((place, *slot));
+        }
+    }
+    let mut cells = HashMap::new();
+    let mut keys: Vec<_> = grouped.keys().copied().collect();
+    keys.sort_unstable();
+    for (column, key) in (0u32..).zip(keys) {
+        let mut rows = grouped.remove(&key).unwrap_or_else(Vec::new);
+        rows.sort_unstable();
+        // A row that lacks this reading breaks the column: what is left is asked for exactly.
+        if rows.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0) {
+            for (place, slot) in rows {
+                cells.insert(slot, (column, u32::from(place)));
+            }
+        }
+    }
+    cells
+}

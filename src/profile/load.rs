@@ -1,0 +1,184 @@
+//! From the text of a driver file to a checked [`Profile`], or every fault in it.
+
+use crate::model::document::{self, Fields};
+use crate::model::fault::{FaultList, Faults};
+use crate::model::id::DriverId;
+use crate::model::limits::{MODBUS_BITS, MODBUS_REGISTERS, SNMP_REPLY_BYTES, SNMP_VARBINDS};
+use crate::model::metric::{Metric, Point, Scope};
+
+use super::format::{Identity, ModbusManners, Profile, SnmpManners, Source, Speech, Test};
+use super::load_parts::{Shared, points, tables};
+use super::load_source::{Context, sources, test};
+use super::load_verbs::{pacing, proofs, verbs};
+
+/// Reads a driver file; `file` is its name in faults.
+pub fn load(file: &str, text: &str) -> Result<Profile, FaultList> {
+    let faults = Faults::of(file, text);
+    let document = document::parse(text, &faults);
+    let root = Fields::root(&document, &faults);
+    let profile = profile(root);
+    faults.or(profile)
+}
+
+fn profile(root: Fields<'_>) -> Option<Profile> {
+    if let Some(format) = root.need("format", "write format = 1") {
+        if format.integer(0..=i64::MAX).is_some_and(|n| n != 1) {
+            format.fault("this program reads format 1");
+        }
+    }
+    let head = root.need("driver", "who this driver is").and_then(|item| head(item.fields()?));
+    let snmp = head.as_ref().is_none_or(|head| head.snmp);
+    let low_first = root
+        .get("modbus")
+        .and_then(|i| i.fields())
+        .and_then(|f| f.get("word_order"))
+        .is_some_and(|i| i.text() == Some("low-first"));
+    let speech = speech(&root, snmp);
+    let unit = head.as_ref().and_then(|head| head.unit.clone());
+    let unit_hole: Vec<String> = unit.iter().map(|(part, _)| part.clone()).collect();
+    let context = Context { snmp, low_first, holes: &unit_hole };
+    let detect: Vec<Test> = root
+        .need("detect", "rules that tell this family")
+        .map_or(Vec::new(), |list| list.list().iter().filter_map(|i| test(i, context)).collect());
+    let identity = root
+        .need("identity", "where the device says who it is")
+        .and_then(|i| i.fields())
+        .map(|fields| identity(fields, context));
+    let capabilities = capabilities(&root, context);
+    let absent = match &speech {
+        Some(Speech::Snmp(manners)) => manners.absent.clone(),
+        _ => Vec::new(),
+    };
+    let shared = Shared {
+        snmp,
+        low_first,
+        unit: unit.as_ref().map(|(part, _)| part.as_str()),
+        absent: &absent,
+        capabilities: capabilities.iter().map(|(name, _)| name.clone()).collect(),
+    };
+    let tables = tables(&root, &shared);
+    let points = points(&root, &tables, &shared);
+    let outlet_holes: Vec<String> = tables
+        .iter()
+        .find(|table| table.scope == Scope::Outlet)
+        .map_or(Vec::new(), |table| table.rows.index().to_vec())
+        .into_iter()
+        .chain(unit_hole.clone())
+        .collect();
+    let (on, off) = verbs(&root, Context { snmp, low_first, holes: &outlet_holes });
+    for needs in on.iter().chain(&off).filter_map(|verb| verb.needs.as_ref()) {
+        if !shared.capabilities.contains(needs) {
+            root.fault(format!("a verb needs \"{needs}\" and there is no [capability.{needs}] in this file"));
+        }
+    }
+    if !on.is_empty() && !points.iter().any(|p| p.point == Point::new(Scope::Outlet, Metric::State)) {
+        root.fault("outlets can be switched but not seen: a driver with control needs a point outlet.state");
+    }
+    let pacing = pacing(&root);
+    let proofs = proofs(&root);
+    root.done();
+    let head = head?;
+    Some(Profile {
+        id: head.id,
+        title: head.title,
+        vendor: head.vendor,
+        speech: speech?,
+        unit,
+        detect,
+        identity: identity?,
+        capabilities,
+        tables,
+        points,
+        on,
+        off,
+        pacing,
+        proofs,
+    })
+}
+
+struct Head {
+    id: DriverId,
+    title: String,
+    vendor: String,
+    snmp: bool,
+    unit: Option<(String, u32)>,
+}
+
+fn head(fields: Fields<'_>) -> Option<Head> {
+    let id = fields.need("id", "its name in configs, as in \"apc-rpdu2\"").and_then(|i| i.parsed());
+    let title = fields.need("title", "the family, for people").and_then(|i| i.text());
+    let vendor = fields.need("vendor", "the vendor, for people").and_then(|i| i.text());
+    let snmp = fields
+        .need("protocol", "snmp or modbus")
+        .and_then(|i| i.one_of(&[("snmp", true), ("modbus", false)]));
+    let unit = fields.get("unit").and_then(|item| {
+        let unit = item.fields()?;
+        let part = unit.need("part", "the index part that counts units").and_then(|i| i.text());
+        let first = unit.need("first", "its value for the first unit").and_then(|i| i.integer(0..=255));
+        unit.done();
+        Some((part?.to_owned(), first? as u32))
+    });
+    fields.done();
+    Some(Head { id: id?, title: title?.to_owned(), vendor: vendor?.to_owned(), snmp: snmp?, unit })
+}
+
+fn speech(root: &Fields<'_>, snmp: bool) -> Option<Speech> {
+    let (key, other) = if snmp { ("snmp", "modbus") } else { ("modbus", "snmp") };
+    if let Some(item) = root.get(other) {
+        item.fault(format!("this driver speaks {key}: remove [{other}]"));
+    }
+    let fields = root.need(key, "the manners of the device").and_then(|item| item.fields())?;
+    let number = |key: &'static str, default: i64, low: i64, high: i64| {
+        fields.get(key).and_then(|i| i.integer(low..=high)).unwrap_or(default)
+    };
+    let gap_ms = number("gap_ms", 20, 0, 5_000) as u64;
+    let timeout_ms = number("timeout_ms", 2_000, 100, 30_000) as u64;
+    let attempts = number("attempts", 3, 1, 5) as u32;
+    let speech = if snmp {
+        let absent = fields.get("absent").map_or(Vec::new(), |list| {
+            list.list().iter().filter_map(|i| i.integer(i64::MIN..=i64::MAX)).collect()
+        });
+        Speech::Snmp(SnmpManners {
+            max_varbinds: number("max_varbinds", 20, 1, SNMP_VARBINDS as i64) as usize,
+            bulk_rows: number("bulk_rows", 24, 0, 128) as u32,
+            reply_bytes: number("reply_bytes", SNMP_REPLY_BYTES as i64, 484, 65_507) as usize,
+            gap_ms,
+            timeout_ms,
+            attempts,
+            absent,
+        })
+    } else {
+        fields.get("word_order").and_then(|i| i.one_of(&[("high-first", ()), ("low-first", ())]));
+        Speech::Modbus(ModbusManners {
+            unit: number("unit", 1, 0, 255) as u8,
+            max_registers: number("max_registers", i64::from(MODBUS_REGISTERS), 1, i64::from(MODBUS_REGISTERS)) as u16,
+            max_bits: number("max_coils", i64::from(MODBUS_BITS), 1, 2_000) as u16,
+            max_hole: number("max_hole", 0, 0, 124) as u16,
+            gap_ms,
+            timeout_ms,
+            attempts,
+        })
+    };
+    fields.done();
+    Some(speech)
+}
+
+fn identity(fields: Fields<'_>, context: Context<'_>) -> Identity {
+    let list = |key| fields.get(key).map_or(Vec::<Source>::new(), |item| sources(&item, context));
+    let identity = Identity {
+        model: list("model"),
+        serial: list("serial"),
+        firmware: list("firmware"),
+        name: list("name"),
+    };
+    fields.done();
+    identity
+}
+
+fn capabilities(root: &Fields<'_>, context: Context<'_>) -> Vec<(String, Test)> {
+    let Some(fields) = root.get("capability").and_then(|item| item.fields()) else {
+        return Vec::new();
+    };
+    let entries = fields.entries();
+    entries.into_iter().filter_map(|(name, _, item)| Some((name, test(&item, context)?))).collect()
+}

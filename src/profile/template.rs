@@ -1,0 +1,141 @@
+//! OID templates: `1.3.6.1.4.1.13742.6.4.1.2.1.3.{pdu}.{outlet}`, filled from a row's index.
+
+use std::fmt;
+
+use crate::model::oid::{Oid, OidError};
+
+/// An OID with named holes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    pieces: Vec<Piece>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Fixed(Vec<u32>),
+    Part(String),
+}
+
+/// What fills a hole: the sub-identifiers of an index part, by its name.
+pub type Parts<'a> = &'a [(String, Vec<u32>)];
+
+impl std::str::FromStr for Template {
+    type Err = OidError;
+
+    fn from_str(text: &str) -> Result<Self, OidError> {
+        let wrong = || OidError::Text(text.to_owned());
+        let mut pieces: Vec<Piece> = Vec::new();
+        for arc in text.strip_prefix('.').unwrap_or(text).split('.') {
+            let hole = arc.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+            match (hole, pieces.last_mut()) {
+                (Some(name), _) if !name.is_empty() => pieces.push(Piece::Part(name.to_owned())),
+                (Some(_), _) => return Err(wrong()),
+                (None, Some(Piece::Fixed(arcs))) => arcs.push(arc.parse().map_err(|_| wrong())?),
+                (None, _) => {
+                    pieces.push(Piece::Fixed(vec![arc.parse().map_err(|_| wrong())?]));
+                }
+            }
+        }
+        match pieces.first() {
+            Some(Piece::Fixed(arcs)) if arcs.len() >= 2 && arcs[0] <= 2 => {
+                // Oids that are too long are told here rather than at the first row.
+                Oid::from_parts(arcs)?;
+                Ok(Self { pieces })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Template {
+    /// The names of its holes.
+    pub fn holes(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Part(name) => Some(name.as_str()),
+            Piece::Fixed(_) => None,
+        })
+    }
+
+    /// The arcs before the first hole.
+    pub fn head(&self) -> Oid {
+        match self.pieces.first() {
+            Some(Piece::Fixed(arcs)) => Oid::from_parts(arcs).unwrap_or_default(),
+            _ => Oid::default(),
+        }
+    }
+
+    /// Whether it is a column: fixed arcs, then exactly these index parts in this order. Rows of such
+    /// a column follow each other in a walk.
+    pub fn is_column_of(&self, index: &[String]) -> bool {
+        self.pieces.len() == index.len() + 1
+            && self.pieces[1..]
+                .iter()
+                .zip(index)
+                .all(|(piece, name)| matches!(piece, Piece::Part(part) if part == name))
+    }
+
+    /// Filled from a row; `None` if a hole has no filling or the result is too long.
+    pub fn fill(&self, parts: Parts<'_>) -> Option<Oid> {
+        let mut arcs = Vec::with_capacity(24);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Fixed(fixed) => arcs.extend_from_slice(fixed),
+                Piece::Part(name) => {
+                    let (_, value) = parts.iter().find(|(part, _)| part == name)?;
+                    arcs.extend_from_slice(value);
+                }
+            }
+        }
+        Oid::from_parts(&arcs).ok()
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut dot = "";
+        for piece in &self.pieces {
+            match piece {
+                Piece::Part(name) => write!(f, "{dot}{{{name}}}")?,
+                Piece::Fixed(arcs) => {
+                    for arc in arcs {
+                        write!(f, "{dot}{arc}")?;
+                        dot = ".";
+                    }
+                }
+            }
+            dot = ".";
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_filled_from_the_row() {
+        let template: Template = "1.3.6.1.4.{pdu}.9.{outlet}.1".parse().unwrap();
+        let row = [("pdu".to_owned(), vec![2]), ("outlet".to_owned(), vec![17])];
+        assert_eq!(template.fill(&row).unwrap().to_string(), "1.3.6.1.4.2.9.17.1");
+        assert_eq!(template.to_string(), "1.3.6.1.4.{pdu}.9.{outlet}.1");
+        assert_eq!(template.fill(&row[..1]), None);
+        assert_eq!(template.head().to_string(), "1.3.6.1.4");
+    }
+
+    #[test]
+    fn only_trailing_index_parts_in_order_make_a_column() {
+        let index = ["pdu".to_owned(), "outlet".to_owned()];
+        let column = |text: &str| text.parse::<Template>().unwrap().is_column_of(&index);
+        assert!(column("1.3.6.1.{pdu}.{outlet}"));
+        assert!(!column("1.3.6.1.{pdu}.{outlet}.1"));
+        assert!(!column("1.3.6.1.{outlet}.{pdu}"));
+    }
+
+    #[test]
+    fn what_is_no_template_is_told_so() {
+        for text in ["", "{pdu}", "1.3.{}", "1.3.{pdu", "1.3.x", "4.3.6"] {
+            assert!(text.parse::<Template>().is_err(), "{text}");
+        }
+    }
+}
