@@ -5,3 +5,22 @@
 pub mod model;
 
 pub mod profile;
+pub mod series;
+pub mod wire;
+
+pub mod link;
+
+pub mod board;
+pub mod device;
+pub mod sim;
+pub mod switching;
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod events;
+pub mod resolve;
+pub mod store;
+pub mod tls;
+pub mod access;
+pub mod pace;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `pmgate`; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pmgate::app::main()
+}

@@ -63,6 +63,12 @@ pub struct PduView {
     pub observed_at: Option<Stamp>,
     /// The same by the monotonic clock: what freshness is judged by.
     pub observed: Option<Tick>,
+    /// When the last good poll of everything began.
+    pub complete: Option<Tick>,
+    /// How many polls have failed so far.
+    pub failed_polls: u64,
+    /// The device has failed so often that only the schedule's own attempts go out.
+    pub breaker_open: bool,
     /// Counts the changes of this view.
     pub version: u64,
 }
@@ -82,6 +88,9 @@ impl PduView {
             read_only: None,
             observed_at: None,
             observed: None,
+            complete: None,
+            failed_polls: 0,
+            breaker_open: false,
             version: 0,
         }
     }

@@ -11,7 +11,7 @@ use crate::model::oid::Oid;
 use crate::model::reading::{Datum, Gap};
 use crate::model::topology::{Identity, Layout, Part, Slot};
 
-use super::decode::{Decode, Number, Sense, decode, holds, number, raw_text, text_of};
+use super::decode::{Decode, Number, Sense, decode, holds, number, raw_text, text_of, vouches};
 use super::format::{Every, Meaning, PointSpec, Profile, Rows, Shape, Source, Test, Verb};
 use super::instance::{Instance, Reader};
 use super::rows::{Row, item_at, listed, number as number_rows, unit_row, walked};
@@ -68,6 +68,28 @@ impl<'p> Facts<'p> {
     /// What to read.
     pub fn set(&self) -> ReadSet {
         ReadSet::new(&self.profile.speech, self.items.iter().cloned().map(Wanted::single).collect())
+    }
+
+    /// What the device said of itself, each with where it said it: for those who check drivers.
+    pub fn identity_read(&self, answers: &[Answer]) -> Vec<(&'static str, Item, String)> {
+        let row = unit_row(self.profile, self.unit);
+        let lookup = Lookup::new(&self.items, answers);
+        let identity = &self.profile.identity;
+        let named = [
+            ("identity.model", &identity.model),
+            ("identity.serial", &identity.serial),
+            ("identity.firmware", &identity.firmware),
+            ("identity.name", &identity.name),
+        ];
+        let mut read = Vec::new();
+        for (name, sources) in named {
+            for source in sources {
+                if let (Some(item), Some(text)) = (item_at(source, &row), lookup.text(source, &row)) {
+                    read.push((name, item, text));
+                }
+            }
+        }
+        read
     }
 
     /// Takes the answers in.
@@ -545,7 +567,10 @@ fn decode_of(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>) -> Option<Decode>
 
 /// A value that the device itself does not vouch for is none.
 fn trusted(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>, datum: Datum) -> Datum {
-    let vouched = spec.valid.as_ref().is_none_or(|valid| lookup.holds(valid, row) == Some(true));
+    let vouched = spec.valid.as_ref().is_none_or(|valid| {
+        let answer = lookup.answer(&valid.source, row);
+        answer.is_some_and(|answer| vouches(&valid.check, answer, shape(&valid.source)))
+    });
     if vouched || !datum.is_good() { datum } else { Datum::Gap(Gap::Unavailable) }
 }
 

@@ -238,6 +238,11 @@ pub fn raw_text(raw: &Raw, shape: Option<Shape>) -> String {
     }
 }
 
+/// Whether a companion value vouches for another: it says so, or the device has no such companion.
+pub fn vouches(check: &Check, answer: &Answer, shape: Option<Shape>) -> bool {
+    *answer == Err(Gap::Missing) || holds(check, answer, shape)
+}
+
 /// Whether an answer is what a test expects.
 pub fn holds(check: &Check, answer: &Answer, shape: Option<Shape>) -> bool {
     let raw = match (check, answer) {

@@ -56,6 +56,19 @@ impl Speech {
         matches!(self, Speech::Snmp(_))
     }
 
+    /// SNMP of a device whose family is not known.
+    pub fn plain_snmp() -> Self {
+        Speech::Snmp(SnmpManners {
+            max_varbinds: 8,
+            bulk_rows: 0,
+            reply_bytes: 484,
+            gap_ms: 20,
+            timeout_ms: 2_000,
+            attempts: 2,
+            absent: Vec::new(),
+        })
+    }
+
     /// Pause between two requests, ms; how long to wait for a reply, ms; how often to ask.
     pub fn patience(&self) -> (u64, u64, u32) {
         match self {

@@ -9,7 +9,7 @@ use crate::model::reading::{Datum, Gap};
 use crate::model::switching::Relay;
 use crate::model::topology::{Identity, Layout, Slot};
 
-use super::decode::{Decode, decode, holds};
+use super::decode::{Decode, decode, vouches};
 use super::format::{Check, Every, Profile, Shape, Speech, Verb};
 use super::rows::Row;
 use super::sweep::{Answer, Item, ReadSet, Wanted};
@@ -108,7 +108,7 @@ impl Instance {
     pub fn decode(&self, tier: &Tier, answers: &[Answer], trust: &mut Trust) -> Vec<(usize, Datum)> {
         for (slot, at) in &tier.trust {
             if let (Some((_, check, shape)), Some(answer)) = (&self.readers[*slot].valid, answers.get(*at)) {
-                trust[*slot] = holds(check, answer, *shape);
+                trust[*slot] = vouches(check, answer, *shape);
             }
         }
         let datum = |slot: usize, at: usize| {

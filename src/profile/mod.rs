@@ -23,3 +23,4 @@ pub mod template;
 
 pub use format::Profile;
 pub use load::load;
+pub use load_verbs::expected;

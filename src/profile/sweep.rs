@@ -94,6 +94,16 @@ impl Memory {
         }
     }
 
+    /// Before the family is known: small requests.
+    pub fn careful() -> Self {
+        Self { chunk: 8, rows: 0, split: true }
+    }
+
+    /// Rows in one bulk request; 0: no bulk.
+    pub fn bulk_rows(&self) -> u32 {
+        self.rows
+    }
+
     /// For SNMPv1, which has no GETBULK.
     pub fn without_bulk(self) -> Self {
         Self { rows: 0, ..self }

@@ -1,0 +1,20 @@
+//! The HTTPS API: connections and their limits, the route table, and a file a noun. Handlers read the board
+//! and the store and hand every wish to switch to the one gate; they decide nothing themselves.
+
+mod compat;
+mod context;
+mod events;
+mod hosts;
+mod metrics;
+mod openapi;
+mod page;
+mod pdus;
+mod plans;
+mod power;
+mod problem;
+mod route;
+mod series;
+pub mod serve;
+mod status;
+
+pub use context::State;

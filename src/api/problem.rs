@@ -1,0 +1,67 @@
+//! Errors as problem+json, in one place: which refusal is which status.
+
+use hyper::{Response, StatusCode};
+
+use crate::model::switching::Outcome;
+use crate::store::StoreError;
+use crate::switching::{Record, Refusal};
+use crate::wire::problem::Problem;
+
+use super::context::{Body, bytes};
+
+/// A problem as a response.
+pub fn response(problem: &Problem) -> Response<Body> {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // Plain strings and numbers always make JSON.
+    let content = serde_json::to_vec(problem).unwrap_or_else(|_| b"{}".to_vec());
+    bytes(status, "application/problem+json", content)
+}
+
+/// There is no such thing.
+pub fn not_found(what: &str) -> Problem {
+    Problem::new(404, "Not found", format!("there is no {what}"), "list what there is: GET /v1/pdus, GET /v1/hosts, GET /openapi.json")
+}
+
+/// The request's body or path is not right.
+pub fn bad(detail: impl Into<String>, next: impl Into<String>) -> Problem {
+    Problem::new(400, "Bad request", detail, next)
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (status, title) = match &refusal {
+            Refusal::Denied(_) => (403, "Forbidden"),
+            Refusal::Unknown(_) => (404, "Not found"),
+            Refusal::Locked { .. } => (409, "Outlet locked"),
+            Refusal::NotSwitchable { .. } => (409, "Not switchable"),
+            Refusal::Doubtful { .. } => (409, "State not known for certain"),
+            Refusal::Busy { .. } => (409, "Being switched"),
+            Refusal::KeyReused => (422, "Idempotency-Key reused"),
+            Refusal::Ending => (503, "Shutting down"),
+            Refusal::Journal(_) => (507, "Journal failed"),
+        };
+        Problem::new(status, title, refusal.to_string(), refusal.next())
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Problem::new(503, "Store failed", error.to_string(), "see \"alarms\" at GET /v1/status; polling and switching go on")
+    }
+}
+
+/// A plan that did not end as was wished.
+pub fn of_plan(record: &Record) -> Problem {
+    let step = record.steps.iter().rev().find(|step| step.state.outcome().is_some_and(|o| !o.is_success() && o != Outcome::Skipped));
+    let detail = step.and_then(|step| step.detail.clone()).unwrap_or_else(|| record.state.word().to_owned());
+    let outlet = step.map_or(String::new(), |step| format!("outlet {}: ", step.outlet));
+    let (status, title) = match record.outcome() {
+        Some(Outcome::Unverified) => (504, "Not verified"),
+        Some(Outcome::NotDone) => (409, "Not done"),
+        _ => (502, "Not switched"),
+    };
+    let mut problem = Problem::new(status, title, format!("{outlet}{detail}"), record.next().unwrap_or("see the plan"));
+    problem.plan = Some(record.id.to_string());
+    problem.outcome = record.outcome().map(|outcome| outcome.word().to_owned());
+    problem
+}

@@ -1,0 +1,130 @@
+//! The gateway's configuration: from a file to a [`Config`] that cannot be wrong any more, or every fault in
+//! it at once, those of the files that it names included.
+
+mod pdus;
+mod sections;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::device::Settings;
+use crate::model::document::{self, Fields};
+use crate::model::fault::{FaultList, Faults};
+use crate::model::id::RackId;
+use crate::profile::catalog::Catalog;
+use crate::switching::Site;
+use crate::tls::server::{self, Server, ServerFiles};
+
+/// A checked configuration.
+pub struct Config {
+    /// The rack, unique in the fleet.
+    pub rack: RackId,
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Where readings and the journal are kept.
+    pub state_dir: PathBuf,
+    /// The drivers at hand.
+    pub catalog: Arc<Catalog>,
+    /// The server's TLS.
+    pub tls: Server,
+    /// The devices.
+    pub devices: Vec<Settings>,
+    /// Hosts, locks, pauses, policy.
+    pub site: Site,
+}
+
+/// Reads and checks a configuration file with all that it names.
+pub fn load(path: &Path) -> anyhow::Result<Config> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let base = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(check(&path.display().to_string(), &text, base)?)
+}
+
+/// Checks the text of a configuration; relative paths in it are relative to `base`.
+pub fn check(file: &str, text: &str, base: &Path) -> Result<Config, FaultList> {
+    let faults = Faults::of(file, text);
+    let document = document::parse(text, &faults);
+    let root = Fields::root(&document, &faults);
+    let config = read(root, base);
+    faults.or(config)
+}
+
+fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
+    let rack = root.need("rack", "the rack's name, unique in the fleet, as in \"r42\"").and_then(|i| i.parsed());
+    let listen = root.need("listen", "where the API listens, as in \"0.0.0.0:8443\"").and_then(|i| i.parsed());
+    let state_dir = root.need("state_dir", "where readings and the journal are kept").and_then(|i| {
+        let dir = base.join(i.text()?);
+        if !dir.is_dir() {
+            i.fault(format!("there is no directory {}: make it, owned by the user that runs pmgate", dir.display()));
+        }
+        Some(dir)
+    });
+    let catalog = catalog(&root, base);
+    let tls = tls(&root, base);
+    let paces = sections::poll(&root);
+    let secrets = sections::secrets(&root, base);
+    let pdus = pdus::pdus(&root, &catalog, paces, &secrets);
+    let mut site = sections::switching(&root);
+    site.hosts = pdus::hosts(&root, &pdus.devices);
+    site.locked = pdus.locked;
+    site.policy = sections::policy(&root, &pdus.devices, &site.hosts);
+    root.done();
+    let tls = tls?;
+    site.revoked.clone_from(&tls.revoked);
+    Some(Config { rack: rack?, listen: listen?, state_dir: state_dir?, catalog: Arc::new(catalog), tls, devices: pdus.devices, site })
+}
+
+/// The drivers in the program, and those of `drivers_dir`; faults in them are told with their own places.
+fn catalog(root: &Fields<'_>, base: &Path) -> Catalog {
+    let mut catalog = match Catalog::embedded() {
+        Ok(catalog) => catalog,
+        Err(faults) => {
+            root.fault(faults);
+            Catalog::default()
+        }
+    };
+    let Some(item) = root.get("drivers_dir") else { return catalog };
+    let Some(dir) = item.text().map(|text| base.join(text)) else { return catalog };
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) => {
+            item.fault(format!("{}: {error}", dir.display()));
+            return catalog;
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "toml")) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => match crate::profile::load(&path.display().to_string(), &text) {
+                Ok(profile) => catalog.add(profile),
+                Err(faults) => item.fault(faults),
+            },
+            Err(error) => item.fault(format!("{}: {error}", path.display())),
+        }
+    }
+    catalog
+}
+
+fn tls(root: &Fields<'_>, base: &Path) -> Option<Server> {
+    let item = root.need("tls", "[tls] with certificate, key and client_ca")?;
+    let fields = item.fields()?;
+    let path = |key: &'static str, what: &str| fields.need(key, what).and_then(|i| i.text()).map(|text| base.join(text));
+    let certificate = path("certificate", "the gateway's certificate chain, PEM");
+    let key = path("key", "its key, PEM");
+    let client_ca = path("client_ca", "the authority of client certificates, PEM");
+    let crl = fields.get("crl").and_then(|i| i.text()).map(|text| base.join(text));
+    fields.done();
+    let (certificate, key, client_ca) = (certificate?, key?, client_ca?);
+    let files = ServerFiles { certificate: &certificate, key: &key, client_ca: &client_ca, crl: crl.as_deref() };
+    match server::load(&files) {
+        Ok(server) => Some(server),
+        Err(error) => {
+            item.fault(format!("{error:#}"));
+            None
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `[[pdu]]` and `[[host]]`.
+
+use std::collections::BTreeMap;
+
+use crate::device::{Settings, Target};
+use crate::model::document::{Fields, Item};
+use crate::model::id::{DriverId, HostId, OutletId, PduId};
+use crate::model::limits::PDUS;
+use crate::model::time::Span;
+use crate::profile::catalog::Catalog;
+use crate::resolve::Address;
+use crate::switching::HostSpec;
+
+use super::sections::{Credentials, Poll, take_paces};
+
+/// What the `[[pdu]]` sections say.
+#[derive(Default)]
+pub(super) struct Pdus {
+    pub devices: Vec<Settings>,
+    pub locked: BTreeMap<OutletId, String>,
+}
+
+/// `[[pdu]]`.
+pub(super) fn pdus(root: &Fields<'_>, catalog: &Catalog, poll: Poll, secrets: &BTreeMap<String, Credentials>) -> Pdus {
+    let mut pdus = Pdus::default();
+    let Some(list) = root.get("pdu") else { return pdus };
+    let items = list.list();
+    if items.len() > PDUS {
+        list.fault(format!("there are {} PDUs; one gateway takes {PDUS}", items.len()));
+    }
+    for (at, item) in items.iter().enumerate() {
+        let Some(mut settings) = pdu(item, catalog, poll, secrets, &mut pdus.locked) else { continue };
+        if pdus.devices.iter().any(|other| other.id == settings.id) {
+            item.fault(format!("the id \"{}\" is given twice", settings.id));
+        }
+        // First polls are spread over the fast pace.
+        let spread = settings.paces.fast.0.min(10_000) * at as u64 / items.len().max(1) as u64;
+        settings.offset = Span(spread.min(at as u64 * 250));
+        pdus.devices.push(settings);
+    }
+    pdus
+}
+
+fn pdu(
+    item: &Item<'_>,
+    catalog: &Catalog,
+    mut poll: Poll,
+    secrets: &BTreeMap<String, Credentials>,
+    locked: &mut BTreeMap<OutletId, String>,
+) -> Option<Settings> {
+    let fields = item.fields()?;
+    let id: Option<PduId> = fields.need("id", "its id in URLs, as in \"pdu-a\"").and_then(|i| i.parsed());
+    let text = |key: &'static str| fields.get(key).and_then(|i| i.text()).map(std::sync::Arc::<str>::from);
+    let (name, location) = (text("name"), text("location"));
+    let target = target(&fields, secrets);
+    let driver = driver(&fields, catalog, target.as_ref());
+    let unit = fields.get("chain_unit").and_then(|i| i.integer(0..=255)).map(|n| n as u32);
+    take_paces(&fields, &mut poll);
+    let read_only = fields.get("read_only").and_then(|i| i.flag()).unwrap_or(false);
+    let read_only = read_only.then(|| "the configuration says read_only".into());
+    if let Some(list) = fields.get("never_switch") {
+        for item in list.list() {
+            let number = item.integer(0..=65_535).map(|n| n as u16);
+            if let (Some(pdu), Some(number)) = (id.clone(), number) {
+                locked.insert(OutletId { pdu, number }, "the configuration says never_switch".into());
+            }
+        }
+    }
+    fields.done();
+    Some(Settings {
+        id: id?,
+        name,
+        location,
+        target: target?,
+        driver: driver?,
+        unit,
+        paces: poll.paces,
+        stale_after: poll.stale_after,
+        offset: Span(0),
+        read_only,
+    })
+}
+
+fn target(fields: &Fields<'_>, secrets: &BTreeMap<String, Credentials>) -> Option<Target> {
+    let address = |item: &Item<'_>, port| {
+        let parsed = Address::parse(item.text()?, port);
+        parsed.map_err(|error| item.fault(error)).ok()
+    };
+    let version = fields.get("version").and_then(|i| i.one_of(&[("1", 1), ("2c", 2), ("3", 3)]));
+    let secret = fields.get("secret");
+    match (fields.get("snmp"), fields.get("modbus")) {
+        (Some(snmp), None) => {
+            let address = address(&snmp, 161);
+            let Some(secret) = secret else {
+                fields.fault("an SNMP device needs secret: the name of a [secret.…]");
+                return None;
+            };
+            let Some(credentials) = secrets.get(secret.text()?) else {
+                let known: Vec<&str> = secrets.keys().map(String::as_str).collect();
+                secret.fault(format!("there is no [secret.{}] without faults; there are: {}", secret.text()?, known.join(", ")));
+                return None;
+            };
+            match (credentials, version) {
+                (Credentials::User(user), None | Some(3)) => Some(Target::User { address: address?, user: user.clone() }),
+                (Credentials::Communities { read, write }, None | Some(1 | 2)) => {
+                    let v1 = version == Some(1);
+                    Some(Target::Community { address: address?, v1, read: read.clone(), write: write.clone() })
+                }
+                (Credentials::User(_), Some(_)) => {
+                    secret.fault("is an SNMPv3 user: leave version out, or name a secret with communities");
+                    None
+                }
+                (Credentials::Communities { .. }, Some(_)) => {
+                    secret.fault("has communities: version 3 needs a secret with user and passwords");
+                    None
+                }
+            }
+        }
+        (None, Some(modbus)) => {
+            if let Some(secret) = secret {
+                secret.fault("Modbus knows no secrets: leave it out, and let nobody but this gateway reach the device");
+            }
+            let unit = fields.get("unit").and_then(|i| i.integer(1..=255)).map(|n| n as u8);
+            Some(Target::Modbus { address: address(&modbus, 502)?, unit })
+        }
+        _ => {
+            fields.fault("says not where it is reached: write snmp = \"ADDR:161\" or modbus = \"ADDR:502\"");
+            None
+        }
+    }
+}
+
+fn driver(fields: &Fields<'_>, catalog: &Catalog, target: Option<&Target>) -> Option<Option<DriverId>> {
+    let Some(item) = fields.get("driver") else { return Some(None) };
+    if item.text()? == "auto" {
+        return Some(None);
+    }
+    let id: DriverId = item.parsed()?;
+    match catalog.get(&id) {
+        None => {
+            let names: Vec<&str> = catalog.iter().map(|profile| profile.id.as_str()).collect();
+            let near = crate::model::document::nearest(id.as_str(), names.iter().copied());
+            let near = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
+            item.fault(format!("there is no driver \"{id}\"{near} write \"auto\", or one of: {}", names.join(", ")));
+            None
+        }
+        Some(profile) => {
+            if target.is_some_and(|target| target.is_snmp() != profile.speech.is_snmp()) {
+                item.fault("does not speak the protocol that the PDU is reached by");
+            }
+            Some(Some(id))
+        }
+    }
+}
+
+/// `[[host]]`.
+pub(super) fn hosts(root: &Fields<'_>, devices: &[Settings]) -> BTreeMap<HostId, HostSpec> {
+    let mut hosts: BTreeMap<HostId, HostSpec> = BTreeMap::new();
+    let Some(list) = root.get("host") else { return hosts };
+    for item in list.list() {
+        let Some((id, host)) = host(&item, devices) else { continue };
+        for outlet in &host.outlets {
+            let other = hosts.iter().find(|(_, other)| other.outlets.contains(outlet));
+            if let Some((other, _)) = other {
+                item.fault(format!("outlet {outlet} feeds host {other} already: an outlet feeds one host"));
+            }
+        }
+        if hosts.insert(id.clone(), host).is_some() {
+            item.fault(format!("the id \"{id}\" is given twice"));
+        }
+    }
+    hosts
+}
+
+fn host(item: &Item<'_>, devices: &[Settings]) -> Option<(HostId, HostSpec)> {
+    let fields = item.fields()?;
+    let id: Option<HostId> = fields.need("id", "its id in URLs, as in \"web-01\"").and_then(|i| i.parsed());
+    let name = fields.get("name").and_then(|i| i.text()).map(str::to_owned);
+    let outlets = fields.need("outlets", "the outlets that feed it, as in [\"pdu-a/1\", \"pdu-b/1\"]");
+    let mut feeds: Vec<OutletId> = Vec::new();
+    for item in outlets.map_or(Vec::new(), |list| list.list()) {
+        let Some(outlet) = item.parsed::<OutletId>() else { continue };
+        if devices.iter().all(|device| device.id != outlet.pdu) {
+            item.fault(format!("there is no [[pdu]] with id \"{}\"", outlet.pdu));
+        }
+        if feeds.contains(&outlet) {
+            item.fault("is given twice");
+        }
+        feeds.push(outlet);
+    }
+    if feeds.is_empty() {
+        fields.fault("a host needs at least one outlet");
+    }
+    let hold = fields.get("hold_s").and_then(|i| i.integer(1..=3_600)).map(|s| Span::seconds(s as u64));
+    fields.done();
+    let id = id?;
+    let name = name.unwrap_or_else(|| id.to_string());
+    Some((id, HostSpec { name, outlets: feeds, hold }))
+}

@@ -1,0 +1,218 @@
+//! The gateway: started in an order that a reader can recite, reloaded without losing a poll, ended without
+//! losing a row.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::State;
+use crate::api::serve::Listener;
+use crate::board::Board;
+use crate::cli::exit::{Exit, Outcome};
+use crate::device::{Fleet, Services};
+use crate::events::Events;
+use crate::model::event::About;
+use crate::model::limits::STORE_ROWS;
+use crate::model::time::{Clock, SystemClock};
+use crate::profile::catalog::Catalog;
+use crate::store::ChunkStore;
+use crate::store::journal::Journal;
+use crate::store::memory::MemoryStore;
+use crate::store::sled::SledStore;
+use crate::store::writer::{Counts, Row, Writer};
+use crate::switching::{Site, Switching};
+use crate::tls::server::Server;
+
+use super::config::{self, Config};
+
+/// A running gateway.
+pub struct Gateway {
+    state: Arc<State>,
+    catalog: watch::Sender<Arc<Catalog>>,
+    site: watch::Sender<Arc<Site>>,
+    tls: watch::Sender<Arc<Server>>,
+    fixed: (crate::model::id::RackId, std::net::SocketAddr, PathBuf),
+    rows: mpsc::Sender<Row>,
+    writer: JoinHandle<()>,
+    api: tokio::task::JoinHandle<()>,
+    /// Where the API listens.
+    pub address: std::net::SocketAddr,
+}
+
+/// `pmgate serve`: until SIGTERM or SIGINT; SIGHUP takes a changed configuration up.
+pub async fn serve(path: &Path) -> Outcome {
+    no_core_dumps();
+    let gateway = Gateway::start(config::load(path)?).await?;
+    tracing::info!("rack {} is served at https://{}", gateway.state.rack, gateway.address);
+    let mut hangup = signal(SignalKind::hangup()).map_err(Exit::failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Exit::failed)?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => gateway.reload(path),
+            _ = terminate.recv() => break,
+            result = tokio::signal::ctrl_c() => {
+                result.map_err(Exit::failed)?;
+                break;
+            }
+        }
+    }
+    gateway.end().await;
+    Ok(())
+}
+
+/// Secrets are in memory: a core dump would put them on the disk.
+pub fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps could not be switched off");
+    }
+}
+
+impl Gateway {
+    /// Starts everything. When it returns, the address is bound and the devices are being polled.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let stop = CancellationToken::new();
+        // What can fail comes first; nothing has been asked of a device by then.
+        let listener = Listener::bind(config.listen).await?;
+        let journal = config.state_dir.join("journal.redb");
+        let journal = Arc::new(Journal::open(&journal).with_context(|| format!("the journal {} does not open", journal.display()))?);
+        let (store, store_alarm) = open_store(config.state_dir.join("readings")).await;
+        let events = Events::new(clock.clone());
+        let counts = Arc::new(Counts::default());
+        let (rows, queue) = mpsc::channel(STORE_ROWS);
+        let writer = start_writer(store.clone(), counts.clone(), events.clone(), queue)?;
+        let (catalog, catalog_seen) = watch::channel(config.catalog);
+        let (site, site_seen) = watch::channel(Arc::new(config.site));
+        let (tls, tls_seen) = watch::channel(Arc::new(config.tls));
+        let board = Board::default();
+        let services = Services {
+            clock: clock.clone(),
+            board: board.clone(),
+            catalog: catalog_seen,
+            events: events.clone(),
+            counts: counts.clone(),
+            rows: rows.downgrade(),
+        };
+        let fleet = Fleet::new(services, CancellationToken::new());
+        let switching = Switching::new(fleet.clone(), journal, site_seen.clone(), CancellationToken::new());
+        fleet.apply(config.devices);
+        let taken_up = switching.resume().await.context("the journal cannot be read")?;
+        if taken_up > 0 {
+            tracing::warn!("{taken_up} plans were interrupted; their outlets are looked at");
+        }
+        switching.forget().await.context("the journal cannot be tidied")?;
+        let address = listener.address;
+        if let Some(alarm) = &store_alarm {
+            events.tell("store.set_aside", About::default(), alarm.clone());
+        }
+        let state = Arc::new(State {
+            rack: config.rack.clone(),
+            started_at: clock.stamp(),
+            started: clock.tick(),
+            clock,
+            board,
+            fleet,
+            switching,
+            store,
+            counts,
+            store_alarm,
+            events: events.clone(),
+            site: site_seen,
+            tls: tls_seen,
+            config_refused: Arc::new(AtomicBool::new(false)),
+            stop,
+        });
+        let api = tokio::spawn(listener.serve(state.clone()));
+        events.tell("gateway.started", About::default(), format!("the gateway of rack {} started", config.rack));
+        let fixed = (config.rack, config.listen, config.state_dir);
+        Ok(Self { state, catalog, site, tls, fixed, rows, writer, api, address })
+    }
+
+    /// Takes a changed configuration up; a faulty one is refused and the old one stays.
+    pub fn reload(&self, path: &Path) {
+        let events = &self.state.events;
+        let config = match config::load(path) {
+            Ok(config) => config,
+            Err(error) => {
+                self.state.config_refused.store(true, Ordering::Relaxed);
+                tracing::error!("the configuration was refused, the old one stays:\n{error:#}");
+                events.tell("config.refused", About::default(), format!("the configuration was refused, the old one stays: {error:#}"));
+                return;
+            }
+        };
+        self.state.config_refused.store(false, Ordering::Relaxed);
+        if (&config.rack, &config.listen, &config.state_dir) != (&self.fixed.0, &self.fixed.1, &self.fixed.2) {
+            tracing::warn!("rack, listen and state_dir change only with a restart");
+        }
+        self.catalog.send_replace(config.catalog);
+        let changes = self.state.fleet.apply(config.devices);
+        self.site.send_replace(Arc::new(config.site));
+        self.tls.send_replace(Arc::new(config.tls));
+        let text = format!("the configuration was taken up: {} PDUs started, {} changed, {} ended", changes.started, changes.changed, changes.ended);
+        tracing::info!("{text}");
+        events.tell("config.reloaded", About::default(), text);
+    }
+
+    /// Waits until every PDU was read once, at most this long.
+    pub async fn all_read(&self, patience: std::time::Duration) {
+        let ids: Vec<_> = self.state.board.views().iter().map(|view| view.id.clone()).collect();
+        let all = async {
+            for id in ids {
+                let Some(mut view) = self.state.board.watch(&id) else { continue };
+                // A place that is gone is not waited for.
+                drop(view.wait_for(|view| view.observed.is_some()).await);
+            }
+        };
+        if tokio::time::timeout(patience, all).await.is_err() {
+            tracing::warn!("not every PDU was read within {} s", patience.as_secs());
+        }
+    }
+
+    /// Ends everything: no new requests, plans under way reach a safe point, every row is written.
+    pub async fn end(self) {
+        self.state.events.tell("gateway.ending", About::default(), "the gateway ends");
+        self.state.switching.end().await;
+        self.state.stop.cancel();
+        if let Err(error) = self.api.await {
+            tracing::error!(%error, "the API did not end well");
+        }
+        self.state.fleet.end().await;
+        drop(self.rows);
+        let writer = self.writer;
+        let joined = tokio::task::spawn_blocking(move || writer.join().is_ok()).await;
+        if !joined.unwrap_or(false) {
+            tracing::error!("the store's writer did not end well: the last readings may be lost");
+        }
+    }
+}
+
+/// Opens the store; what does not open is set aside, and without a disk readings are kept in memory.
+async fn open_store(dir: PathBuf) -> (Arc<dyn ChunkStore>, Option<String>) {
+    let opened = tokio::task::spawn_blocking(move || SledStore::open(&dir)).await;
+    let (store, alarm): (Arc<dyn ChunkStore>, _) = match opened {
+        Ok(Ok(opened)) => {
+            let alarm = opened.set_aside.map(|(aside, why)| format!("the store did not open ({why}); it was set aside as {}, and a new one begun", aside.display()));
+            (Arc::new(opened.store), alarm)
+        }
+        Ok(Err(error)) => (Arc::new(MemoryStore::default()), Some(format!("readings are kept in memory only: {error}"))),
+        Err(error) => (Arc::new(MemoryStore::default()), Some(format!("readings are kept in memory only: {error}"))),
+    };
+    if let Some(alarm) = &alarm {
+        tracing::error!("{alarm}");
+    }
+    (store, alarm)
+}
+
+fn start_writer(store: Arc<dyn ChunkStore>, counts: Arc<Counts>, events: Events, queue: mpsc::Receiver<Row>) -> anyhow::Result<JoinHandle<()>> {
+    let alarm = Box::new(move |kind, about, text: String| events.tell(kind, about, text));
+    let writer = Writer::new(store, counts, alarm).context("the store cannot be read")?;
+    std::thread::Builder::new().name("store".into()).spawn(move || writer.run(queue)).context("no thread for the store")
+}

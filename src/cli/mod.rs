@@ -1,0 +1,9 @@
+//! The command line. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 unreachable.
+
+pub mod args;
+pub mod driver;
+pub mod exit;
+pub mod out;
+pub mod pdu;
+mod prove;
+mod record;

@@ -1,0 +1,14 @@
+//! Devices: one task owns one PDU. It asks, decodes, shows the result on the board, hands it to the
+//! store, and carries out the writes that switching orders. Nobody else talks to the device.
+
+pub mod adopt;
+pub mod fleet;
+mod orders;
+mod read;
+pub mod target;
+mod task;
+
+pub use fleet::Fleet;
+pub use orders::{Handle, OrderError, Seen, Terms};
+pub use target::Target;
+pub use task::{Services, Settings, spawn, state_word};

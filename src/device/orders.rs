@@ -1,0 +1,140 @@
+//! What others may want of a device: younger readings, a look at an outlet, a write.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::link::LinkError;
+use crate::model::id::PduId;
+use crate::model::metric::Word;
+use crate::model::reading::Gap;
+use crate::model::switching::Relay;
+use crate::model::time::{Span, Tick};
+use crate::model::view::PduView;
+
+/// An outlet as a look has just shown it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// What the relay does.
+    pub state: Result<Word, Gap>,
+    /// Active power, mW, where the outlet is metered.
+    pub power_mw: Option<i64>,
+    /// When the look began.
+    pub at: Tick,
+}
+
+/// How the outcome of a write is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How long the state may take.
+    pub within: Span,
+    /// How often it is looked at meanwhile.
+    pub every: Span,
+    /// Whether the device said that it took the write. If it said nothing, only looking tells.
+    pub acknowledged: bool,
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// Too many orders wait.
+    #[error("the PDU is busy: other orders are waiting for it; try again in a few seconds")]
+    Busy,
+    /// The task has ended.
+    #[error("the PDU is no longer configured")]
+    Gone,
+    /// The device has not been adopted.
+    #[error("the PDU has not been reached yet: {0}")]
+    NotAdopted(String),
+    /// There is no such outlet, or it cannot be switched.
+    #[error("the outlet cannot be switched: {0}")]
+    NotSwitchable(String),
+    /// The device refused the write: nothing was switched.
+    #[error("the PDU refused the command: {0}")]
+    Refused(String),
+    /// The device did not answer. A write may have taken effect all the same.
+    #[error("the PDU {0}")]
+    Link(#[from] LinkError),
+}
+
+/// An order to a device task.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Read one outlet.
+    Look { outlet: u16, reply: oneshot::Sender<Result<Seen, OrderError>> },
+    /// Write one outlet; sent at most once.
+    Write { outlet: u16, relay: Relay, reply: oneshot::Sender<Result<Terms, OrderError>> },
+}
+
+/// A handle to a device task.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) id: PduId,
+    pub(super) orders: mpsc::Sender<Order>,
+    /// The youngest moment that somebody wants the readings to be from.
+    pub(super) wanted: watch::Sender<Tick>,
+    pub(super) view: watch::Receiver<Arc<PduView>>,
+}
+
+impl Handle {
+    /// The PDU.
+    pub fn id(&self) -> &PduId {
+        &self.id
+    }
+
+    /// The latest view.
+    pub fn view(&self) -> Arc<PduView> {
+        self.view.borrow().clone()
+    }
+
+    /// The view once everything in it was read at `since` or later. All who wait share the same poll.
+    /// Of a PDU that does not answer, the view comes as it stands, with its age and its state: also when
+    /// a poll failed after this call.
+    pub async fn since(&self, since: Tick) -> Arc<PduView> {
+        let mut view = self.view.clone();
+        let first = view.borrow_and_update().clone();
+        if first.complete.is_some_and(|at| at >= since) {
+            return first;
+        }
+        self.wanted.send_if_modified(|wanted| {
+            let younger = since > *wanted;
+            *wanted = (*wanted).max(since);
+            younger
+        });
+        loop {
+            {
+                let now = view.borrow_and_update();
+                let fresh = now.complete.is_some_and(|at| at >= since);
+                if fresh || now.failed_polls > first.failed_polls || now.breaker_open {
+                    return now.clone();
+                }
+            }
+            if view.changed().await.is_err() {
+                return first;
+            }
+        }
+    }
+
+    /// Looks at an outlet.
+    pub async fn look(&self, outlet: u16) -> Result<Seen, OrderError> {
+        self.order(|reply| Order::Look { outlet, reply }).await
+    }
+
+    /// Writes an outlet; tells how its outcome is to be verified. Must not be called before the intent is
+    /// durable.
+    pub async fn write(&self, outlet: u16, relay: Relay) -> Result<Terms, OrderError> {
+        self.order(|reply| Order::Write { outlet, relay, reply }).await
+    }
+
+    async fn order<T>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<T, OrderError>>) -> Order,
+    ) -> Result<T, OrderError> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.try_send(order(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => OrderError::Busy,
+            mpsc::error::TrySendError::Closed(_) => OrderError::Gone,
+        })?;
+        answer.await.unwrap_or(Err(OrderError::Gone))
+    }
+}

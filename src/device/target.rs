@@ -1,0 +1,75 @@
+//! Where a device is and how it is spoken to.
+
+use std::hash::{BuildHasher, Hasher};
+
+use crate::link::modbus::ModbusLink;
+use crate::link::snmp::SnmpLink;
+use crate::link::snmp_v3::{SnmpV3Link, User};
+use crate::link::{Line, Link, LinkError, Patience};
+use crate::model::secret::Secret;
+use crate::resolve::Address;
+
+/// Where a device is and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// SNMPv1 or v2c.
+    Community {
+        /// The agent.
+        address: Address,
+        /// SNMPv1.
+        v1: bool,
+        /// For reading.
+        read: Secret,
+        /// For writing.
+        write: Secret,
+    },
+    /// SNMPv3.
+    User {
+        /// The agent.
+        address: Address,
+        /// Who we are.
+        user: User,
+    },
+    /// Modbus TCP.
+    Modbus {
+        /// The device, or a gateway before it.
+        address: Address,
+        /// Its unit; nothing for the one that the driver names.
+        unit: Option<u8>,
+    },
+}
+
+impl Target {
+    /// Whether it is SNMP.
+    pub fn is_snmp(&self) -> bool {
+        !matches!(self, Target::Modbus { .. })
+    }
+
+    /// The address, for messages.
+    pub fn address(&self) -> &Address {
+        match self {
+            Target::Community { address, .. }
+            | Target::User { address, .. }
+            | Target::Modbus { address, .. } => address,
+        }
+    }
+
+    /// A line to it, with the manners of a family. `driver_unit` is the Modbus unit that the driver names.
+    pub async fn line(&self, patience: Patience, driver_unit: u8) -> Result<Line, LinkError> {
+        let resolved = self.address().resolve().await;
+        let peer = resolved.map_err(|error| LinkError::Unreachable(error.to_string()))?;
+        let link: Box<dyn Link> = match self {
+            Target::Community { v1, read, write, .. } => {
+                Box::new(SnmpLink::new(peer, *v1, read.clone(), write.clone(), random_id()))
+            }
+            Target::User { user, .. } => Box::new(SnmpV3Link::new(peer, user.clone())),
+            Target::Modbus { unit, .. } => Box::new(ModbusLink::new(peer, unit.unwrap_or(driver_unit))),
+        };
+        Ok(Line::new(link, patience))
+    }
+}
+
+/// Where request ids start: anywhere, so that replies to an earlier program are strange.
+fn random_id() -> i32 {
+    std::hash::RandomState::new().build_hasher().finish() as i32
+}

@@ -1,0 +1,496 @@
+//! The task of one device: polls when its schedule says so, carries out orders in between, and shows
+//! every change on the board.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::board::{Board, Place};
+use crate::events::Events;
+use crate::link::LinkError;
+use crate::model::event::About;
+use crate::model::id::{DriverId, PduId};
+use crate::model::limits::DEVICE_ORDERS;
+use crate::model::metric::Metric;
+use crate::model::reading::{Datum, Reading};
+use crate::model::switching::Relay;
+use crate::model::time::{Clock, Span, Stamp, Tick};
+use crate::model::topology::Slot;
+use crate::model::view::{Health, PduView};
+use crate::pace::{Due, Paces, Pulse, Schedule, Vitals};
+use crate::profile::catalog::Catalog;
+use crate::profile::control;
+use crate::profile::instance::{Tier, Trust};
+use crate::store::writer::{Counts, Row};
+use crate::model::metric::{Scope, Word};
+
+use super::adopt::{Adopted, Failure, adopt, detect};
+use super::orders::{Handle, Order, OrderError, Seen, Terms};
+use super::target::Target;
+
+/// What is read at adoption only (names, ratings, the rows there are) is read anew after this long.
+const REFRESH: Span = Span::seconds(15 * 60);
+
+/// What all devices share.
+#[derive(Clone)]
+pub struct Services {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where views are shown.
+    pub board: Board,
+    /// The drivers at hand; they change with the configuration.
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    /// Where events are told.
+    pub events: Events,
+    /// What was stored and dropped.
+    pub counts: Arc<Counts>,
+    /// Where rows go; full means that the store cannot keep up. Weak, so that the queue ends with the one
+    /// who made it.
+    pub rows: mpsc::WeakSender<Row>,
+}
+
+/// How one device is run, as configured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Its id.
+    pub id: PduId,
+    /// Its name, if the site gives one.
+    pub name: Option<Arc<str>>,
+    /// Where it stands.
+    pub location: Option<Arc<str>>,
+    /// Where it is reached.
+    pub target: Target,
+    /// Its driver; nothing to detect it.
+    pub driver: Option<DriverId>,
+    /// The unit of a daisy chain; nothing for all.
+    pub unit: Option<u32>,
+    /// How often it is polled.
+    pub paces: Paces,
+    /// How long stale readings are believed.
+    pub stale_after: Span,
+    /// Delay of the first poll, so that not all devices are asked at once.
+    pub offset: Span,
+    /// Why nothing on it may be switched, if so.
+    pub read_only: Option<Arc<str>>,
+}
+
+impl Settings {
+    /// Whether the device is reached in the same way: then it keeps what it knows.
+    pub fn is_reached_like(&self, other: &Settings) -> bool {
+        self.target == other.target && self.driver == other.driver && self.unit == other.unit
+    }
+}
+
+/// Starts the task of a device.
+pub fn spawn(
+    updates: watch::Receiver<Settings>,
+    services: Services,
+    stop: CancellationToken,
+) -> (Handle, tokio::task::JoinHandle<()>) {
+    let settings = updates.borrow().clone();
+    let (orders, inbox) = mpsc::channel(DEVICE_ORDERS);
+    let (wanted, wants) = watch::channel(Tick(0));
+    let name = settings.name.clone().unwrap_or_else(|| settings.id.as_str().into());
+    let view = PduView::unknown(settings.id.clone(), name, settings.location.clone());
+    let id = settings.id.clone();
+    let place = services.board.place(view);
+    let view = place.watch();
+    let start = services.clock.tick() + settings.offset;
+    let device = Device {
+        schedule: Schedule::new(settings.paces, start),
+        vitals: Vitals::new(settings.stale_after),
+        settings,
+        updates,
+        services,
+        place,
+        inbox,
+        wants,
+        adopted: None,
+        trust: Vec::new(),
+        last_write: None,
+    };
+    let task = tokio::spawn(device.run(stop));
+    (Handle { id, orders, wanted, view }, task)
+}
+
+struct Device {
+    settings: Settings,
+    updates: watch::Receiver<Settings>,
+    services: Services,
+    place: Place,
+    inbox: mpsc::Receiver<Order>,
+    wants: watch::Receiver<Tick>,
+    schedule: Schedule,
+    vitals: Vitals,
+    adopted: Option<(Adopted, Tick)>,
+    trust: Trust,
+    last_write: Option<Tick>,
+}
+
+impl Device {
+    async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let wake = self.wake();
+            let now = self.services.clock.tick();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                order = self.inbox.recv() => match order {
+                    Some(order) => self.serve(order).await,
+                    None => return,
+                },
+                () = tokio::time::sleep((wake - now).duration()) => self.tick().await,
+                changed = self.updates.changed() => match changed {
+                    Ok(()) => self.update(),
+                    Err(_) => return,
+                },
+                changed = self.wants.changed() => match changed {
+                    Ok(()) => self.wanted().await,
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// Takes new settings up without learning the device anew.
+    fn update(&mut self) {
+        self.settings = self.updates.borrow_and_update().clone();
+        self.schedule.set_paces(self.settings.paces, self.services.clock.tick());
+        self.vitals.set_stale_after(self.settings.stale_after);
+        let mut view = PduView::clone(&self.place.view());
+        view.location = self.settings.location.clone();
+        view.read_only = self.settings.read_only.clone();
+        view.name = match (&self.settings.name, &view.identity.name) {
+            (Some(name), _) => name.clone(),
+            (None, Some(name)) => name.as_str().into(),
+            (None, None) => self.settings.id.as_str().into(),
+        };
+        self.place.show(view);
+    }
+
+    /// Whether the device has to be learned anew: long ago, or by a driver that has changed since.
+    fn is_aged(&self, began: Tick) -> bool {
+        let Some((adopted, since)) = &self.adopted else { return true };
+        let catalog = self.services.catalog.borrow();
+        began - *since >= REFRESH || catalog.get(&adopted.profile.id) != Some(&adopted.profile)
+    }
+
+    fn wake(&self) -> Tick {
+        let wake = self.schedule.wake();
+        // A stale device turns offline by the passing of time; once it has, nothing more is due.
+        let turns = self.vitals.wake().filter(|_| matches!(self.place.view().health, Health::Stale(_)));
+        turns.map_or(wake, |at| wake.min(at))
+    }
+
+    async fn tick(&mut self) {
+        let now = self.services.clock.tick();
+        match self.schedule.due(now) {
+            Some(due) => self.poll(due).await,
+            None => self.show_health(self.vitals.health(now)),
+        }
+    }
+
+    /// Somebody wants younger readings.
+    async fn wanted(&mut self) {
+        let wanted = *self.wants.borrow_and_update();
+        let now = self.services.clock.tick();
+        let view = self.place.view();
+        if view.complete.is_some_and(|at| at >= wanted) {
+            return;
+        }
+        if self.schedule.admits(now) {
+            self.poll(Due::Slow).await;
+        } else {
+            let mut view = PduView::clone(&view);
+            view.breaker_open = true;
+            self.place.show(view);
+        }
+    }
+
+    async fn poll(&mut self, due: Due) {
+        let began = self.services.clock.tick();
+        let at = self.services.clock.stamp();
+        let result = if self.is_aged(began) && (due == Due::Slow || self.adopted.is_none()) {
+            self.adopt(began, at).await
+        } else {
+            self.read(due, began, at).await
+        };
+        let now = self.services.clock.tick();
+        match result {
+            Ok(due) => self.schedule.answered(began, due),
+            Err(failure) => {
+                self.schedule.failed(now);
+                self.failed(now, &failure);
+            }
+        }
+    }
+
+    /// Learns the device anew, reads everything once.
+    async fn adopt(&mut self, began: Tick, at: Stamp) -> Result<Due, Failure> {
+        let target = &self.settings.target;
+        let catalog = self.services.catalog.borrow().clone();
+        let profile = match &self.settings.driver {
+            Some(id) => catalog.get(id).cloned().ok_or_else(|| Failure::NoDriver(id.clone()))?,
+            None => match &self.adopted {
+                Some((adopted, _)) => match catalog.get(&adopted.profile.id) {
+                    Some(profile) => profile.clone(),
+                    None => detect(target, &catalog).await?,
+                },
+                None => detect(target, &catalog).await?,
+            },
+        };
+        let adopted = adopt(target, profile, self.settings.unit).await?;
+        let layout = &adopted.instance.layout;
+        let first = self.adopted.is_none();
+        self.trust = adopted.instance.full_trust();
+        let readings = adopted.data.iter().map(|datum| Reading { datum: *datum, at }).collect();
+        let data = (0..).zip(adopted.data.iter().copied()).collect();
+        let before = self.place.view();
+        let mut view = PduView::clone(&before);
+        view.driver = Some(adopted.profile.id.clone());
+        view.identity = adopted.instance.identity.clone();
+        view.layout = layout.clone();
+        view.readings = readings;
+        if let (None, Some(name)) = (&self.settings.name, &view.identity.name) {
+            view.name = name.as_str().into();
+        }
+        view.read_only = self.settings.read_only.clone();
+        self.tell_adopted(first, &before, &view);
+        self.adopted = Some((adopted, began));
+        self.good(view, Due::Slow, began, at, data);
+        Ok(Due::Slow)
+    }
+
+    fn tell_adopted(&self, first: bool, before: &PduView, now: &PduView) {
+        let about = About::pdu(&self.settings.id);
+        let id = &self.settings.id;
+        let events = &self.services.events;
+        let serial = now.identity.serial.as_deref().unwrap_or("unknown");
+        if first {
+            let model = now.identity.model.as_deref().unwrap_or("a PDU");
+            let driver = now.driver.as_ref().map_or("?", |d| d.as_str());
+            let outlets = now.layout.parts(Scope::Outlet).len();
+            events.tell("pdu.adopted", about, format!("{id} is {model}, serial {serial}, {outlets} outlets, driver {driver}"));
+        } else if before.identity.serial != now.identity.serial {
+            events.tell("pdu.replaced", about, format!("{id} has another serial number than before: {serial}"));
+        } else if before.layout.parts(Scope::Outlet) != now.layout.parts(Scope::Outlet) {
+            events.tell("pdu.changed", about, format!("the outlets of {id} are not those they were"));
+        }
+    }
+
+    async fn read(&mut self, due: Due, began: Tick, at: Stamp) -> Result<Due, Failure> {
+        let Some((mut adopted, since)) = self.adopted.take() else { return Ok(due) };
+        let tier = adopted.instance.tier(due == Due::Slow).clone();
+        let result = self.sweep(&mut adopted, &tier).await;
+        self.adopted = Some((adopted, since));
+        let answers = result?;
+        let data = self.decode(&tier, &answers);
+        // A device that answers but has none of its rows any more is not the one that was adopted.
+        if !data.is_empty() && data.iter().all(|(_, datum)| !datum.is_good()) {
+            self.adopted = None;
+            return Err(LinkError::Garbled("none of its readings is there any more".into()).into());
+        }
+        let mut view = PduView::clone(&self.place.view());
+        let mut readings = view.readings.to_vec();
+        for (slot, datum) in &data {
+            readings[usize::from(*slot)] = Reading { datum: *datum, at };
+        }
+        view.readings = readings.into();
+        self.good(view, due, began, at, data);
+        Ok(due)
+    }
+
+    /// Reads a tier. Orders that come meanwhile are served between two requests: switching does not
+    /// wait for a poll to end.
+    async fn sweep(&mut self, adopted: &mut Adopted, tier: &Tier) -> Result<Vec<crate::profile::sweep::Answer>, LinkError> {
+        let mut sweep = tier.set.sweep(adopted.memory);
+        while let Some(ask) = sweep.next() {
+            while let Ok(order) = self.inbox.try_recv() {
+                self.serve_with(adopted, order).await;
+            }
+            let reply = adopted.line.exchange(&ask).await?;
+            sweep.answer(reply);
+        }
+        let (answers, memory) = sweep.finish();
+        adopted.memory = memory;
+        Ok(answers)
+    }
+
+    fn decode(&mut self, tier: &Tier, answers: &[crate::profile::sweep::Answer]) -> Vec<(u16, Datum)> {
+        let Some((adopted, _)) = &self.adopted else { return Vec::new() };
+        let data = adopted.instance.decode(tier, answers, &mut self.trust);
+        data.into_iter().map(|(slot, datum)| (slot as u16, datum)).collect()
+    }
+
+    fn good(&mut self, mut view: PduView, due: Due, began: Tick, at: Stamp, data: Vec<(u16, Datum)>) {
+        let pulse = self.vitals.answered(began);
+        view.health = Health::Online;
+        view.observed = Some(began);
+        view.observed_at = Some(at);
+        view.breaker_open = false;
+        if due == Due::Slow {
+            view.complete = Some(began);
+        }
+        let row = Row { pdu: self.settings.id.clone(), layout: view.layout.clone(), at, data };
+        self.place.show(view);
+        self.told(&pulse);
+        // A row that does not fit is told and counted; the device goes on.
+        let sent = self.services.rows.upgrade().map(|rows| rows.try_send(row));
+        if let Some(Err(mpsc::error::TrySendError::Full(_))) = sent {
+            self.services.counts.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.services.events.tell("store.behind", About::pdu(&self.settings.id), "the store cannot keep up: a row of readings was dropped");
+        }
+    }
+
+    fn failed(&mut self, now: Tick, failure: &Failure) {
+        let reason = failure.to_string();
+        tracing::debug!(pdu = %self.settings.id, %reason, "pdu {} was not read", self.settings.id);
+        let was_offline = matches!(self.place.view().health, Health::Offline(_));
+        let pulse = self.vitals.failed(now, reason);
+        if matches!(pulse.health, Health::Offline(_)) && !was_offline {
+            // What comes back may be another device: learn it anew.
+            self.adopted = None;
+        }
+        let mut view = PduView::clone(&self.place.view());
+        view.health = pulse.health.clone();
+        view.failed_polls += 1;
+        view.breaker_open = !self.schedule.admits(now);
+        self.place.show(view);
+        self.told(&pulse);
+    }
+
+    fn show_health(&mut self, health: Health) {
+        let mut view = PduView::clone(&self.place.view());
+        if view.health.word() != health.word() {
+            self.told(&Pulse { health: health.clone(), changed: true });
+        }
+        if matches!(health, Health::Offline(_)) {
+            self.adopted = None;
+        }
+        view.health = health;
+        self.place.show(view);
+    }
+
+    fn told(&self, pulse: &Pulse) {
+        if !pulse.changed {
+            return;
+        }
+        let id = &self.settings.id;
+        let about = About::pdu(id);
+        let events = &self.services.events;
+        match &pulse.health {
+            Health::Online => {
+                tracing::info!(pdu = %id, "pdu {id} is online");
+                events.tell("pdu.online", about, format!("{id} is online"));
+            }
+            Health::Stale(reason) => {
+                tracing::warn!(pdu = %id, %reason, "pdu {id} is stale");
+                events.tell("pdu.stale", about, format!("{id} does not answer: {reason}"));
+            }
+            Health::Offline(reason) => {
+                tracing::warn!(pdu = %id, %reason, "pdu {id} is offline");
+                events.tell("pdu.offline", about, format!("{id} is offline: {reason}"));
+            }
+        }
+    }
+
+    async fn serve(&mut self, order: Order) {
+        match self.adopted.take() {
+            Some((mut adopted, since)) => {
+                self.serve_with(&mut adopted, order).await;
+                self.adopted = Some((adopted, since));
+            }
+            None => {
+                let why = self.place.view().health.reason().unwrap_or("not polled yet").to_owned();
+                let error = OrderError::NotAdopted(why);
+                // Whoever asked may have left.
+                match order {
+                    Order::Look { reply, .. } => drop(reply.send(Err(error))),
+                    Order::Write { reply, .. } => drop(reply.send(Err(error))),
+                }
+            }
+        }
+    }
+
+    async fn serve_with(&mut self, adopted: &mut Adopted, order: Order) {
+        // A reply that nobody waits for any more is dropped: the look is on the board, and the outcome
+        // of a write is settled by looking.
+        match order {
+            Order::Look { outlet, reply } => {
+                let result = self.look(adopted, outlet).await;
+                drop(reply.send(result));
+            }
+            Order::Write { outlet, relay, reply } => {
+                let result = self.write(adopted, outlet, relay).await;
+                drop(reply.send(result));
+            }
+        }
+    }
+
+    async fn look(&mut self, adopted: &mut Adopted, outlet: u16) -> Result<Seen, OrderError> {
+        let began = self.services.clock.tick();
+        let at = self.services.clock.stamp();
+        let tier = adopted.instance.look(&adopted.profile.speech, outlet);
+        let mut memory = adopted.memory;
+        let answers = super::read::sweep(&mut adopted.line, &tier.set, &mut memory).await?;
+        let data = adopted.instance.decode(&tier, &answers, &mut self.trust);
+        let mut view = PduView::clone(&self.place.view());
+        let mut readings = view.readings.to_vec();
+        for (slot, datum) in &data {
+            readings[*slot] = Reading { datum: *datum, at };
+        }
+        view.readings = readings.into();
+        let pulse = self.vitals.answered(began);
+        view.health = Health::Online;
+        let state = view.outlet_state(outlet);
+        let power = adopted.instance.layout.place(Slot { scope: Scope::Outlet, part: outlet, metric: Metric::Power });
+        let power_mw = power.and_then(|slot| view.readings[slot].datum.value());
+        self.place.show(view);
+        self.told(&pulse);
+        Ok(Seen { state, power_mw, at: began })
+    }
+
+    async fn write(&mut self, adopted: &mut Adopted, outlet: u16, relay: Relay) -> Result<Terms, OrderError> {
+        let refuse = |why: String| OrderError::NotSwitchable(why);
+        if let Some(reason) = &self.settings.read_only {
+            return Err(refuse(reason.to_string()));
+        }
+        let part = adopted.instance.layout.parts(Scope::Outlet).get(usize::from(outlet));
+        if !part.is_some_and(|part| part.switchable) {
+            return Err(refuse("the PDU or its driver does not let it be switched".into()));
+        }
+        let asks = control::writes(&adopted.instance, outlet, relay).map_err(|e| refuse(e.to_string()))?;
+        let verb = adopted.instance.verb(relay).ok_or_else(|| refuse("its driver has no such verb".into()))?;
+        let (within, every) = (Span(verb.within_ms), Span(verb.poll_ms));
+        for ask in asks {
+            self.wait_for_write_gap(Span(adopted.profile.pacing.write_gap_ms)).await;
+            let reply = adopted.line.exchange(&ask).await;
+            self.last_write = Some(self.services.clock.tick());
+            match reply {
+                Ok(reply) => super::read::accepted(&ask, reply).map_err(OrderError::Refused)?,
+                // Sent perhaps, and taken perhaps: only looking tells.
+                Err(error) if error.may_have_arrived() => {
+                    return Ok(Terms { within, every, acknowledged: false });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Terms { within, every, acknowledged: true })
+    }
+
+    async fn wait_for_write_gap(&mut self, gap: Span) {
+        if let Some(last) = self.last_write {
+            let rest = (last + gap) - self.services.clock.tick();
+            tokio::time::sleep(rest.duration()).await;
+        }
+    }
+}
+
+/// The word for a state, for messages.
+pub fn state_word(state: Result<Word, crate::model::reading::Gap>) -> String {
+    match state {
+        Ok(word) => word.word().to_owned(),
+        Err(gap) => format!("unknown ({gap})"),
+    }
+}

@@ -1,0 +1,193 @@
+//! Carrying a plan out, step by step.
+
+use tokio::sync::watch;
+
+use crate::device::{Handle, OrderError, state_word};
+use crate::model::event::About;
+use crate::model::limits::QUIESCE_MS;
+use crate::model::switching::{Outcome, Relay};
+use crate::model::time::{Span, Stamp};
+
+use super::record::{PlanState, Record, StepState};
+use super::submit::Switching;
+
+/// What came of a step, with what was seen or refused.
+type Ended = (Outcome, Option<String>);
+
+/// Marks the first step as intended; it is made durable together with the plan.
+pub(super) fn intend_first(record: &mut Record, now: Stamp) {
+    if let Some(first) = record.steps.first_mut() {
+        first.state = StepState::Intended;
+        first.at = Some(now.0);
+    }
+}
+
+impl Switching {
+    /// Runs every step that is not over, in order, and ends the plan.
+    pub(super) async fn carry_out(&self, plan: &watch::Sender<Record>) {
+        let steps = plan.borrow().steps.len();
+        for at in 0..steps {
+            if plan.borrow().steps[at].state.outcome().is_some() {
+                continue;
+            }
+            if !self.hold(plan, at).await {
+                // The gateway is ending: the rest stays in the journal.
+                return;
+            }
+            let ended = self.step(plan, at).await;
+            let success = ended.0.is_success();
+            if !self.record_outcome(plan, at, ended).await || !success {
+                break;
+            }
+        }
+        self.finish(plan).await;
+    }
+
+    /// Waits for the moment of a step. The hold of a cycle counts from the last off.
+    async fn hold(&self, plan: &watch::Sender<Record>, at: usize) -> bool {
+        let record = plan.borrow().clone();
+        let turns = at > 0 && record.steps[at].relay == Relay::On && record.steps[at - 1].relay == Relay::Off;
+        if !turns {
+            return true;
+        }
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = tokio::time::sleep(Span(record.hold_ms).duration()) => true,
+        }
+    }
+
+    /// One step: guard, durable intent, write, verify.
+    async fn step(&self, plan: &watch::Sender<Record>, at: usize) -> Ended {
+        let step = plan.borrow().steps[at].clone();
+        let site = self.site.borrow().clone();
+        let (handle, outlet) = match self.check(&site, &step.outlet).await {
+            Ok(found) => found,
+            Err(refusal) => return (Outcome::Failed, Some(refusal.to_string())),
+        };
+        // Nothing is written to an outlet that is where it should be. The cached state may be some seconds
+        // old, so this is looked at.
+        if handle.view().outlet_state(outlet) == Ok(step.relay.state()) {
+            match handle.look(outlet).await {
+                Ok(seen) if seen.state == Ok(step.relay.state()) => return (Outcome::AlreadyThere, None),
+                Ok(seen) if seen.state.is_err() => {
+                    return (Outcome::Failed, Some(format!("its state is {}", state_word(seen.state))));
+                }
+                Ok(_) => {}
+                Err(error) => return (Outcome::Failed, Some(error.to_string())),
+            }
+        }
+        if step.state == StepState::Pending && !self.intend(plan, at).await {
+            return (Outcome::Failed, Some("its intent could not be made durable".into()));
+        }
+        self.write_and_verify(&handle, outlet, step.relay).await
+    }
+
+    async fn intend(&self, plan: &watch::Sender<Record>, at: usize) -> bool {
+        let now = self.clock.stamp();
+        plan.send_modify(|record| {
+            record.steps[at].state = StepState::Intended;
+            record.steps[at].at = Some(now.0);
+        });
+        let record = plan.borrow().clone();
+        let saved = self.save(&record, None).await;
+        if let Err(error) = &saved {
+            tracing::error!(plan = %record.id, %error, "plan {} stops: its intent is not durable", record.id);
+        }
+        super::crash::point("intended");
+        saved.is_ok()
+    }
+
+    async fn write_and_verify(&self, handle: &Handle, outlet: u16, relay: Relay) -> Ended {
+        super::crash::point("before-write");
+        let terms = match handle.write(outlet, relay).await {
+            Ok(terms) => terms,
+            Err(error @ OrderError::Link(_)) => return (Outcome::Unverified, Some(error.to_string())),
+            Err(error) => return (Outcome::Failed, Some(error.to_string())),
+        };
+        super::crash::point("written");
+        let deadline = self.clock.tick() + terms.within;
+        let mut seen;
+        loop {
+            seen = handle.look(outlet).await;
+            if seen.as_ref().is_ok_and(|seen| seen.state == Ok(relay.state())) {
+                super::crash::point("verified");
+                return (Outcome::Done, None);
+            }
+            if self.clock.tick() >= deadline {
+                break;
+            }
+            tokio::time::sleep(terms.every.duration()).await;
+        }
+        let saw = match seen {
+            Ok(seen) => format!("still reads {}", state_word(seen.state)),
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        let acknowledged = if terms.acknowledged { "" } else { "; the PDU did not acknowledge the command" };
+        (Outcome::Unverified, Some(format!("the outlet {saw} {} after being switched {}{acknowledged}", terms.within, relay.word())))
+    }
+
+    async fn record_outcome(&self, plan: &watch::Sender<Record>, at: usize, (outcome, detail): Ended) -> bool {
+        let now = self.clock.stamp();
+        let last = at + 1 == plan.borrow().steps.len();
+        let mut record = plan.borrow().clone();
+        record.steps[at].state = StepState::Ended(outcome);
+        record.steps[at].detail = detail;
+        record.steps[at].at = Some(now.0);
+        let step = record.steps[at].clone();
+        // The outcome of the last step and the end of the plan are one commit.
+        if last || !outcome.is_success() {
+            close(&mut record, now);
+        }
+        let saved = self.save(&record, None).await;
+        super::crash::point("recorded");
+        plan.send_replace(record.clone());
+        if let Err(error) = &saved {
+            tracing::error!(plan = %record.id, %error, "plan {}: an outcome is not durable", record.id);
+        }
+        let kind = match (outcome.is_success(), step.relay) {
+            (true, Relay::On) => "outlet.on",
+            (true, Relay::Off) => "outlet.off",
+            (false, _) => "outlet.failed",
+        };
+        let about = About { plan: Some(record.id.clone()), ..About::outlet(&step.outlet) };
+        let detail = step.detail.map_or(String::new(), |detail| format!(": {detail}"));
+        self.events.tell(kind, about, format!("{} {}: {}{detail}", step.outlet, step.relay.word(), outcome.word()));
+        saved.is_ok()
+    }
+
+    /// Ends a plan, if its last outcome did not.
+    async fn finish(&self, plan: &watch::Sender<Record>) {
+        let mut record = plan.borrow().clone();
+        if record.state == PlanState::Running {
+            close(&mut record, self.clock.stamp());
+            if let Err(error) = self.save(&record, None).await {
+                tracing::error!(plan = %record.id, %error, "the end of plan {} is not durable", record.id);
+            }
+        }
+        let about = About::plan(&record.id);
+        let text = format!("{} {} for {}: {}", record.action.word(), record.target, record.by, record.state.word());
+        tracing::info!(plan = %record.id, "{text}");
+        let kind = if record.is_success() { "plan.done" } else { "plan.stopped" };
+        // Waiters are told last: whoever hears that a plan is over finds it in the journal and the events.
+        self.events.tell(kind, about, text);
+        plan.send_replace(record);
+    }
+
+    /// How long an outlet is left alone before an unsettled write on it is judged: a late or doubled datagram
+    /// has died by then.
+    pub(super) async fn quiesce(&self) {
+        tokio::time::sleep(Span(QUIESCE_MS).duration()).await;
+    }
+}
+
+/// Ends a record: done if every step succeeded, else stopped, the rest skipped.
+pub(super) fn close(record: &mut Record, now: Stamp) {
+    for step in &mut record.steps {
+        if step.state == StepState::Pending {
+            step.state = StepState::Ended(Outcome::Skipped);
+        }
+    }
+    let success = record.steps.iter().all(|step| step.state.outcome().is_some_and(Outcome::is_success));
+    record.state = if success { PlanState::Done } else { PlanState::Stopped };
+    record.finished = Some(now.0);
+}

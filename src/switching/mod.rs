@@ -1,0 +1,18 @@
+//! Switching: the one gate for every wish to switch, from whatever door it comes. Submit → authorise → plan →
+//! journal → step by step: guard, durable intent, write, verify, durable outcome → and after a crash, look.
+//!
+//! Never: a write before its intent is durable; a second write for one intent; a step on stale or unknown
+//! state.
+
+mod crash;
+mod execute;
+mod record;
+mod refusal;
+mod resume;
+pub mod site;
+mod submit;
+
+pub use record::{PlanState, Record, StepRecord, StepState};
+pub use refusal::Refusal;
+pub use site::{HostSpec, Site};
+pub use submit::{Request, Switching, Target, Ticket};

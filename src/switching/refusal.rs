@@ -1,0 +1,73 @@
+//! Why something is not switched. Each says what to do.
+
+use crate::access::Denied;
+use crate::store::journal::JournalError;
+
+/// Why something is not switched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not allowed to this client.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    Unknown(String),
+    /// The outlet is locked.
+    #[error("outlet {outlet} is locked: {reason}")]
+    Locked {
+        /// The outlet.
+        outlet: String,
+        /// Why.
+        reason: String,
+    },
+    /// The PDU or its driver does not switch it.
+    #[error("outlet {outlet} cannot be switched: {reason}")]
+    NotSwitchable {
+        /// The outlet.
+        outlet: String,
+        /// Why.
+        reason: String,
+    },
+    /// Its state is stale or unknown.
+    #[error("outlet {outlet} is not switched, since its state is not known for certain: {reason}")]
+    Doubtful {
+        /// The outlet.
+        outlet: String,
+        /// What is stale or unknown.
+        reason: String,
+    },
+    /// Another plan is at it.
+    #[error("outlet {outlet} is being switched by plan {plan}")]
+    Busy {
+        /// The outlet.
+        outlet: String,
+        /// The plan.
+        plan: String,
+    },
+    /// The idempotency key was used for something else.
+    #[error("the Idempotency-Key was used before for another request")]
+    KeyReused,
+    /// The gateway is ending.
+    #[error("the gateway is shutting down")]
+    Ending,
+    /// The journal failed.
+    #[error("nothing is switched while its intent cannot be made durable: {0}")]
+    Journal(#[from] JournalError),
+}
+
+impl Refusal {
+    /// The step that helps.
+    pub fn next(&self) -> &'static str {
+        match self {
+            Refusal::Denied(_) => "ask for a certificate with the role operator, or for a wider grant in the gateway's policy",
+            Refusal::Unknown(_) => "list what there is: GET /v1/pdus, GET /v1/hosts",
+            Refusal::Locked { .. } => "remove it from never_switch in the gateway's configuration if it may be switched",
+            Refusal::NotSwitchable { .. } => "see \"switchable\" and \"read_only\" at GET /v1/pdus/{pdu}",
+            Refusal::Doubtful { .. } => "see why at GET /v1/pdus/{pdu}; try again once the PDU is online and the outlet's state is on or off",
+            Refusal::Busy { .. } => "wait for that plan: GET /v1/plans/{id}",
+            Refusal::KeyReused => "use a new Idempotency-Key for a new request",
+            Refusal::Ending => "try again once it is up",
+            Refusal::Journal(_) => "look at the disk that holds the gateway's state directory",
+        }
+    }
+}

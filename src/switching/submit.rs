@@ -1,0 +1,405 @@
+//! The gate: who asks, for what, whether it may be, and a durable plan before anything moves.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::{Identity, Role};
+use crate::device::{Fleet, Handle};
+use crate::events::Events;
+use crate::model::id::{HostId, OutletId, PlanId};
+use crate::model::metric::{Scope, Word};
+use crate::model::reading::Gap;
+use crate::model::switching::{Action, Relay};
+use crate::model::time::{Clock, Stamp};
+use crate::model::view::Health;
+use crate::store::journal::{Journal, JournalError};
+
+use super::record::{PlanState, Record, StepRecord, StepState};
+use super::refusal::Refusal;
+use super::site::Site;
+
+/// What is to be switched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One outlet.
+    Outlet(OutletId),
+    /// Every feed of a host.
+    Host(HostId),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Outlet(outlet) => write!(f, "{outlet}"),
+            Target::Host(host) => write!(f, "{host}"),
+        }
+    }
+}
+
+/// A wish.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Who asks.
+    pub who: Identity,
+    /// For what.
+    pub action: Action,
+    /// Of what.
+    pub target: Target,
+    /// Why.
+    pub reason: String,
+    /// The client's idempotency key.
+    pub key: Option<String>,
+}
+
+/// An accepted wish: its plan, and a watch on it.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    plan: watch::Receiver<Record>,
+    /// Whether this request was made before; nothing is switched a second time.
+    pub repeated: bool,
+}
+
+impl Ticket {
+    /// The plan as it stands.
+    pub fn now(&self) -> Record {
+        self.plan.borrow().clone()
+    }
+
+    /// The plan once it has ended.
+    pub async fn end(mut self) -> Record {
+        let ended = self.plan.wait_for(|plan| plan.state != PlanState::Running).await;
+        ended.map(|plan| plan.clone()).unwrap_or_else(|_| self.plan.borrow().clone())
+    }
+}
+
+/// What an idempotency key is bound to.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Bound {
+    plan: PlanId,
+    /// What was asked for with it.
+    asked: String,
+    at: i64,
+}
+
+/// How long idempotency keys are remembered, ms: a week.
+const KEYS_KEPT_MS: i64 = 7 * 86_400_000;
+
+/// The gate. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Switching {
+    pub(super) fleet: Fleet,
+    pub(super) journal: Arc<Journal>,
+    pub(super) events: Events,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) site: watch::Receiver<Arc<Site>>,
+    running: Arc<Mutex<Running>>,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Running {
+    plans: HashMap<PlanId, watch::Receiver<Record>>,
+    outlets: HashMap<OutletId, PlanId>,
+    /// Keys whose plan is being made: a second request with the key waits for it.
+    keys: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+}
+
+impl Switching {
+    /// The gate of a gateway.
+    pub fn new(fleet: Fleet, journal: Arc<Journal>, site: watch::Receiver<Arc<Site>>, stop: CancellationToken) -> Self {
+        let services = fleet.services();
+        let (events, clock) = (services.events.clone(), services.clock.clone());
+        Self { fleet, journal, events, clock, site, running: Arc::default(), tasks: TaskTracker::new(), stop }
+    }
+
+    /// Takes a wish, or refuses it. Returns once the plan is durable; it is carried out from then on whether
+    /// anybody waits or not.
+    pub async fn submit(&self, request: Request) -> Result<Ticket, Refusal> {
+        let site = self.site.borrow().clone();
+        let (host, outlets) = self.feeds(&site, &request.target)?;
+        site.policy.allow_switching(&request.who, request.action, host.as_ref(), &outlets)?;
+        let Some(key) = request.key.as_ref().map(|key| scoped(&request.who, key)) else {
+            return self.accept(request, &site, outlets, None).await;
+        };
+        let turn = self.running().keys.entry(key.clone()).or_default().clone();
+        let guard = turn.lock().await;
+        let result = match self.bound(&key, &request).await? {
+            Some(ticket) => Ok(ticket),
+            None => self.accept(request, &site, outlets, Some(key.clone())).await,
+        };
+        drop(guard);
+        let mut running = self.running();
+        // Nobody else waits for this turn: forget it.
+        if running.keys.get(&key).is_some_and(|turn| Arc::strong_count(turn) <= 2) {
+            running.keys.remove(&key);
+        }
+        result
+    }
+
+    /// The plan of a request that was made before with this key.
+    async fn bound(&self, key: &str, request: &Request) -> Result<Option<Ticket>, Refusal> {
+        let key = key.to_owned();
+        let Some(bytes) = self.in_journal(move |journal| journal.key(&key)).await? else { return Ok(None) };
+        let damaged = || JournalError::Damaged("an idempotency key".into());
+        let bound: Bound = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+        if bound.asked != asked(request) {
+            return Err(Refusal::KeyReused);
+        }
+        let ticket = self.ticket(&bound.plan).await?;
+        Ok(ticket.map(|ticket| Ticket { repeated: true, ..ticket }))
+    }
+
+    /// A watch on a plan, running or ended.
+    pub async fn ticket(&self, id: &PlanId) -> Result<Option<Ticket>, Refusal> {
+        if let Some(plan) = self.running().plans.get(id).cloned() {
+            return Ok(Some(Ticket { plan, repeated: false }));
+        }
+        let wanted = id.clone();
+        let Some(bytes) = self.in_journal(move |journal| journal.get(&wanted)).await? else { return Ok(None) };
+        let record = parse(id, &bytes)?;
+        Ok(Some(Ticket { plan: watch::channel(record).1, repeated: false }))
+    }
+
+    /// The latest plans, newest first.
+    pub async fn latest(&self, count: usize) -> Result<Vec<Record>, Refusal> {
+        let records = self.in_journal(move |journal| journal.latest(count)).await?;
+        records.iter().map(|bytes| Ok(serde_json::from_slice(bytes).map_err(|_| JournalError::Damaged("a plan".into()))?)).collect()
+    }
+
+    /// How many plans are being carried out.
+    pub fn running_plans(&self) -> usize {
+        self.running().plans.len()
+    }
+
+    fn feeds(&self, site: &Site, target: &Target) -> Result<(Option<HostId>, Vec<OutletId>), Refusal> {
+        match target {
+            Target::Outlet(outlet) => Ok((None, vec![outlet.clone()])),
+            Target::Host(id) => {
+                let host = site.hosts.get(id).ok_or_else(|| Refusal::Unknown(format!("host {id}")))?;
+                Ok((Some(id.clone()), host.outlets.clone()))
+            }
+        }
+    }
+
+    async fn accept(&self, request: Request, site: &Site, outlets: Vec<OutletId>, key: Option<String>) -> Result<Ticket, Refusal> {
+        if self.stop.is_cancelled() {
+            return Err(Refusal::Ending);
+        }
+        for outlet in &outlets {
+            self.check(site, outlet).await?;
+        }
+        let now = self.clock.stamp();
+        let mut record = self.plan(&request, site, &outlets, now);
+        self.claim(&record)?;
+        // A plan's first step is intended in the same commit that accepts it: one fsync before the wire.
+        super::execute::intend_first(&mut record, now);
+        super::crash::point("submitted");
+        let bound = key.map(|key| (key, Bound { plan: record.id.clone(), asked: asked(&request), at: now.0 }));
+        if let Err(error) = self.save(&record, bound).await {
+            self.release(&record);
+            return Err(error.into());
+        }
+        super::crash::point("intended");
+        Ok(self.start(record))
+    }
+
+    /// Carries a durable plan out.
+    fn start(&self, record: Record) -> Ticket {
+        let this = self.clone();
+        self.watched(record, move |plan| async move { this.carry_out(&plan).await })
+    }
+
+    /// Runs something over a plan, watched; its outlets are released at the end.
+    pub(super) fn watched<F>(&self, record: Record, work: impl FnOnce(Arc<watch::Sender<Record>>) -> F) -> Ticket
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (sender, plan) = watch::channel(record.clone());
+        self.running().plans.insert(record.id.clone(), plan.clone());
+        let sender = Arc::new(sender);
+        let work = work(sender.clone());
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            work.await;
+            this.release(&record);
+            // Watchers see the end of the plan even if it came from a failure: the sender goes last.
+            drop(sender);
+        });
+        Ticket { plan, repeated: false }
+    }
+
+    /// Whether an outlet may be switched now: known, unlocked, switchable, seen a moment ago.
+    pub(super) async fn check(&self, site: &Site, outlet: &OutletId) -> Result<(Handle, u16), Refusal> {
+        let handle = self.fleet.get(&outlet.pdu).ok_or_else(|| Refusal::Unknown(format!("PDU {}", outlet.pdu)))?;
+        if let Some(reason) = site.locked.get(outlet) {
+            return Err(Refusal::Locked { outlet: outlet.to_string(), reason: reason.clone() });
+        }
+        let view = handle.view();
+        let doubtful = |reason: String| Refusal::Doubtful { outlet: outlet.to_string(), reason };
+        if let (Health::Offline(reason), true) = (&view.health, view.layout.parts(Scope::Outlet).is_empty()) {
+            return Err(doubtful(format!("PDU {} is offline: {reason}", outlet.pdu)));
+        }
+        let Some(at) = view.layout.outlet(outlet.number) else {
+            return Err(Refusal::Unknown(format!("outlet {outlet}")));
+        };
+        let part = &view.layout.parts(Scope::Outlet)[usize::from(at)];
+        if let Some(reason) = view.read_only.as_deref() {
+            return Err(Refusal::NotSwitchable { outlet: outlet.to_string(), reason: reason.to_owned() });
+        }
+        if !part.switchable {
+            let reason = "the PDU or its driver does not switch it".to_owned();
+            return Err(Refusal::NotSwitchable { outlet: outlet.to_string(), reason });
+        }
+        let age = view.observed.map(|observed| self.clock.tick() - observed);
+        let fresh = view.health == Health::Online && age.is_some_and(|age| age <= site.fresh);
+        let state = if fresh { view.outlet_state(at) } else { self.look(&handle, at, &doubtful).await? };
+        match state {
+            Ok(Word::On | Word::Off) => Ok((handle, at)),
+            Ok(Word::Pending) => Err(doubtful("a delayed command is pending in the PDU".into())),
+            Ok(_) | Err(Gap::UnknownState) => Err(doubtful("the PDU tells a state that its driver does not know".into())),
+            Err(gap) => Err(doubtful(format!("its state could not be read ({gap})"))),
+        }
+    }
+
+    async fn look(&self, handle: &Handle, at: u16, doubtful: &impl Fn(String) -> Refusal) -> Result<Result<Word, Gap>, Refusal> {
+        let looked = handle.look(at).await;
+        looked.map(|seen| seen.state).map_err(|error| doubtful(format!("the last reading is too old, and now {error}")))
+    }
+
+    fn plan(&self, request: &Request, site: &Site, outlets: &[OutletId], now: Stamp) -> Record {
+        let host_hold = match &request.target {
+            Target::Host(id) => site.hosts.get(id).and_then(|host| host.hold),
+            Target::Outlet(_) => None,
+        };
+        let hold_ms = host_hold.unwrap_or(site.hold).0;
+        let of = match &request.target {
+            Target::Host(id) => format!("feed of host {id}"),
+            Target::Outlet(_) => "asked for".into(),
+        };
+        let step = |relay: Relay, at_ms: u64| {
+            let why = format!("{of}: {}", request.action.word());
+            outlets.iter().map(move |outlet| StepRecord {
+                outlet: outlet.clone(),
+                relay,
+                at_ms,
+                why: why.clone(),
+                state: StepState::Pending,
+                detail: None,
+                at: None,
+            })
+        };
+        let steps = match request.action {
+            Action::On => step(Relay::On, 0).collect(),
+            Action::Off => step(Relay::Off, 0).collect(),
+            Action::Cycle => step(Relay::Off, 0).chain(step(Relay::On, hold_ms)).collect(),
+        };
+        Record {
+            id: new_id(now),
+            action: request.action,
+            target: request.target.to_string(),
+            reason: request.reason.clone(),
+            by: request.who.to_string(),
+            created: now.0,
+            finished: None,
+            state: PlanState::Running,
+            hold_ms,
+            steps,
+        }
+    }
+
+    /// Takes the outlets of a plan; no other plan may touch them until it has ended.
+    pub(super) fn claim(&self, record: &Record) -> Result<(), Refusal> {
+        let mut running = self.running();
+        for step in &record.steps {
+            if let Some(plan) = running.outlets.get(&step.outlet) {
+                return Err(Refusal::Busy { outlet: step.outlet.to_string(), plan: plan.to_string() });
+            }
+        }
+        for step in &record.steps {
+            running.outlets.insert(step.outlet.clone(), record.id.clone());
+        }
+        Ok(())
+    }
+
+    fn release(&self, record: &Record) {
+        let mut running = self.running();
+        running.outlets.retain(|_, plan| *plan != record.id);
+        running.plans.remove(&record.id);
+    }
+
+    /// Makes a record durable.
+    pub(super) async fn save(&self, record: &Record, bound: Option<(String, Bound)>) -> Result<(), JournalError> {
+        let (id, open) = (record.id.clone(), record.state == PlanState::Running);
+        let bytes = to_json(record)?;
+        let bound = match bound {
+            Some((key, bound)) => Some((key, to_json(&bound)?)),
+            None => None,
+        };
+        self.in_journal(move |journal| {
+            let key = bound.as_ref().map(|(key, value)| (key.as_str(), value.as_slice()));
+            journal.put(&id, &bytes, open, key)
+        })
+        .await
+    }
+
+    /// Runs something on the journal, off the threads that must not block.
+    pub(super) async fn in_journal<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Journal) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let journal = self.journal.clone();
+        let done = tokio::task::spawn_blocking(move || work(&journal)).await;
+        done.unwrap_or_else(|error| Err(JournalError::Failed(error.to_string())))
+    }
+
+    /// Forgets old plans and keys.
+    pub async fn forget(&self) -> Result<(), JournalError> {
+        let old = self.clock.stamp().0 - KEYS_KEPT_MS;
+        let is_old = move |bytes: &[u8]| serde_json::from_slice::<Bound>(bytes).is_ok_and(|bound| bound.at < old);
+        self.in_journal(move |journal| journal.forget(is_old)).await
+    }
+
+    /// Takes no more wishes, and waits for the plans under way. What they have not begun stays in the journal
+    /// and goes on, or stands interrupted, after the next start.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn to_json(value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
+    serde_json::to_vec(value).map_err(|error| JournalError::Failed(error.to_string()))
+}
+
+/// A record out of the journal.
+pub(super) fn parse(id: &PlanId, bytes: &[u8]) -> Result<Record, JournalError> {
+    serde_json::from_slice(bytes).map_err(|_| JournalError::Damaged(id.to_string()))
+}
+
+/// Keys of different clients are different keys.
+fn scoped(who: &Identity, key: &str) -> String {
+    format!("{}/{}/{}:{key}", who.domain, Role::word(who.role), who.name)
+}
+
+fn asked(request: &Request) -> String {
+    format!("{} {} {}", request.action.word(), request.target, request.reason)
+}
+
+/// Ids grow with time, and do not repeat after a clock was set back.
+fn new_id(now: Stamp) -> PlanId {
+    let chance = std::hash::RandomState::new().build_hasher().finish();
+    let text = format!("p{:012x}{:06x}", now.0.max(0), chance & 0xff_ffff);
+    text.parse().unwrap_or_else(|_| unreachable!("hexadecimal digits are an id"))
+}

@@ -1,0 +1,59 @@
+//! `GET /v1/plans/{id}`, and what a switching answers.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A plan: what is to be switched, step by step, and what came of it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PlanBody {
+    /// Its id.
+    pub id: String,
+    /// Digest over what was asked for and what it was made for.
+    pub digest: String,
+    /// `running`, `done`, `stopped`, `interrupted`.
+    pub state: &'static str,
+    /// `on`, `off` or `cycle`.
+    pub action: &'static str,
+    /// `pdu-a/7` or a host.
+    pub target: String,
+    /// Why, as the one who asked said.
+    pub reason: Option<String>,
+    /// Who asked.
+    pub by: String,
+    /// When it was accepted, RFC 3339 UTC.
+    pub created_at: String,
+    /// When it ended.
+    pub finished_at: Option<String>,
+    /// What came of it: the outcome of its last step that was begun.
+    pub outcome: Option<&'static str>,
+    /// The steps.
+    pub steps: Vec<StepBody>,
+    /// From acceptance to end.
+    pub makespan_ms: Option<u64>,
+    /// The step that helps, where it did not end well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A step of a plan.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct StepBody {
+    /// From 1.
+    pub n: u32,
+    /// Earliest begin, after the plan's start.
+    pub at_ms: u64,
+    /// The outlet.
+    pub outlet: String,
+    /// `on` or `off`.
+    pub action: &'static str,
+    /// Why it is there.
+    pub why: String,
+    /// `pending`, `intended`, `written`, or the outcome: `done`, `already_there`, `unverified`, `failed`,
+    /// `skipped`, `not_done`.
+    pub state: &'static str,
+    /// What was seen or refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// When its state last changed.
+    pub at: Option<String>,
+}
