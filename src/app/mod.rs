@@ -7,9 +7,10 @@ mod sims;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
-use crate::cli::args::{Arguments, Command};
+use crate::cli::args::{Arguments, Command, Config};
+use crate::cli;
 use crate::cli::exit::Outcome;
 
 /// Runs the program to its end.
@@ -37,7 +38,15 @@ fn log(verbose: u8) {
         _ => "debug,pmgate=trace",
     };
     let filter = EnvFilter::try_from_env("PMGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+}
+
+/// `config check`.
+fn check(file: &std::path::Path) -> Outcome {
+    let config = config::load(file)?;
+    cli::out::line(&format!("{} is good: rack {}, {} PDUs, {} hosts", file.display(), config.rack, config.devices.len(), config.site.hosts.len()));
+    Ok(())
 }
 
 async fn run(command: Command) -> Outcome {
@@ -45,7 +54,17 @@ async fn run(command: Command) -> Outcome {
         Command::Demo(args) => demo::run(args).await,
         Command::Serve(args) => gateway::serve(&args.config).await,
         Command::Sim(args) => sims::run(args).await,
-        Command::Driver(command) => crate::cli::driver::run(command).await,
-        _ => Err(crate::cli::exit::Exit::usage(anyhow::anyhow!("not yet"))),
+        Command::Config(Config::Check { file }) => check(&file),
+        Command::Driver(command) => cli::driver::run(command).await,
+        Command::Ca(command) => cli::ca::run(command),
+        Command::Pdu(command) => cli::pdu::run(command).await,
+        Command::Outlet(command) => cli::switch::outlet(command).await,
+        Command::Host(command) => cli::switch::host(command).await,
+        Command::Series(args) => cli::series::run(args).await,
+        Command::Events(args) => cli::events::run(args).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "pmgate", &mut std::io::stdout());
+            Ok(())
+        }
     }
 }

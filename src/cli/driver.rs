@@ -7,11 +7,11 @@ use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 
 use crate::device::adopt::{Adopted, Failure, adopt, detect};
-use crate::device::target::Target;
+use crate::device::target::{Manners, Target};
 use crate::link::LinkError;
 use crate::link::snmp_v3::{AUTH_PROTOCOLS, PRIV_PROTOCOLS, User};
 use crate::model::id::PduId;
-use crate::model::metric::{Kind, Metric, Word};
+use crate::model::metric::{Kind, Metric};
 use crate::model::reading::{Datum, Reading};
 use crate::model::secret::Secret;
 use crate::model::time::{Clock, SystemClock};
@@ -171,7 +171,7 @@ async fn detected(args: &TargetArgs, more: &MoreDrivers, json: bool) -> Outcome 
         title: &'a str,
     }
     let catalog = catalog(more.drivers.as_deref())?;
-    let profile = detect(&target(args)?, &catalog).await.map_err(exit_of)?;
+    let profile = detect(&target(args)?, &catalog, Manners::default()).await.map_err(exit_of)?;
     if json {
         return out::json(&Found { driver: profile.id.as_str(), title: &profile.title });
     }
@@ -187,9 +187,9 @@ async fn read(args: &TargetArgs, more: &MoreDrivers, driver: Option<&str>, unit:
             let id = name.parse().map_err(Exit::usage)?;
             catalog.get(&id).cloned().ok_or_else(|| exit_of(Failure::NoDriver(id)))?
         }
-        None => detect(&target, &catalog).await.map_err(exit_of)?,
+        None => detect(&target, &catalog, Manners::default()).await.map_err(exit_of)?,
     };
-    adopt(&target, profile, unit).await.map_err(exit_of)
+    adopt(&target, profile, unit, Manners::default()).await.map_err(exit_of)
 }
 
 /// The view of a device that was read once.
@@ -212,6 +212,7 @@ fn print_body(adopted: &Adopted, json: bool) -> Outcome {
     let clock = SystemClock::start();
     let view = view_of(adopted, &clock);
     let body = wire::pdu::body(&view, &wire::pdu::NoSite, clock.tick());
+    let body = serde_json::to_value(&body).map_err(Exit::failed)?;
     if json { out::json(&body) } else { super::pdu::print(&body) }
 }
 
@@ -288,9 +289,4 @@ fn print_points(adopted: &Adopted, json: bool) -> Outcome {
     };
     out::table(&["POINT", "ROW", "AT", "RAW", "VALUE", "QUALITY"], &lines.iter().map(cells).collect::<Vec<_>>());
     Ok(())
-}
-
-/// The word for a state, for tables.
-pub fn word(word: Option<Word>) -> &'static str {
-    word.map_or("unknown", Word::word)
 }

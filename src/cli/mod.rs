@@ -1,9 +1,14 @@
 //! The command line. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 unreachable.
 
 pub mod args;
+pub mod ca;
 pub mod driver;
+pub mod events;
 pub mod exit;
 pub mod out;
 pub mod pdu;
 mod prove;
 mod record;
+pub mod remote;
+pub mod series;
+pub mod switch;

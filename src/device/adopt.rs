@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::link::{Line, LinkError, Patience};
+use crate::link::{Line, LinkError};
 use crate::model::ask::Value;
 use crate::model::id::DriverId;
 use crate::model::limits::ADOPT_REQUESTS;
@@ -18,7 +18,7 @@ use crate::profile::instance::Instance;
 use crate::profile::sweep::{Item, Memory, Raw, ReadSet, Wanted};
 
 use super::read;
-use super::target::Target;
+use super::target::{Manners, Target};
 
 /// How a device is treated before its family is known: carefully.
 const CAREFUL: (u64, u64, u32) = (20, 2_000, 2);
@@ -62,13 +62,13 @@ pub enum Failure {
 }
 
 /// Finds the driver of a device.
-pub async fn detect(target: &Target, catalog: &Catalog) -> Result<Arc<Profile>, Failure> {
+pub async fn detect(target: &Target, catalog: &Catalog, manners: Manners) -> Result<Arc<Profile>, Failure> {
     let profiles = catalog.speaking(target.is_snmp());
     let unit = profiles.iter().find_map(|p| modbus_unit(p)).unwrap_or(1);
     let detection = Detection::among(profiles);
     let nothing = || Undetected::None { seen: "there is no driver for its protocol".into() };
     let set = detection.set().ok_or_else(nothing)?;
-    let mut line = target.line(Patience::new(CAREFUL), unit).await?;
+    let mut line = target.line(manners.correct(CAREFUL), unit).await?;
     let mut memory = Memory::careful();
     let answers = read::sweep(&mut line, &set, &mut memory).await?;
     let seen = if target.is_snmp() { system(&mut line).await } else { "it answers Modbus".into() };
@@ -100,11 +100,11 @@ async fn system(line: &mut Line) -> String {
 }
 
 /// Adopts a device with a driver: learns its parts, reads everything once.
-pub async fn adopt(target: &Target, profile: Arc<Profile>, unit: Option<u32>) -> Result<Adopted, Failure> {
+pub async fn adopt(target: &Target, profile: Arc<Profile>, unit: Option<u32>, manners: Manners) -> Result<Adopted, Failure> {
     if target.is_snmp() != profile.speech.is_snmp() {
         return Err(Failure::OtherProtocol(profile.id.clone()));
     }
-    let patience = Patience::new(profile.speech.patience());
+    let patience = manners.correct(profile.speech.patience());
     let line = target.line(patience, modbus_unit(&profile).unwrap_or(1)).await?;
     over(line, profile, unit).await
 }
@@ -129,7 +129,9 @@ pub async fn over(mut line: Line, profile: Arc<Profile>, unit: Option<u32>) -> R
     let answers = read::sweep(&mut line, &filter.set(), &mut memory).await?;
     let rows = filter.kept(&answers);
     let probe = Probe::new(&profile, known, rows);
-    let answers = read::sweep(&mut line, &probe.set(), &mut memory).await?;
+    let mut probing = memory;
+    let answers = read::sweep(&mut line, &probe.set(), &mut probing).await?;
+    memory = memory.with_chunk_of(probing);
     let points = probe.points_read(&answers);
     let (instance, data) = probe.settle(&answers)?;
     Ok(Adopted { line, profile: profile.clone(), instance, data, memory, points, identity })

@@ -10,5 +10,5 @@ mod task;
 
 pub use fleet::Fleet;
 pub use orders::{Handle, OrderError, Seen, Terms};
-pub use target::Target;
+pub use target::{Manners, Target};
 pub use task::{Services, Settings, spawn, state_word};

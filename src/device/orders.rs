@@ -17,8 +17,6 @@ use crate::model::view::PduView;
 pub struct Seen {
     /// What the relay does.
     pub state: Result<Word, Gap>,
-    /// Active power, mW, where the outlet is metered.
-    pub power_mw: Option<i64>,
     /// When the look began.
     pub at: Tick,
 }
@@ -60,8 +58,10 @@ pub enum OrderError {
 /// An order to a device task.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Read one outlet.
+    /// Read the state of one outlet.
     Look { outlet: u16, reply: oneshot::Sender<Result<Seen, OrderError>> },
+    /// Read everything of one outlet: its load has changed.
+    Refresh { outlet: u16 },
     /// Write one outlet; sent at most once.
     Write { outlet: u16, relay: Relay, reply: oneshot::Sender<Result<Terms, OrderError>> },
 }
@@ -118,6 +118,12 @@ impl Handle {
     /// Looks at an outlet.
     pub async fn look(&self, outlet: u16) -> Result<Seen, OrderError> {
         self.order(|reply| Order::Look { outlet, reply }).await
+    }
+
+    /// Has everything of an outlet read soon, for those who look at the board. Nobody waits for it; a busy
+    /// device leaves it to its next poll.
+    pub fn refresh(&self, outlet: u16) {
+        self.orders.try_send(Order::Refresh { outlet }).ok();
     }
 
     /// Writes an outlet; tells how its outcome is to be verified. Must not be called before the intent is

@@ -69,6 +69,22 @@ impl Target {
     }
 }
 
+/// What a site knows better than a driver about a device: a slow link, a card that needs time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Manners {
+    /// How long a reply may take, ms.
+    pub timeout_ms: Option<u64>,
+    /// How often a read is sent.
+    pub attempts: Option<u32>,
+}
+
+impl Manners {
+    /// The patience of a driver, as the site corrects it.
+    pub fn correct(self, (gap_ms, timeout_ms, attempts): (u64, u64, u32)) -> Patience {
+        Patience::new((gap_ms, self.timeout_ms.unwrap_or(timeout_ms), self.attempts.unwrap_or(attempts)))
+    }
+}
+
 /// Where request ids start: anywhere, so that replies to an earlier program are strange.
 fn random_id() -> i32 {
     std::hash::RandomState::new().build_hasher().finish() as i32

@@ -12,22 +12,20 @@ use crate::link::LinkError;
 use crate::model::event::About;
 use crate::model::id::{DriverId, PduId};
 use crate::model::limits::DEVICE_ORDERS;
-use crate::model::metric::Metric;
+use crate::model::metric::{Scope, Word};
 use crate::model::reading::{Datum, Reading};
 use crate::model::switching::Relay;
 use crate::model::time::{Clock, Span, Stamp, Tick};
-use crate::model::topology::Slot;
 use crate::model::view::{Health, PduView};
 use crate::pace::{Due, Paces, Pulse, Schedule, Vitals};
 use crate::profile::catalog::Catalog;
 use crate::profile::control;
 use crate::profile::instance::{Tier, Trust};
 use crate::store::writer::{Counts, Row};
-use crate::model::metric::{Scope, Word};
 
 use super::adopt::{Adopted, Failure, adopt, detect};
 use super::orders::{Handle, Order, OrderError, Seen, Terms};
-use super::target::Target;
+use super::target::{Manners, Target};
 
 /// What is read at adoption only (names, ratings, the rows there are) is read anew after this long.
 const REFRESH: Span = Span::seconds(15 * 60);
@@ -65,6 +63,8 @@ pub struct Settings {
     pub driver: Option<DriverId>,
     /// The unit of a daisy chain; nothing for all.
     pub unit: Option<u32>,
+    /// How long it is waited for and how often it is asked, where the site knows better than the driver.
+    pub manners: Manners,
     /// How often it is polled.
     pub paces: Paces,
     /// How long stale readings are believed.
@@ -78,7 +78,8 @@ pub struct Settings {
 impl Settings {
     /// Whether the device is reached in the same way: then it keeps what it knows.
     pub fn is_reached_like(&self, other: &Settings) -> bool {
-        self.target == other.target && self.driver == other.driver && self.unit == other.unit
+        let way = |settings: &Settings| (settings.driver.clone(), settings.unit, settings.manners);
+        self.target == other.target && way(self) == way(other)
     }
 }
 
@@ -235,12 +236,12 @@ impl Device {
             None => match &self.adopted {
                 Some((adopted, _)) => match catalog.get(&adopted.profile.id) {
                     Some(profile) => profile.clone(),
-                    None => detect(target, &catalog).await?,
+                    None => detect(target, &catalog, self.settings.manners).await?,
                 },
-                None => detect(target, &catalog).await?,
+                None => detect(target, &catalog, self.settings.manners).await?,
             },
         };
-        let adopted = adopt(target, profile, self.settings.unit).await?;
+        let adopted = adopt(target, profile, self.settings.unit, self.settings.manners).await?;
         let layout = &adopted.instance.layout;
         let first = self.adopted.is_none();
         self.trust = adopted.instance.full_trust();
@@ -406,6 +407,7 @@ impl Device {
                 let error = OrderError::NotAdopted(why);
                 // Whoever asked may have left.
                 match order {
+                    Order::Refresh { .. } => {}
                     Order::Look { reply, .. } => drop(reply.send(Err(error))),
                     Order::Write { reply, .. } => drop(reply.send(Err(error))),
                 }
@@ -418,8 +420,13 @@ impl Device {
         // of a write is settled by looking.
         match order {
             Order::Look { outlet, reply } => {
-                let result = self.look(adopted, outlet).await;
+                let result = self.look(adopted, outlet, false).await;
                 drop(reply.send(result));
+            }
+            Order::Refresh { outlet } => {
+                if let Err(error) = self.look(adopted, outlet, true).await {
+                    tracing::debug!(pdu = %self.settings.id, %error, "an outlet of {} was not refreshed", self.settings.id);
+                }
             }
             Order::Write { outlet, relay, reply } => {
                 let result = self.write(adopted, outlet, relay).await;
@@ -428,10 +435,10 @@ impl Device {
         }
     }
 
-    async fn look(&mut self, adopted: &mut Adopted, outlet: u16) -> Result<Seen, OrderError> {
+    async fn look(&mut self, adopted: &mut Adopted, outlet: u16, everything: bool) -> Result<Seen, OrderError> {
         let began = self.services.clock.tick();
         let at = self.services.clock.stamp();
-        let tier = adopted.instance.look(&adopted.profile.speech, outlet);
+        let tier = adopted.instance.look(&adopted.profile.speech, outlet, everything);
         let mut memory = adopted.memory;
         let answers = super::read::sweep(&mut adopted.line, &tier.set, &mut memory).await?;
         let data = adopted.instance.decode(&tier, &answers, &mut self.trust);
@@ -444,11 +451,9 @@ impl Device {
         let pulse = self.vitals.answered(began);
         view.health = Health::Online;
         let state = view.outlet_state(outlet);
-        let power = adopted.instance.layout.place(Slot { scope: Scope::Outlet, part: outlet, metric: Metric::Power });
-        let power_mw = power.and_then(|slot| view.readings[slot].datum.value());
         self.place.show(view);
         self.told(&pulse);
-        Ok(Seen { state, power_mw, at: began })
+        Ok(Seen { state, at: began })
     }
 
     async fn write(&mut self, adopted: &mut Adopted, outlet: u16, relay: Relay) -> Result<Terms, OrderError> {

@@ -68,12 +68,18 @@ pub struct SnmpV3Link {
     peer: SocketAddr,
     user: User,
     client: Option<(Client<UdpHandle>, Duration)>,
+    /// Requests in a row that got no answer.
+    silence: u32,
 }
+
+/// A card that was replaced, or that came back with other keys, says nothing to the old ones: after so many
+/// requests without an answer its engine is discovered anew.
+const SILENCE: u32 = 2;
 
 impl SnmpV3Link {
     /// To an agent, as a user.
     pub fn new(peer: SocketAddr, user: User) -> Self {
-        Self { peer, user, client: None }
+        Self { peer, user, client: None, silence: 0 }
     }
 
     /// The engine's id, boots and time stay with the client: it is kept as long as it works.
@@ -99,12 +105,14 @@ impl SnmpV3Link {
     async fn send(&mut self, ask: &Ask, timeout: Duration) -> Result<Reply, LinkError> {
         let client = self.client(timeout).await?;
         let result = request(client, ask).await;
-        match &result {
-            Err(LinkError::Unreachable(_) | LinkError::Closed(_) | LinkError::Denied(_)) => {
-                // A card that was replaced has another engine: discover anew next time.
-                self.client = None;
-            }
-            _ => {}
+        self.silence = match &result {
+            Err(LinkError::Timeout { .. }) => self.silence + 1,
+            _ => 0,
+        };
+        let lost = matches!(&result, Err(LinkError::Unreachable(_) | LinkError::Closed(_) | LinkError::Denied(_)));
+        if lost || self.silence >= SILENCE {
+            self.client = None;
+            self.silence = 0;
         }
         result
     }

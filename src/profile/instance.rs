@@ -7,7 +7,7 @@ use crate::model::id::DriverId;
 use crate::model::metric::{Metric, Scope};
 use crate::model::reading::{Datum, Gap};
 use crate::model::switching::Relay;
-use crate::model::topology::{Identity, Layout, Slot};
+use crate::model::topology::{Identity, Layout};
 
 use super::decode::{Decode, decode, vouches};
 use super::format::{Check, Every, Profile, Shape, Speech, Verb};
@@ -81,12 +81,13 @@ impl Instance {
         if slow { &self.slow } else { &self.fast }
     }
 
-    /// A tier with the readings of one outlet that switching looks at.
-    pub fn look(&self, speech: &Speech, outlet: u16) -> Tier {
-        const LOOKED_AT: [Metric; 4] = [Metric::State, Metric::Pending, Metric::Power, Metric::Current];
-        let wanted: Vec<usize> = LOOKED_AT
-            .into_iter()
-            .filter_map(|metric| self.layout.place(Slot { scope: Scope::Outlet, part: outlet, metric }))
+    /// A tier with the state of one outlet, or with everything of it that changes.
+    pub fn look(&self, speech: &Speech, outlet: u16, everything: bool) -> Tier {
+        let seen = |metric: Metric| everything || matches!(metric, Metric::State | Metric::Pending);
+        let slots = self.layout.slots_of(Scope::Outlet, outlet);
+        let wanted: Vec<usize> = slots
+            .filter(|(slot, metric)| seen(*metric) && self.readers[*slot].every != Every::Once)
+            .map(|(slot, _)| slot)
             .collect();
         Tier::of(speech, &self.readers, &wanted, false)
     }

@@ -36,7 +36,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
     let speech = speech(&root, snmp);
     let unit = head.as_ref().and_then(|head| head.unit.clone());
     let unit_hole: Vec<String> = unit.iter().map(|(part, _)| part.clone()).collect();
-    let context = Context { snmp, low_first, holes: &unit_hole };
+    let context = Context { snmp, low_first, holes: Some(&unit_hole) };
     let detect: Vec<Test> = root
         .need("detect", "rules that tell this family")
         .map_or(Vec::new(), |list| list.list().iter().filter_map(|i| test(i, context)).collect());
@@ -65,7 +65,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         .into_iter()
         .chain(unit_hole.clone())
         .collect();
-    let (on, off) = verbs(&root, Context { snmp, low_first, holes: &outlet_holes });
+    let (on, off) = verbs(&root, Context { snmp, low_first, holes: Some(&outlet_holes) });
     for needs in on.iter().chain(&off).filter_map(|verb| verb.needs.as_ref()) {
         if !shared.capabilities.contains(needs) {
             root.fault(format!("a verb needs \"{needs}\" and there is no [capability.{needs}] in this file"));

@@ -20,7 +20,7 @@ pub(super) struct Shared<'s> {
 
 impl Shared<'_> {
     fn context<'c>(&self, holes: &'c [String]) -> Context<'c> {
-        Context { snmp: self.snmp, low_first: self.low_first, holes }
+        Context { snmp: self.snmp, low_first: self.low_first, holes: Some(holes) }
     }
 
     fn holes(&self, index: &[String]) -> Vec<String> {
@@ -146,7 +146,7 @@ fn point(item: &Item<'_>, tables: &[Table], shared: &Shared<'_>) -> Option<Point
     let point: Option<Point> = fields.need("name", "which reading, as in \"outlet.power\"").and_then(|i| i.parsed());
     let table = point.and_then(|point| table_of(&fields, point, tables));
     let holes = shared.holes(table.map_or(&[][..], |at| tables[at].rows.index()));
-    let context = shared.context(&holes);
+    let context = Context { holes: table.map(|_| holes.as_slice()), ..shared.context(&holes) };
     let read = fields.need("read", "where it is read").and_then(|i| source(&i, context));
     let meaning = point.and_then(|point| meaning(&fields, point, context));
     let every = match fields.need("every", "how often: fast, slow or once") {

@@ -11,7 +11,8 @@ use super::format::{Check, Register, Shape, ShapeKind, Source, Test};
 pub(super) struct Context<'c> {
     pub snmp: bool,
     pub low_first: bool,
-    pub holes: &'c [String],
+    /// Index parts that a template may name; nothing where they cannot be known, after another fault.
+    pub holes: Option<&'c [String]>,
 }
 
 const TABLES: [(&str, Registers); 4] = [
@@ -88,9 +89,10 @@ fn oid(item: &Item<'_>, context: Context<'_>) -> Option<Source> {
         return None;
     }
     let template: super::template::Template = item.parsed()?;
+    let Some(holes) = context.holes else { return Some(Source::Oid(template)) };
     for hole in template.holes() {
-        if !context.holes.iter().any(|known| known == hole) {
-            let known = match context.holes {
+        if !holes.iter().any(|known| known == hole) {
+            let known = match holes {
                 [] => "there is no index here".to_owned(),
                 holes => format!("known here: {}", holes.join(", ")),
             };

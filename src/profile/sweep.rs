@@ -104,6 +104,12 @@ impl Memory {
         self.rows
     }
 
+    /// With the size of requests that another reading learned. Whether bulk works is not taken over from a
+    /// probe, which asks for columns that are not there.
+    pub fn with_chunk_of(self, other: Memory) -> Self {
+        Self { chunk: other.chunk, split: other.split, ..self }
+    }
+
     /// For SNMPv1, which has no GETBULK.
     pub fn without_bulk(self) -> Self {
         Self { rows: 0, ..self }

@@ -270,7 +270,8 @@ impl<'s> SnmpSweep<'s> {
         self.row += full_rows.min(rows);
         // Not what a walk should bring: the table has holes. These are asked for exactly, and if
         // there are many the device is no longer asked in bulk.
-        if strays.len() * 4 > expected.len() || full_rows == 0 {
+        let stuck = full_rows == 0 && (singles.is_empty() || came < singles.len());
+        if strays.len() * 4 > expected.len() || stuck {
             memory.rows = 0;
         }
         self.exact.extend(strays);
@@ -282,5 +283,70 @@ fn raw(value: Value) -> Answer {
         Value::Nothing => Err(Gap::Missing),
         Value::Other => Err(Gap::Malformed),
         value => Ok(Raw::Value(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::Speech;
+    use super::super::sweep::ReadSet;
+    use super::*;
+
+    fn manners(max_varbinds: usize) -> SnmpManners {
+        match Speech::plain_snmp() {
+            Speech::Snmp(manners) => SnmpManners { max_varbinds, bulk_rows: 48, reply_bytes: 1_472, ..manners },
+            Speech::Modbus(_) => unreachable!(),
+        }
+    }
+
+    /// 31 single instances and five columns of 24 rows, as a rack PDU has them.
+    fn wanted() -> Vec<Wanted> {
+        let oid = |column: u32, row: u32| Item::Oid(Oid::from_parts(&[1, 3, 6, 1, 4, 1, 318, 1, 1, 26, 9, 2, 3, 1, column, row]).unwrap());
+        let singles = (0..31).map(|n| Wanted::single(oid(100, n + 1)));
+        let cells = (0..5).flat_map(|column| (0..24).map(move |row| (column, row)));
+        singles.chain(cells.map(|(column, row)| Wanted { item: oid(column + 1, row + 1), cell: Some((column, row)) })).collect()
+    }
+
+    /// An agent that knows everything and fills replies up to a size; counts requests.
+    fn read(set: &ReadSet, mut memory: Memory, most: usize) -> (usize, Vec<Answer>) {
+        let mut sweep = set.sweep(memory);
+        let mut requests = 0;
+        while let Some(ask) = sweep.next() {
+            requests += 1;
+            let next = |oid: &Oid| {
+                let mut parts = oid.parts();
+                *parts.last_mut().unwrap() += 1;
+                Oid::from_parts(&parts).unwrap()
+            };
+            let mut oids: Vec<Oid> = Vec::new();
+            match ask {
+                Ask::Get(asked) => oids = asked,
+                Ask::GetBulk { names, single, repeat } => {
+                    let (once, many) = names.split_at(single as usize);
+                    oids.extend(once.iter().map(next));
+                    let mut heads = many.to_vec();
+                    for _ in 0..repeat {
+                        heads.iter_mut().for_each(|head| *head = next(head));
+                        oids.extend(heads.iter().cloned());
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+            let fits = oids.len().min(most / 24);
+            sweep.answer(Reply::Binds(oids.into_iter().take(fits).map(|oid| (oid, Value::Integer(7))).collect()));
+        }
+        let (answers, learned) = sweep.finish();
+        memory = learned;
+        assert!(memory.rows > 0);
+        (requests, answers)
+    }
+
+    #[test]
+    fn dense_columns_are_read_in_bulk_and_in_three_packets() {
+        let speech = Speech::Snmp(manners(40));
+        let set = ReadSet::new(&speech, wanted());
+        let (requests, answers) = read(&set, Memory::of(&speech), 1_412);
+        assert_eq!(requests, 3);
+        assert!(answers.iter().all(Result::is_ok));
     }
 }

@@ -64,8 +64,8 @@ impl Pdu {
         let outlet = |at: u16| {
             let roll = mix(seed, u64::from(at), 1);
             let load = Load {
-                // 280 to 420 W: a 1U server each.
-                steady_mw: 280_000 + (roll % 140_000) as i64,
+                // 220 to 360 W: a 1U server each.
+                steady_mw: 220_000 + (roll % 140_000) as i64,
                 boot_percent: 130,
                 boot: Span(30_000),
                 inrush_percent: 600,

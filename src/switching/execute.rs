@@ -111,6 +111,7 @@ impl Switching {
             seen = handle.look(outlet).await;
             if seen.as_ref().is_ok_and(|seen| seen.state == Ok(relay.state())) {
                 super::crash::point("verified");
+                handle.refresh(outlet);
                 return (Outcome::Done, None);
             }
             if self.clock.tick() >= deadline {

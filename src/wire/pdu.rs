@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::model::id::{OutletId, PduId};
@@ -321,7 +321,7 @@ pub trait Site {
 }
 
 /// A site without any configuration, for the command line.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub struct NoSite;
 
 impl Site for NoSite {

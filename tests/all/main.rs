@@ -1,1 +1,19 @@
-fn main(){}
+//! Everything that is tested from outside, in one program: each test starts what it needs on ports of its
+//! own and ends it.
+
+mod api;
+mod cli;
+mod coalesce;
+mod config;
+mod crash;
+mod demo;
+mod links;
+mod modbus;
+mod peers;
+mod poller;
+mod proxy;
+mod recordings;
+mod rig;
+mod store;
+mod switching;
+mod tidy;

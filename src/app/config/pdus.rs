@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::device::{Settings, Target};
+use crate::device::{Manners, Settings, Target};
 use crate::model::document::{Fields, Item};
 use crate::model::id::{DriverId, HostId, OutletId, PduId};
 use crate::model::limits::PDUS;
@@ -56,6 +56,10 @@ fn pdu(
     let driver = driver(&fields, catalog, target.as_ref());
     let unit = fields.get("chain_unit").and_then(|i| i.integer(0..=255)).map(|n| n as u32);
     take_paces(&fields, &mut poll);
+    let manners = Manners {
+        timeout_ms: fields.get("timeout_ms").and_then(|i| i.integer(50..=30_000)).map(|ms| ms as u64),
+        attempts: fields.get("attempts").and_then(|i| i.integer(1..=5)).map(|n| n as u32),
+    };
     let read_only = fields.get("read_only").and_then(|i| i.flag()).unwrap_or(false);
     let read_only = read_only.then(|| "the configuration says read_only".into());
     if let Some(list) = fields.get("never_switch") {
@@ -74,6 +78,7 @@ fn pdu(
         target: target?,
         driver: driver?,
         unit,
+        manners,
         paces: poll.paces,
         stale_after: poll.stale_after,
         offset: Span(0),

@@ -1,0 +1,206 @@
+//! Drivers against recordings: those of real devices where they are at hand, and the project's own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pmgate::device::adopt::{Adopted, over};
+use pmgate::link::recording::Recording;
+use pmgate::link::{Line, Patience};
+use pmgate::profile::catalog::Catalog;
+use pmgate::profile::detect::Detection;
+use pmgate::profile::sweep::Memory;
+use serde_json::Value;
+
+use crate::rig::shared;
+
+/// Recordings of the families that issue the first drivers.
+const FAMILIES: [&str; 3] = ["apc-rpdu", "raritan-px2", "sentry4"];
+
+async fn adopt(path: &Path) -> Adopted {
+    let catalog = Catalog::embedded().unwrap();
+    let text = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+    let recording = Recording::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let detection = Detection::among(catalog.speaking(true));
+    let mut line = Line::new(Box::new(recording), Patience::new((0, 1_000, 1)));
+    let set = detection.set().unwrap();
+    let mut sweep = set.sweep(Memory::careful());
+    while let Some(ask) = sweep.next() {
+        sweep.answer(line.exchange(&ask).await.unwrap());
+    }
+    let id = detection.verdict(&sweep.finish().0, || path.display().to_string()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    over(line, catalog.get(&id).unwrap().clone(), None).await.unwrap()
+}
+
+/// Values of our own words for states that the expectations name otherwise.
+fn same_word(expected: &str, read: &str) -> bool {
+    let ours = match expected {
+        "none" => "no",
+        "near_overload" => "high",
+        "overload" => "critical",
+        "1" | "on" if read == "closed" => "closed",
+        word => word,
+    };
+    ours == read
+}
+
+fn compare(expected: &Value, point: &Value) -> Result<(), String> {
+    let fail = || Err(format!("{} {} {}: expected {} {}, read {point}", expected["scope"], expected["class"], expected["oid"], expected["value"], expected["unit"]));
+    match (&expected["value"], &point["value"]) {
+        (Value::Null, Value::Null) => Ok(()),
+        (Value::Number(wanted), Value::Number(read)) => {
+            let (scale, unit) = match expected["unit"].as_str() {
+                Some("kWh") => (1_000.0, "Wh"),
+                Some(unit) => (1.0, unit),
+                None => (1.0, ""),
+            };
+            let (wanted, read) = (wanted.as_f64().unwrap() * scale, read.as_f64().unwrap());
+            let equal = (wanted - read).abs() <= 1e-9 * wanted.abs().max(1.0);
+            if equal && point["unit"] == unit { Ok(()) } else { fail() }
+        }
+        // A rating in a text ("32A") is read as a number.
+        (Value::String(wanted), Value::Number(read)) => {
+            let digits: String = wanted.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+            if digits.parse() == Ok(read.as_f64().unwrap()) { Ok(()) } else { fail() }
+        }
+        (Value::String(wanted), Value::String(read)) => {
+            if wanted == read || same_word(wanted, read) { Ok(()) } else { fail() }
+        }
+        // A state that the device says it does not have.
+        (Value::String(wanted), Value::Null) if wanted == "unsupported" => Ok(()),
+        // What is written with a state that means "nothing there", as for a missing trip sensor.
+        (Value::Number(wanted), Value::String(read)) if read == "closed" && wanted.as_f64() == Some(1.0) => Ok(()),
+        _ => fail(),
+    }
+}
+
+#[tokio::test]
+async fn real_recordings_read_as_expected_to_the_last_digit() {
+    let Some(dir) = shared().map(|dir| dir.join("recordings")) else { return };
+    let manifest: Value = serde_json::from_str(&std::fs::read_to_string(dir.join("MANIFEST.json")).unwrap()).unwrap();
+    let mut wrong = Vec::new();
+    let mut compared = 0;
+    for entry in manifest.as_array().unwrap() {
+        if !FAMILIES.contains(&entry["family"].as_str().unwrap()) {
+            continue;
+        }
+        let name = entry["name"].as_str().unwrap();
+        let path = dir.join(format!("{name}.snmprec"));
+        if !path.exists() {
+            continue;
+        }
+        let adopted = adopt(&path).await;
+        let points: Value = serde_json::to_value(pmgate::cli::driver::points(&adopted)).unwrap();
+        let expected: Value = serde_json::from_str(&std::fs::read_to_string(dir.join(format!("{name}.expected.json"))).unwrap()).unwrap();
+        for expected in expected.as_array().unwrap() {
+            if expected["class"] == "identity" || expected["class"] == "detect" {
+                continue;
+            }
+            let of_oid: Vec<&Value> = points.as_array().unwrap().iter().filter(|point| point["oid"] == expected["oid"]).collect();
+            if of_oid.is_empty() {
+                continue; // The model has no place for it; counted below.
+            }
+            compared += 1;
+            let results: Vec<Result<(), String>> = of_oid.iter().map(|point| compare(expected, point)).collect();
+            if results.iter().all(Result::is_err) {
+                wrong.push(format!("{name}: {}", results[0].clone().unwrap_err()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(compared > 550, "only {compared} values were compared");
+}
+
+#[tokio::test]
+async fn the_projects_own_recordings_prove_their_drivers() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    let catalog = Catalog::embedded().unwrap();
+    let mut proofs = 0;
+    for profile in catalog.iter() {
+        for proof in &profile.proofs {
+            let path = dir.join(&proof.recording);
+            let adopted = adopt(&path).await;
+            assert_eq!(adopted.profile.id, profile.id, "{}", path.display());
+            for (point, expected) in &proof.expect {
+                let read = adopted.points.iter().find(|read| read.point == *point && proof.part.is_none_or(|part| part == read.row));
+                let read = read.unwrap_or_else(|| panic!("{}: {point} was not read", proof.recording));
+                let kept = pmgate::profile::expected(*point, expected);
+                let same = match kept {
+                    Some(kept) => read.datum.value() == Some(kept),
+                    None => read.datum.word().is_some_and(|word| word.word() == expected),
+                };
+                assert!(same, "{} {point}: expected {expected}, read {:?}", proof.recording, read.datum);
+                proofs += 1;
+            }
+        }
+    }
+    assert!(proofs >= 12, "only {proofs} values are proven");
+}
+
+/// What a driver author types in a hurry.
+const FAULTY: &str = r#"format = 2
+[driver]
+id = "Bad Id"
+title = "x"
+vendor = "x"
+protocol = "snmp"
+[snmp]
+max_varbind = 20
+timeout_ms = 50
+[[detect]]
+read = { oid = "1.3.6.1.2.1.1.2.0" }
+[identity]
+[table.outlet]
+walk = "1.3.6.1.4.1.9.1"
+index = ["unit", "outlet"]
+number = "outlt"
+[[point]]
+name = "outlet.powr"
+read = { oid = "1.3.6.1.4.1.9.2.{unit}.{outlet}" }
+count = "1 W"
+every = "fast"
+[[point]]
+name = "outlet.current"
+read = { oid = "1.3.6.1.4.1.9.3.{row}" }
+count = "0.1 V"
+every = "fats"
+[[point]]
+name = "outlet.state"
+read = { oid = "1.3.6.1.4.1.9.4.{unit}.{outlet}", oops = 1 }
+states = { 1 = "on", 2 = "of" }
+every = "fast"
+[control.outlet.on]
+write = [{ oid = "1.3.6.1.4.1.9.5.{unit}.{outlet}", value = 1 }]
+[control.outlet.off]
+write = [{ holding = 3, value = 1 }]
+verify = { point = "outlet.state", is = "on", within_ms = 5000, poll_ms = 250 }
+[control.outlet.cycle]
+write = []
+"#;
+
+#[test]
+fn a_faulty_driver_is_told_all_its_faults_with_places_and_mends() {
+    let faults = pmgate::profile::load("bad.toml", FAULTY).unwrap_err();
+    insta::assert_snapshot!(faults);
+}
+
+#[tokio::test]
+async fn holes_in_tables_are_gaps_and_not_shifted_values() {
+    // Outlet 2 has no power column: its neighbours keep theirs.
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/apc-rpdu2.snmprec");
+    let text = std::fs::read_to_string(dir).unwrap();
+    let hole = "1.3.6.1.4.1.318.1.1.26.9.4.3.1.7.2|";
+    let holey: String = text.lines().filter(|line| !line.starts_with(hole)).map(|line| format!("{line}\n")).collect();
+    assert_ne!(holey.len(), text.len());
+    let catalog = Catalog::embedded().unwrap();
+    let profile = catalog.get(&"apc-rpdu2".parse().unwrap()).unwrap().clone();
+    let read = async |text: &str| {
+        let line = Line::new(Box::new(Recording::parse(text).unwrap()), Patience::new((0, 1_000, 1)));
+        let adopted = over(line, Arc::clone(&profile), None).await.unwrap();
+        let powers = adopted.points.iter().filter(|read| read.point.to_string() == "outlet.power");
+        powers.map(|read| (read.row, read.datum.value())).collect::<Vec<_>>()
+    };
+    let mut whole = read(&text).await;
+    let with_hole = read(&holey).await;
+    whole.retain(|(row, _)| *row != 2);
+    assert_eq!(with_hole, whole);
+}
