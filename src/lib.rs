@@ -15,12 +15,12 @@ pub mod device;
 pub mod sim;
 pub mod switching;
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod cli;
 pub mod events;
+pub mod pace;
 pub mod resolve;
 pub mod store;
 pub mod tls;
-pub mod access;
-pub mod pace;

@@ -60,7 +60,10 @@ impl Address {
         let fail = |why: String| AddressError::Name { name: self.host.clone(), why };
         let builder = TokioResolver::builder_tokio().map_err(|error| fail(error.to_string()))?;
         let resolver = builder.build().map_err(|error| fail(error.to_string()))?;
-        let found = resolver.lookup_ip(self.host.as_str()).await.map_err(|error| fail(error.to_string()))?;
+        let found = resolver
+            .lookup_ip(self.host.as_str())
+            .await
+            .map_err(|error| fail(error.to_string()))?;
         let first = found.iter().next().ok_or_else(|| fail("no address".into()))?;
         Ok(SocketAddr::new(first, self.port))
     }

@@ -48,7 +48,9 @@ pub struct Identity {
 
 /// Why a certificate names nobody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the client certificate names no role: its URI \"{0}\" should be spiffe://DOMAIN/role/ROLE/NAME")]
+#[error(
+    "the client certificate names no role: its URI \"{0}\" should be spiffe://DOMAIN/role/ROLE/NAME"
+)]
 pub struct IdentityError(String);
 
 impl Identity {
@@ -62,11 +64,18 @@ impl Identity {
         let role = Role::ALL.iter().find(|(word, _)| word == role).ok_or_else(wrong)?.1;
         let host = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-');
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'@');
-        let fits = |text: &str, ok: &dyn Fn(u8) -> bool| !text.is_empty() && text.len() <= 120 && text.bytes().all(ok);
+        let fits = |text: &str, ok: &dyn Fn(u8) -> bool| {
+            !text.is_empty() && text.len() <= 120 && text.bytes().all(ok)
+        };
         if !fits(domain, &host) || !fits(name, &plain) {
             return Err(wrong());
         }
-        Ok(Self { domain: (*domain).to_owned(), role, name: (*name).to_owned(), serial: serial.to_owned() })
+        Ok(Self {
+            domain: (*domain).to_owned(),
+            role,
+            name: (*name).to_owned(),
+            serial: serial.to_owned(),
+        })
     }
 
     /// The URI for a new certificate.
@@ -88,18 +97,31 @@ mod tests {
 
     #[test]
     fn a_role_is_read_from_the_uri() {
-        let identity = Identity::from_uri("spiffe://rack.example/role/operator/alice", "0a").unwrap();
+        let identity =
+            Identity::from_uri("spiffe://rack.example/role/operator/alice", "0a").unwrap();
         assert_eq!((identity.role, identity.name.as_str()), (Role::Operator, "alice"));
-        assert_eq!(Identity::uri("rack.example", Role::Operator, "alice"), "spiffe://rack.example/role/operator/alice");
+        assert_eq!(
+            Identity::uri("rack.example", Role::Operator, "alice"),
+            "spiffe://rack.example/role/operator/alice"
+        );
     }
 
     #[test]
     fn whatever_is_not_exactly_an_identity_is_none() {
         for uri in [
-            "", "spiffe://d/role/operator", "spiffe://d/role/operator/a/b", "spiffe://d/role/root/a",
-            "spiffe://d/role/Operator/a", "spiffe://d/role/operator/", "spiffe:///role/operator/a",
-            "SPIFFE://d/role/operator/a", "spiffe://d/role/operator/a%2f", "spiffe://d/role/operator/a ",
-            "spiffe://d/role/operator/ä", "https://d/role/operator/a", "spiffe://d//role/operator/a",
+            "",
+            "spiffe://d/role/operator",
+            "spiffe://d/role/operator/a/b",
+            "spiffe://d/role/root/a",
+            "spiffe://d/role/Operator/a",
+            "spiffe://d/role/operator/",
+            "spiffe:///role/operator/a",
+            "SPIFFE://d/role/operator/a",
+            "spiffe://d/role/operator/a%2f",
+            "spiffe://d/role/operator/a ",
+            "spiffe://d/role/operator/ä",
+            "https://d/role/operator/a",
+            "spiffe://d//role/operator/a",
         ] {
             assert!(Identity::from_uri(uri, "01").is_err(), "{uri}");
         }

@@ -125,23 +125,30 @@ impl Policy {
         outlets: &[OutletId],
     ) -> Result<(), Denied> {
         self.allow(who, Permission::Switch)?;
-        let named = |grant: &&Grant| grant.role == who.role && grant.name.as_ref().is_none_or(|name| *name == who.name);
+        let named = |grant: &&Grant| {
+            grant.role == who.role && grant.name.as_ref().is_none_or(|name| *name == who.name)
+        };
         let mut grants = self.grants.iter().filter(named).peekable();
         if grants.peek().is_none() && self.whole_role_by_default {
             return Ok(());
         }
         let grants: Vec<&Grant> = grants.filter(|grant| grant.actions.contains(&action)).collect();
-        let reaches = |outlet: &OutletId| grants.iter().flat_map(|grant| &grant.reach).any(|reach| match reach {
-            Reach::Rack => true,
-            Reach::Pdu(pdu) => *pdu == outlet.pdu,
-            Reach::Outlet(one) => one == outlet,
-            Reach::Host(id) => host == Some(id),
-        });
+        let reaches = |outlet: &OutletId| {
+            grants.iter().flat_map(|grant| &grant.reach).any(|reach| match reach {
+                Reach::Rack => true,
+                Reach::Pdu(pdu) => *pdu == outlet.pdu,
+                Reach::Outlet(one) => one == outlet,
+                Reach::Host(id) => host == Some(id),
+            })
+        };
         match outlets.iter().find(|outlet| !reaches(outlet)) {
             None if !outlets.is_empty() => Ok(()),
             outlet => Err(Denied::Reach {
                 who: who.name.clone(),
-                target: host.map(ToString::to_string).or(outlet.map(ToString::to_string)).unwrap_or_else(|| "nothing".into()),
+                target: host
+                    .map(ToString::to_string)
+                    .or(outlet.map(ToString::to_string))
+                    .unwrap_or_else(|| "nothing".into()),
                 action: action.word(),
             }),
         }
@@ -164,7 +171,8 @@ mod tests {
     fn only_the_operator_switches() {
         let policy = Policy::default();
         for (word, role) in Role::ALL {
-            let allowed = policy.allow_switching(&who(word, "x"), Action::Off, None, &outlets(&["pdu-a/1"]));
+            let allowed =
+                policy.allow_switching(&who(word, "x"), Action::Off, None, &outlets(&["pdu-a/1"]));
             assert_eq!(allowed.is_ok(), role == Role::Operator, "{word}");
             assert!(policy.allow(&who(word, "x"), Permission::Read).is_ok(), "{word}");
         }
@@ -175,13 +183,19 @@ mod tests {
         let grant = Grant {
             name: Some("bob".into()),
             role: Role::Operator,
-            reach: vec![Reach::Pdu("pdu-a".parse().unwrap()), Reach::Outlet("pdu-b/7".parse().unwrap()), Reach::Host("web".parse().unwrap())],
+            reach: vec![
+                Reach::Pdu("pdu-a".parse().unwrap()),
+                Reach::Outlet("pdu-b/7".parse().unwrap()),
+                Reach::Host("web".parse().unwrap()),
+            ],
             actions: vec![Action::On],
         };
         let policy = Policy { grants: vec![grant], whole_role_by_default: true };
         let may = |name: &str, action, host: Option<&str>, ids: &[&str]| {
             let host = host.map(|h| h.parse().unwrap());
-            policy.allow_switching(&who("operator", name), action, host.as_ref(), &outlets(ids)).is_ok()
+            policy
+                .allow_switching(&who("operator", name), action, host.as_ref(), &outlets(ids))
+                .is_ok()
         };
         assert!(may("bob", Action::On, None, &["pdu-a/1", "pdu-b/7"]));
         assert!(!may("bob", Action::Off, None, &["pdu-a/1"]));
@@ -190,7 +204,20 @@ mod tests {
         assert!(!may("bob", Action::On, None, &["pdu-c/1"]));
         assert!(may("alice", Action::Cycle, None, &["pdu-c/1"]));
         let strict = Policy { whole_role_by_default: false, ..policy.clone() };
-        assert!(strict.allow_switching(&who("operator", "alice"), Action::On, None, &outlets(&["pdu-a/1"])).is_err());
-        assert!(strict.allow_switching(&who("viewer", "bob"), Action::On, None, &outlets(&["pdu-a/1"])).is_err());
+        assert!(
+            strict
+                .allow_switching(
+                    &who("operator", "alice"),
+                    Action::On,
+                    None,
+                    &outlets(&["pdu-a/1"])
+                )
+                .is_err()
+        );
+        assert!(
+            strict
+                .allow_switching(&who("viewer", "bob"), Action::On, None, &outlets(&["pdu-a/1"]))
+                .is_err()
+        );
     }
 }

@@ -63,7 +63,9 @@ fn entry(view: &PduView, at: u16, part: &Part) -> Retdata {
     let own = |metric| value(view, Scope::Outlet, at, metric);
     let branch = part.branch.and_then(|b| view.layout.parts(Scope::Branch).get(usize::from(b)));
     let phase = part.phase.or_else(|| branch.and_then(|branch| branch.phase)).unwrap_or(0);
-    let of_feed = |metric| value(view, Scope::Phase, phase, metric).or_else(|| value(view, Scope::Inlet, 0, metric));
+    let of_feed = |metric| {
+        value(view, Scope::Phase, phase, metric).or_else(|| value(view, Scope::Inlet, 0, metric))
+    };
     let sensors = 0..view.layout.parts(Scope::Sensor).len() as u16;
     Retdata {
         outlet: letter(part.number),
@@ -78,7 +80,9 @@ fn entry(view: &PduView, at: u16, part: &Part) -> Retdata {
         },
         power: own(Metric::Power),
         energy: own(Metric::Energy),
-        temp: sensors.clone().find_map(|sensor| value(view, Scope::Sensor, sensor, Metric::Temperature)),
+        temp: sensors
+            .clone()
+            .find_map(|sensor| value(view, Scope::Sensor, sensor, Metric::Temperature)),
         voltage: own(Metric::Voltage).or_else(|| of_feed(Metric::Voltage)),
         current: own(Metric::Current),
         frequency: own(Metric::Frequency).or_else(|| of_feed(Metric::Frequency)),
@@ -99,7 +103,9 @@ pub async fn retdata(context: Context) -> Answer {
         Some(letter) => outlets.iter().find(|outlet| outlet.outlet.eq_ignore_ascii_case(letter)),
         None => outlets.first(),
     };
-    let first = first.cloned().ok_or_else(|| not_found(&format!("such outlet on PDU {} as far as is known", view.id)))?;
+    let first = first
+        .cloned()
+        .ok_or_else(|| not_found(&format!("such outlet on PDU {} as far as is known", view.id)))?;
     json(StatusCode::OK, &RetdataList { first, outlets })
 }
 
@@ -122,10 +128,12 @@ async fn switch(context: &Context, action: Action) -> Answer {
     context.only(&[])?;
     let outlet = outlet_of(context, context.param("n"))?;
     let view = super::pdus::view(context).await?;
-    let at = view.layout.outlet(outlet.number).ok_or_else(|| not_found(&format!("outlet {outlet}")))?;
+    let at =
+        view.layout.outlet(outlet.number).ok_or_else(|| not_found(&format!("outlet {outlet}")))?;
     let part = &view.layout.parts(Scope::Outlet)[usize::from(at)];
     agree(context.param("outlet"), part)?;
-    let record = carry_out(context, Target::Outlet(outlet), action, "by the prototype's URL".into()).await?;
+    let record =
+        carry_out(context, Target::Outlet(outlet), action, "by the prototype's URL".into()).await?;
     answer(&record)
 }
 
@@ -133,7 +141,9 @@ async fn switch(context: &Context, action: Action) -> Answer {
 /// of its branch (A is the first), or the number again; if it is none of these, nothing is switched.
 fn agree(segment: &str, part: &Part) -> Result<(), Problem> {
     let shown: String = segment.chars().take(20).collect();
-    let name = segment.strip_prefix("outlet").ok_or_else(|| not_found(&format!("such path: \"{shown}\" should be outletA or the like")))?;
+    let name = segment.strip_prefix("outlet").ok_or_else(|| {
+        not_found(&format!("such path: \"{shown}\" should be outletA or the like"))
+    })?;
     let own = letter(part.number);
     let of_branch = letter(part.branch.unwrap_or(0) + 1);
     let number = part.number.to_string();

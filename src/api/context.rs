@@ -88,11 +88,22 @@ impl Context {
     }
 
     /// A parameter of the query, parsed.
-    pub fn query<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Problem> {
-        let Some((_, text)) = self.query.iter().find(|(key, _)| key == name) else { return Ok(None) };
+    pub fn query<T: std::str::FromStr>(
+        &self,
+        name: &str,
+        what: &str,
+    ) -> Result<Option<T>, Problem> {
+        let Some((_, text)) = self.query.iter().find(|(key, _)| key == name) else {
+            return Ok(None);
+        };
         text.parse().map(Some).map_err(|_| {
             let shown: String = text.chars().take(60).collect();
-            Problem::new(400, "Bad query", format!("{name}={shown} is no {what}"), format!("write {name}= and {what}"))
+            Problem::new(
+                400,
+                "Bad query",
+                format!("{name}={shown} is no {what}"),
+                format!("write {name}= and {what}"),
+            )
         })
     }
 
@@ -102,8 +113,17 @@ impl Context {
             None => Ok(()),
             Some((key, _)) => {
                 let shown: String = key.chars().take(60).collect();
-                let next = if known.is_empty() { "leave the query out".into() } else { format!("known are: {}", known.join(", ")) };
-                Err(Problem::new(400, "Bad query", format!("there is no parameter \"{shown}\" here"), next))
+                let next = if known.is_empty() {
+                    "leave the query out".into()
+                } else {
+                    format!("known are: {}", known.join(", "))
+                };
+                Err(Problem::new(
+                    400,
+                    "Bad query",
+                    format!("there is no parameter \"{shown}\" here"),
+                    next,
+                ))
             }
         }
     }
@@ -120,13 +140,24 @@ impl Context {
     }
 
     /// `limit` and `cursor` of a list, applied to items with their keys in order.
-    pub fn page<T>(&self, items: Vec<(String, T)>, default: usize) -> Result<(Vec<T>, Option<String>), Problem> {
+    pub fn page<T>(
+        &self,
+        items: Vec<(String, T)>,
+        default: usize,
+    ) -> Result<(Vec<T>, Option<String>), Problem> {
         let limit = self.query::<usize>("limit", "number from 1 to 1000")?.unwrap_or(default);
         if !(1..=1_000).contains(&limit) {
-            return Err(Problem::new(400, "Bad query", "limit is out of bounds", "write limit= and a number from 1 to 1000"));
+            return Err(Problem::new(
+                400,
+                "Bad query",
+                "limit is out of bounds",
+                "write limit= and a number from 1 to 1000",
+            ));
         }
         let cursor = self.query::<String>("cursor", "cursor")?;
-        let after = cursor.map_or(0, |cursor| items.iter().position(|(key, _)| *key == cursor).map_or(items.len(), |at| at + 1));
+        let after = cursor.map_or(0, |cursor| {
+            items.iter().position(|(key, _)| *key == cursor).map_or(items.len(), |at| at + 1)
+        });
         let more = items.len().saturating_sub(after) > limit;
         let mut page = Vec::new();
         let mut last = None;
@@ -149,7 +180,12 @@ pub fn bytes(status: StatusCode, kind: &'static str, content: impl Into<Bytes>) 
 /// A body of JSON.
 pub fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     let content = serde_json::to_vec(value).map_err(|error| {
-        Problem::new(500, "Internal error", format!("the answer cannot be written: {error}"), "report this with the request that caused it")
+        Problem::new(
+            500,
+            "Internal error",
+            format!("the answer cannot be written: {error}"),
+            "report this with the request that caused it",
+        )
     })?;
     Ok(bytes(status, "application/json", content))
 }

@@ -30,14 +30,17 @@ const AHEAD: usize = 64;
 pub async fn events(context: Context) -> Answer {
     context.only(&["last"])?;
     if let Some(count) = context.query::<usize>("last", "number from 1 to 1000")? {
-        let last: Vec<EventBody> = context.state.events.last(count.min(1_000)).iter().map(|event| body(event)).collect();
+        let last: Vec<EventBody> =
+            context.state.events.last(count.min(1_000)).iter().map(|event| body(event)).collect();
         return json(StatusCode::OK, &last);
     }
     let after = match context.headers.get("last-event-id") {
         None => None,
         Some(value) => {
             let id = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
-            Some(id.ok_or_else(|| bad("Last-Event-ID is no number", "send the id of the last event that came"))?)
+            Some(id.ok_or_else(|| {
+                bad("Last-Event-ID is no number", "send the id of the last event that came")
+            })?)
         }
     };
     let reading = context.state.events.read(after);
@@ -55,7 +58,10 @@ pub async fn events(context: Context) -> Answer {
     Ok(response)
 }
 
-async fn stream(mut reading: Reading, mut sender: http_body_util::channel::Sender<Bytes, Infallible>) {
+async fn stream(
+    mut reading: Reading,
+    mut sender: http_body_util::channel::Sender<Bytes, Infallible>,
+) {
     let mut first = String::from("retry: 2000\n\n");
     if reading.gap {
         first.push_str("event: gap\ndata: {\"text\":\"older events are no longer kept; read the present state anew\"}\n\n");
@@ -67,7 +73,9 @@ async fn stream(mut reading: Reading, mut sender: http_body_util::channel::Sende
     loop {
         let text = match tokio::time::timeout(HEARTBEAT, reading.live.recv()).await {
             Ok(Ok(event)) => lines(&event),
-            Ok(Err(RecvError::Lagged(missed))) => format!("event: gap\ndata: {{\"text\":\"{missed} events were missed\"}}\n\n"),
+            Ok(Err(RecvError::Lagged(missed))) => {
+                format!("event: gap\ndata: {{\"text\":\"{missed} events were missed\"}}\n\n")
+            }
             Ok(Err(RecvError::Closed)) => return,
             Err(_) => ": still here\n\n".into(),
         };

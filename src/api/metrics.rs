@@ -27,7 +27,9 @@ pub async fn metrics(context: Context) -> Answer {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Everything { state: context.state.clone() }));
     let mut text = String::new();
-    encode(&mut text, &registry).map_err(|_| Problem::new(500, "Internal error", "the metrics cannot be written", "report this"))?;
+    encode(&mut text, &registry).map_err(|_| {
+        Problem::new(500, "Internal error", "the metrics cannot be written", "report this")
+    })?;
     Ok(bytes(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
 }
 
@@ -83,31 +85,77 @@ impl Collector for Everything {
             let mut metric = encoder.encode_descriptor(name, family.help, unit.as_ref(), kind)?;
             for (labels, value) in &family.samples {
                 let labelled = metric.encode_family(labels)?;
-                if family.counts { ConstCounter::new(*value).encode(labelled)? } else { ConstGauge::new(*value).encode(labelled)? }
+                if family.counts {
+                    ConstCounter::new(*value).encode(labelled)?
+                } else {
+                    ConstGauge::new(*value).encode(labelled)?
+                }
             }
         }
         Ok(())
     }
 }
 
-fn put(families: &mut BTreeMap<String, Family>, name: &str, help: &'static str, unit: Option<&'static str>, counts: bool, labels: Labels, value: f64) {
-    let family = families.entry(name.to_owned()).or_insert_with(|| Family { help, unit, counts, samples: Vec::new() });
+fn put(
+    families: &mut BTreeMap<String, Family>,
+    name: &str,
+    help: &'static str,
+    unit: Option<&'static str>,
+    counts: bool,
+    labels: Labels,
+    value: f64,
+) {
+    let family = families.entry(name.to_owned()).or_insert_with(|| Family {
+        help,
+        unit,
+        counts,
+        samples: Vec::new(),
+    });
     family.samples.push((labels, value));
 }
 
 fn device(families: &mut BTreeMap<String, Family>, view: &PduView) {
     let labels = || vec![("pdu", view.id.to_string()), ("name", view.name.to_string())];
     let up = f64::from(u8::from(view.health == Health::Online));
-    put(families, "pdu_up", "Whether the last poll of the PDU was answered", None, false, labels(), up);
+    put(
+        families,
+        "pdu_up",
+        "Whether the last poll of the PDU was answered",
+        None,
+        false,
+        labels(),
+        up,
+    );
     if let Some(at) = view.observed_at {
         let seconds = at.0 as f64 / 1_000.0;
-        put(families, "pdu_last_poll_timestamp", "When the last answered poll of the PDU began", Some("seconds"), false, labels(), seconds);
+        put(
+            families,
+            "pdu_last_poll_timestamp",
+            "When the last answered poll of the PDU began",
+            Some("seconds"),
+            false,
+            labels(),
+            seconds,
+        );
     }
     let failed = view.failed_polls as f64;
-    put(families, "pdu_polls_failed", "Polls of the PDU that were not answered", None, true, labels(), failed);
+    put(
+        families,
+        "pdu_polls_failed",
+        "Polls of the PDU that were not answered",
+        None,
+        true,
+        labels(),
+        failed,
+    );
 }
 
-fn readings(families: &mut BTreeMap<String, Family>, view: &PduView, scope: Scope, host_of: &dyn Fn(u16) -> String) {
+fn readings(
+    families: &mut BTreeMap<String, Family>,
+    view: &PduView,
+    scope: Scope,
+    host_of: &dyn Fn(u16) -> String,
+) {
     // Readings of a PDU that is offline are not the present's.
     if matches!(view.health, Health::Offline(_)) {
         return;
@@ -122,25 +170,61 @@ fn readings(families: &mut BTreeMap<String, Family>, view: &PduView, scope: Scop
                 Scope::Sensor => labels.push(("sensor", part.id.clone())),
                 Scope::Outlet => {
                     labels.push(("outlet", part.id.clone()));
-                    labels.push(("name", part.name.clone().or_else(|| part.label.clone()).unwrap_or_else(String::new)));
+                    labels.push((
+                        "name",
+                        part.name
+                            .clone()
+                            .or_else(|| part.label.clone())
+                            .unwrap_or_else(String::new),
+                    ));
                     labels.push(("host", host_of(part.number)));
                 }
             }
             labels
         };
         for (metric, name, unit, counts) in READINGS {
-            let Some(Datum::Value(kept)) = view.reading(scope, at, metric).map(|reading| reading.datum) else { continue };
+            let Some(Datum::Value(kept)) =
+                view.reading(scope, at, metric).map(|reading| reading.datum)
+            else {
+                continue;
+            };
             let value = metric.unit().map_or(0.0, |unit| unit.to_f64(kept));
-            put(families, &format!("pdu_{}_{name}", scope.word()), "As the PDU tells it", unit, counts, labels(), value);
+            put(
+                families,
+                &format!("pdu_{}_{name}", scope.word()),
+                "As the PDU tells it",
+                unit,
+                counts,
+                labels(),
+                value,
+            );
         }
         if scope == Scope::Outlet {
             if let Ok(state @ (Word::On | Word::Off)) = view.outlet_state(at) {
                 let value = f64::from(u8::from(state == Word::On));
-                put(families, "pdu_outlet_state", "Whether the outlet is on (1) or off (0); absent while unknown", None, false, labels(), value);
+                put(
+                    families,
+                    "pdu_outlet_state",
+                    "Whether the outlet is on (1) or off (0); absent while unknown",
+                    None,
+                    false,
+                    labels(),
+                    value,
+                );
             }
         }
-        if let Some(Datum::Value(kept)) = view.reading(scope, at, Metric::Rating).map(|reading| reading.datum) {
-            put(families, &format!("pdu_{}_rating", scope.word()), "Rated current", Some("amperes"), false, labels(), kept as f64 / 1_000.0);
+        if let Some(Datum::Value(kept)) =
+            view.reading(scope, at, Metric::Rating).map(|reading| reading.datum)
+        {
+            put(
+                families,
+                &format!("pdu_{}_rating", scope.word()),
+                "Rated current",
+                Some("amperes"),
+                false,
+                labels(),
+                kept as f64 / 1_000.0,
+            );
         }
     }
 }
@@ -148,12 +232,52 @@ fn readings(families: &mut BTreeMap<String, Family>, view: &PduView, scope: Scop
 fn own(families: &mut BTreeMap<String, Family>, state: &State) {
     let labels = Vec::new;
     let uptime = (state.clock.tick() - state.started).0 as f64 / 1_000.0;
-    put(families, "pmgate_uptime", "Time since the gateway started", Some("seconds"), false, labels(), uptime);
+    put(
+        families,
+        "pmgate_uptime",
+        "Time since the gateway started",
+        Some("seconds"),
+        false,
+        labels(),
+        uptime,
+    );
     let written = state.counts.written.load(Ordering::Relaxed) as f64;
-    put(families, "pmgate_store_rows_written", "Rows of readings stored since the start", None, true, labels(), written);
+    put(
+        families,
+        "pmgate_store_rows_written",
+        "Rows of readings stored since the start",
+        None,
+        true,
+        labels(),
+        written,
+    );
     let dropped = state.counts.dropped.load(Ordering::Relaxed) as f64;
-    put(families, "pmgate_store_rows_dropped", "Rows of readings lost since the start", None, true, labels(), dropped);
-    put(families, "pmgate_running_plans", "Plans that are being carried out", None, false, labels(), state.switching.running_plans() as f64);
+    put(
+        families,
+        "pmgate_store_rows_dropped",
+        "Rows of readings lost since the start",
+        None,
+        true,
+        labels(),
+        dropped,
+    );
+    put(
+        families,
+        "pmgate_running_plans",
+        "Plans that are being carried out",
+        None,
+        false,
+        labels(),
+        state.switching.running_plans() as f64,
+    );
     let expires = state.tls.borrow().not_after as f64;
-    put(families, "pmgate_certificate_expiry_timestamp", "Until when the gateway's certificate is valid", Some("seconds"), false, labels(), expires);
+    put(
+        families,
+        "pmgate_certificate_expiry_timestamp",
+        "Until when the gateway's certificate is valid",
+        Some("seconds"),
+        false,
+        labels(),
+        expires,
+    );
 }

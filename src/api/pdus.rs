@@ -40,8 +40,12 @@ pub async fn list(context: Context) -> Answer {
     let keyed = views.into_iter().map(|view| (view.id.to_string(), view)).collect();
     let (mut views, next_cursor) = context.page(keyed, 100)?;
     if let Some(since) = context.since()? {
-        let handles = views.iter().filter_map(|view| context.state.fleet.get(&view.id)).collect::<Vec<_>>();
-        let polls: Vec<_> = handles.into_iter().map(|handle| tokio::spawn(async move { handle.since(since).await })).collect();
+        let handles =
+            views.iter().filter_map(|view| context.state.fleet.get(&view.id)).collect::<Vec<_>>();
+        let polls: Vec<_> = handles
+            .into_iter()
+            .map(|handle| tokio::spawn(async move { handle.since(since).await }))
+            .collect();
         views.clear();
         for poll in polls {
             views.extend(poll.await.ok());
@@ -70,7 +74,10 @@ pub async fn outlets(context: Context) -> Answer {
     context.only(&["limit", "cursor", "max_age_ms"])?;
     let view = view(&context).await?;
     let site = context.state.site.borrow().clone();
-    let keyed = view.outlets().map(|(at, part)| (part.number.to_string(), outlet_body(&view, at, part, site.as_ref()))).collect();
+    let keyed = view
+        .outlets()
+        .map(|(at, part)| (part.number.to_string(), outlet_body(&view, at, part, site.as_ref())))
+        .collect();
     let (outlets, next_cursor) = context.page(keyed, 1_000)?;
     let list = OutletList {
         pdu: view.id.clone(),

@@ -49,24 +49,33 @@ pub async fn host(context: Context) -> Answer {
     context.only(&[])?;
     let body = body(&context)?;
     let text = context.param("host");
-    let id: HostId = text.parse().map_err(|_| not_found(&format!("host \"{}\"", text.chars().take(64).collect::<String>())))?;
+    let id: HostId = text.parse().map_err(|_| {
+        not_found(&format!("host \"{}\"", text.chars().take(64).collect::<String>()))
+    })?;
     switch(&context, Target::Host(id), body.action, body.reason).await
 }
 
 /// The outlet that a path names.
 pub fn outlet_of(context: &Context, number: &str) -> Result<OutletId, Problem> {
     let text = context.param("pdu");
-    let pdu: PduId = text.parse().map_err(|_| not_found(&format!("PDU \"{}\"", text.chars().take(64).collect::<String>())))?;
+    let pdu: PduId = text.parse().map_err(|_| {
+        not_found(&format!("PDU \"{}\"", text.chars().take(64).collect::<String>()))
+    })?;
     let shown: String = number.chars().take(20).collect();
-    let number = super::pdus::number(number).ok_or_else(|| not_found(&format!("outlet \"{shown}\" on PDU {pdu}")))?;
+    let number = super::pdus::number(number)
+        .ok_or_else(|| not_found(&format!("outlet \"{shown}\" on PDU {pdu}")))?;
     Ok(OutletId { pdu, number })
 }
 
 fn body(context: &Context) -> Result<PowerBody, Problem> {
     let example = r#"send {"action":"on|off|cycle","reason":"…"}"#;
-    let body: PowerBody = serde_json::from_slice(&context.body).map_err(|error| bad(format!("the body is not right: {error}"), example))?;
+    let body: PowerBody = serde_json::from_slice(&context.body)
+        .map_err(|error| bad(format!("the body is not right: {error}"), example))?;
     if body.reason.chars().count() > REASON_CHARS {
-        return Err(bad(format!("the reason has more than {REASON_CHARS} characters"), "say it shorter"));
+        return Err(bad(
+            format!("the reason has more than {REASON_CHARS} characters"),
+            "say it shorter",
+        ));
     }
     Ok(body)
 }
@@ -78,12 +87,19 @@ pub async fn switch(context: &Context, target: Target, action: Action, reason: S
 }
 
 /// Submits a wish; the plan as it ended, or as it stands where the client prefers not to wait.
-pub async fn carry_out(context: &Context, target: Target, action: Action, reason: String) -> Result<Record, Problem> {
+pub async fn carry_out(
+    context: &Context,
+    target: Target,
+    action: Action,
+    reason: String,
+) -> Result<Record, Problem> {
     let key = idempotency_key(context)?;
     let request = Request { who: context.who.clone(), action, target, reason, key };
     let ticket = context.state.switching.submit(request).await?;
     let prefers = context.headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    let at_once = prefers.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("respond-async"));
+    let at_once = prefers
+        .flat_map(|value| value.split(','))
+        .any(|word| word.trim().eq_ignore_ascii_case("respond-async"));
     Ok(if at_once { ticket.now() } else { ticket.end().await })
 }
 
@@ -106,6 +122,11 @@ fn located(mut response: Response<Body>, record: &Record) -> Response<Body> {
 fn idempotency_key(context: &Context) -> Result<Option<String>, Problem> {
     let Some(value) = context.headers.get("idempotency-key") else { return Ok(None) };
     let plain = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= KEY_CHARS);
-    let wrong = || bad("the Idempotency-Key is not right", format!("send 1 to {KEY_CHARS} printable ASCII characters, such as a UUID"));
+    let wrong = || {
+        bad(
+            "the Idempotency-Key is not right",
+            format!("send 1 to {KEY_CHARS} printable ASCII characters, such as a UUID"),
+        )
+    };
     plain.map(|text| Some(text.to_owned())).ok_or_else(wrong)
 }

@@ -19,7 +19,12 @@ pub fn response(problem: &Problem) -> Response<Body> {
 
 /// There is no such thing.
 pub fn not_found(what: &str) -> Problem {
-    Problem::new(404, "Not found", format!("there is no {what}"), "list what there is: GET /v1/pdus, GET /v1/hosts, GET /openapi.json")
+    Problem::new(
+        404,
+        "Not found",
+        format!("there is no {what}"),
+        "list what there is: GET /v1/pdus, GET /v1/hosts, GET /openapi.json",
+    )
 }
 
 /// The request's body or path is not right.
@@ -46,21 +51,34 @@ impl From<Refusal> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        Problem::new(503, "Store failed", error.to_string(), "see \"alarms\" at GET /v1/status; polling and switching go on")
+        Problem::new(
+            503,
+            "Store failed",
+            error.to_string(),
+            "see \"alarms\" at GET /v1/status; polling and switching go on",
+        )
     }
 }
 
 /// A plan that did not end as was wished.
 pub fn of_plan(record: &Record) -> Problem {
-    let step = record.steps.iter().rev().find(|step| step.state.outcome().is_some_and(|o| !o.is_success() && o != Outcome::Skipped));
-    let detail = step.and_then(|step| step.detail.clone()).unwrap_or_else(|| record.state.word().to_owned());
+    let step = record.steps.iter().rev().find(|step| {
+        step.state.outcome().is_some_and(|o| !o.is_success() && o != Outcome::Skipped)
+    });
+    let detail =
+        step.and_then(|step| step.detail.clone()).unwrap_or_else(|| record.state.word().to_owned());
     let outlet = step.map_or(String::new(), |step| format!("outlet {}: ", step.outlet));
     let (status, title) = match record.outcome() {
         Some(Outcome::Unverified) => (504, "Not verified"),
         Some(Outcome::NotDone) => (409, "Not done"),
         _ => (502, "Not switched"),
     };
-    let mut problem = Problem::new(status, title, format!("{outlet}{detail}"), record.next().unwrap_or("see the plan"));
+    let mut problem = Problem::new(
+        status,
+        title,
+        format!("{outlet}{detail}"),
+        record.next().unwrap_or("see the plan"),
+    );
     problem.plan = Some(record.id.to_string());
     problem.outcome = record.outcome().map(|outcome| outcome.word().to_owned());
     problem

@@ -14,7 +14,9 @@ use crate::access::{Identity, Permission};
 use crate::wire::problem::Problem;
 
 use super::context::{Answer, Body, Context, State};
-use super::{compat, events, hosts, metrics, openapi, page, pdus, plans, power, problem, series, status};
+use super::{
+    compat, events, hosts, metrics, openapi, page, pdus, plans, power, problem, series, status,
+};
 
 type Handler = fn(Context) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
 
@@ -73,7 +75,16 @@ impl Routes {
     }
 
     /// Answers a request: finds the route, asks whether the client may, calls the handler.
-    pub async fn answer(&self, state: Arc<State>, who: Identity, method: Method, path: &str, query: Option<&str>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    pub async fn answer(
+        &self,
+        state: Arc<State>,
+        who: Identity,
+        method: Method,
+        path: &str,
+        query: Option<&str>,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Response<Body> {
         // HEAD is GET without the body, which hyper leaves out.
         let method = if method == Method::HEAD { Method::GET } else { method };
         let Ok(found) = self.router.at(path) else {
@@ -86,7 +97,8 @@ impl Routes {
         if let Err(denied) = policy.allow(&who, route.permission) {
             return problem::response(&crate::switching::Refusal::from(denied).into());
         }
-        let params: BTreeMap<String, String> = found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let params: BTreeMap<String, String> =
+            found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let query = match decode(query.unwrap_or("")) {
             Ok(query) => query,
             Err(problem) => return problem::response(&problem),
@@ -99,7 +111,8 @@ impl Routes {
 fn method_not_allowed(method: &Method, routes: &[Route]) -> Response<Body> {
     let allowed: Vec<&str> = routes.iter().map(|route| route.method.as_str()).collect();
     let detail = format!("{method} is not known here");
-    let problem = Problem::new(405, "Method not allowed", detail, format!("use {}", allowed.join(" or ")));
+    let problem =
+        Problem::new(405, "Method not allowed", detail, format!("use {}", allowed.join(" or ")));
     let mut response = problem::response(&problem);
     if let Ok(value) = HeaderValue::from_str(&allowed.join(", ")) {
         response.headers_mut().insert(ALLOW, value);
@@ -127,10 +140,12 @@ fn decode(query: &str) -> Result<Vec<(String, String)>, Problem> {
         String::from_utf8(bytes).map_err(|_| wrong())
     };
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Ok((part(key)?, part(value)?))
-    }).collect()
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((part(key)?, part(value)?))
+        })
+        .collect()
 }
 
 #[derive(Default)]
@@ -190,7 +205,10 @@ mod tests {
 
     #[test]
     fn queries_are_decoded_or_refused() {
-        assert_eq!(decode("a=b%20c&d=%2F+&e").unwrap(), [("a".into(), "b c".into()), ("d".into(), "/ ".into()), ("e".into(), String::new())]);
+        assert_eq!(
+            decode("a=b%20c&d=%2F+&e").unwrap(),
+            [("a".into(), "b c".into()), ("d".into(), "/ ".into()), ("e".into(), String::new())]
+        );
         for query in ["a=%", "a=%2", "a=%zz", "a=%ff"] {
             assert!(decode(query).is_err(), "{query}");
         }

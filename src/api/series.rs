@@ -30,9 +30,24 @@ pub async fn series(context: Context) -> Answer {
         let store = context.state.store.clone();
         move || answer(store.as_ref(), &query)
     });
-    let body = body.await.map_err(|error| Problem::new(500, "Internal error", error.to_string(), "report this with the request that caused it"))??;
-    let wants_csv = context.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| accept.contains("text/csv"));
-    if wants_csv { Ok(bytes(StatusCode::OK, "text/csv; charset=utf-8", csv(&body))) } else { json(StatusCode::OK, &body) }
+    let body = body.await.map_err(|error| {
+        Problem::new(
+            500,
+            "Internal error",
+            error.to_string(),
+            "report this with the request that caused it",
+        )
+    })??;
+    let wants_csv = context
+        .headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/csv"));
+    if wants_csv {
+        Ok(bytes(StatusCode::OK, "text/csv; charset=utf-8", csv(&body)))
+    } else {
+        json(StatusCode::OK, &body)
+    }
 }
 
 struct Query {
@@ -47,20 +62,29 @@ impl Query {
     fn read(context: &Context) -> Result<Self, Problem> {
         let text = |name: &'static str| context.query::<String>(name, "text");
         let missing = |name: &str, next: &str| bad(format!("{name} is missing"), next.to_owned());
-        let name = text("target")?.ok_or_else(|| missing("target", "write target=pdu-a/7 or the like"))?;
-        let (pdu, part) = target(&name).map_err(|error| bad(error.to_string(), "write target=pdu-a/7 or the like"))?;
+        let name =
+            text("target")?.ok_or_else(|| missing("target", "write target=pdu-a/7 or the like"))?;
+        let (pdu, part) = target(&name)
+            .map_err(|error| bad(error.to_string(), "write target=pdu-a/7 or the like"))?;
         if context.state.fleet.get(&pdu).is_none() {
             return Err(not_found(&format!("PDU \"{pdu}\"")));
         }
-        let keys: Vec<&str> = Metric::all().filter(|metric| metric.is_series()).map(Metric::key).collect();
+        let keys: Vec<&str> =
+            Metric::all().filter(|metric| metric.is_series()).map(Metric::key).collect();
         let known = || format!("write metric= and one of {}", keys.join(", "));
         let key = text("metric")?.ok_or_else(|| missing("metric", &known()))?;
         let metric = Metric::by_key(&key).filter(|metric| metric.is_series());
-        let metric = metric.ok_or_else(|| bad(format!("there is no metric \"{}\"", key.chars().take(40).collect::<String>()), known()))?;
+        let metric = metric.ok_or_else(|| {
+            bad(
+                format!("there is no metric \"{}\"", key.chars().take(40).collect::<String>()),
+                known(),
+            )
+        })?;
         let now = context.state.clock.stamp();
         let moment = |name: &'static str, default: &str| -> Result<Stamp, Problem> {
             let text = text(name)?.unwrap_or_else(|| default.to_owned());
-            Stamp::parse_at(&text, now).map_err(|error| bad(format!("{name}: {error}"), "write it so"))
+            Stamp::parse_at(&text, now)
+                .map_err(|error| bad(format!("{name}: {error}"), "write it so"))
         };
         let (start, end) = (moment("start", "-1h")?, moment("end", "now")?);
         if end < start {
@@ -70,22 +94,45 @@ impl Query {
         Ok(Self { target: name, series: Series { pdu, part, metric }, start, end, step })
     }
 
-    fn step(step: Option<String>, agg: Option<String>, metric: Metric, start: Stamp, end: Stamp) -> Result<Option<(Span, Aggregate)>, Problem> {
+    fn step(
+        step: Option<String>,
+        agg: Option<String>,
+        metric: Metric,
+        start: Stamp,
+        end: Stamp,
+    ) -> Result<Option<(Span, Aggregate)>, Problem> {
         let names = Aggregate::ALL.map(|(name, _)| name).join(", ");
         let Some(step) = step else {
-            return if agg.is_none() { Ok(None) } else { Err(bad("agg without step", "add step=60s")) };
+            return if agg.is_none() {
+                Ok(None)
+            } else {
+                Err(bad("agg without step", "add step=60s"))
+            };
         };
-        let span: Span = step.parse().map_err(|_| bad(format!("step={} is no stretch of time", step.chars().take(20).collect::<String>()), "write step=60s, step=5m, step=1h"))?;
+        let span: Span = step.parse().map_err(|_| {
+            bad(
+                format!("step={} is no stretch of time", step.chars().take(20).collect::<String>()),
+                "write step=60s, step=5m, step=1h",
+            )
+        })?;
         let is_state = matches!(metric.kind(), Kind::Words(_));
         let default = if is_state { "last" } else { "avg" };
         let agg = agg.unwrap_or_else(|| default.to_owned());
         let how = Aggregate::ALL.iter().find(|(name, _)| *name == agg).map(|(_, how)| *how);
-        let how = how.ok_or_else(|| bad(format!("agg={} is not known", agg.chars().take(20).collect::<String>()), format!("write agg= and one of {names}")))?;
+        let how = how.ok_or_else(|| {
+            bad(
+                format!("agg={} is not known", agg.chars().take(20).collect::<String>()),
+                format!("write agg= and one of {names}"),
+            )
+        })?;
         if is_state && how != Aggregate::Last {
             return Err(bad("a state has no mean, least or rate", "write agg=last"));
         }
         if span.0 == 0 || end.since(start).0 / span.0 > SERIES_POINTS as u64 {
-            return Err(bad(format!("that makes more than {SERIES_POINTS} steps"), "ask for a larger step or a shorter time"));
+            return Err(bad(
+                format!("that makes more than {SERIES_POINTS} steps"),
+                "ask for a larger step or a shorter time",
+            ));
         }
         Ok(Some((span, how)))
     }
@@ -100,12 +147,18 @@ fn answer(store: &dyn crate::store::ChunkStore, query: &Query) -> Result<SeriesB
     let limit = if query.step.is_some() { usize::MAX } else { SERIES_POINTS };
     let found = read(store, &query.series, from, query.end, limit)?;
     if found.truncated {
-        return Err(bad(format!("that are more than {SERIES_POINTS} readings"), "ask for a step, as step=60s, or a shorter time"));
+        return Err(bad(
+            format!("that are more than {SERIES_POINTS} readings"),
+            "ask for a step, as step=60s, or a shorter time",
+        ));
     }
     let metric = query.series.metric;
     let points = match query.step {
         None => found.samples.iter().map(|sample| point(metric, *sample)).collect(),
-        Some((step, how)) => buckets(&found.samples, query.start, query.end, step, how).iter().map(|bucket| step_point(metric, bucket)).collect(),
+        Some((step, how)) => buckets(&found.samples, query.start, query.end, step, how)
+            .iter()
+            .map(|bucket| step_point(metric, bucket))
+            .collect(),
     };
     Ok(SeriesBody {
         target: query.target.clone(),
@@ -120,7 +173,12 @@ fn answer(store: &dyn crate::store::ChunkStore, query: &Query) -> Result<SeriesB
 
 fn point(metric: Metric, (at, value): Sample) -> PointBody {
     let (value, quality) = match Datum::from_stored(metric, value) {
-        Datum::Value(kept) => (metric.unit().map_or(PointValue::Nothing(()), |unit| PointValue::Number(unit.to_f64(kept))), "good"),
+        Datum::Value(kept) => (
+            metric
+                .unit()
+                .map_or(PointValue::Nothing(()), |unit| PointValue::Number(unit.to_f64(kept))),
+            "good",
+        ),
         Datum::Word(word) => (PointValue::Word(word.word()), "good"),
         Datum::Gap(gap) => (PointValue::Nothing(()), gap.word()),
     };
@@ -133,7 +191,11 @@ fn step_point(metric: Metric, bucket: &Bucket) -> PointBody {
             // As many decimals as the unit keeps, and three more for means and rates.
             let scale = unit.scale() as f64;
             let value = (kept * 1_000.0).round() / 1_000.0 / scale;
-            PointBody { at: bucket.at.to_string(), value: PointValue::Number(value), quality: "good" }
+            PointBody {
+                at: bucket.at.to_string(),
+                value: PointValue::Number(value),
+                quality: "good",
+            }
         }
         (Ok(kept), None) => point(metric, (bucket.at, Ok(kept as i64))),
         (Err(gap), _) => point(metric, (bucket.at, Err::<i64, Gap>(gap))),

@@ -50,7 +50,9 @@ pub struct Listener {
 impl Listener {
     /// Binds.
     pub async fn bind(address: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen at {address}"))?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
@@ -83,7 +85,10 @@ impl Listener {
         }
         tasks.close();
         if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
-            tracing::warn!("some connections did not finish in {} s and were cut", FAREWELL.as_secs());
+            tracing::warn!(
+                "some connections did not finish in {} s and were cut",
+                FAREWELL.as_secs()
+            );
         }
     }
 }
@@ -119,20 +124,28 @@ impl Server {
         };
         let client = Arc::new(client);
         let http2 = session.alpn_protocol() == Some(b"h2");
-        let result = if http2 { self.http2(tls, client).await } else { self.http1(tls, client).await };
+        let result =
+            if http2 { self.http2(tls, client).await } else { self.http1(tls, client).await };
         if let Err(error) = result {
             tracing::debug!(%peer, %error, "the connection of {peer} ended early");
         }
     }
 
     async fn handshake(&self, stream: TcpStream) -> anyhow::Result<TlsStream<TcpStream>> {
-        let _turn = self.handshakes.clone().try_acquire_owned().context("too many handshakes at once")?;
+        let _turn =
+            self.handshakes.clone().try_acquire_owned().context("too many handshakes at once")?;
         stream.set_nodelay(true)?;
         let config = self.state.tls.borrow().config.clone();
-        Ok(tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await.context("the handshake took too long")??)
+        Ok(tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream))
+            .await
+            .context("the handshake took too long")??)
     }
 
-    async fn http1(self: Arc<Self>, tls: TlsStream<TcpStream>, client: Arc<Client>) -> Result<(), hyper::Error> {
+    async fn http1(
+        self: Arc<Self>,
+        tls: TlsStream<TcpStream>,
+        client: Arc<Client>,
+    ) -> Result<(), hyper::Error> {
         let stop = self.state.stop.clone();
         let service = service_fn(move |request| self.clone().respond(request, client.clone()));
         let connection = http1::Builder::new()
@@ -144,7 +157,11 @@ impl Server {
         finish(&stop, connection.as_mut(), |c| c.graceful_shutdown()).await
     }
 
-    async fn http2(self: Arc<Self>, tls: TlsStream<TcpStream>, client: Arc<Client>) -> Result<(), hyper::Error> {
+    async fn http2(
+        self: Arc<Self>,
+        tls: TlsStream<TcpStream>,
+        client: Arc<Client>,
+    ) -> Result<(), hyper::Error> {
         let stop = self.state.stop.clone();
         let service = service_fn(move |request| self.clone().respond(request, client.clone()));
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -159,7 +176,11 @@ impl Server {
         finish(&stop, connection.as_mut(), |c| c.graceful_shutdown()).await
     }
 
-    async fn respond(self: Arc<Self>, request: Request<Incoming>, client: Arc<Client>) -> Result<Response<Body>, std::convert::Infallible> {
+    async fn respond(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: Arc<Client>,
+    ) -> Result<Response<Body>, std::convert::Infallible> {
         let (head, body) = request.into_parts();
         let who = match client.as_ref() {
             Ok(who) => who.clone(),
@@ -167,7 +188,12 @@ impl Server {
         };
         if self.state.site.borrow().revoked.contains(&who.serial) {
             let detail = format!("the certificate {} of {who} is revoked", who.serial);
-            return Ok(problem::response(&Problem::new(403, "Forbidden", detail, "ask for a new certificate")));
+            return Ok(problem::response(&Problem::new(
+                403,
+                "Forbidden",
+                detail,
+                "ask for a new certificate",
+            )));
         }
         let body = match read(body).await {
             Ok(body) => body,
@@ -176,12 +202,19 @@ impl Server {
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
         let state = self.state.clone();
         tracing::debug!(%who, method = %head.method, %path, "{who} asks for {} {path}", head.method);
-        Ok(self.routes.answer(state, who, head.method, &path, query.as_deref(), head.headers, body).await)
+        Ok(self
+            .routes
+            .answer(state, who, head.method, &path, query.as_deref(), head.headers, body)
+            .await)
     }
 }
 
 /// Drives a connection to its end; when the gateway ends, the request in flight is finished and no other taken.
-async fn finish<C>(stop: &CancellationToken, mut connection: std::pin::Pin<&mut C>, farewell: impl FnOnce(std::pin::Pin<&mut C>)) -> Result<(), hyper::Error>
+async fn finish<C>(
+    stop: &CancellationToken,
+    mut connection: std::pin::Pin<&mut C>,
+    farewell: impl FnOnce(std::pin::Pin<&mut C>),
+) -> Result<(), hyper::Error>
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
@@ -194,17 +227,32 @@ where
 }
 
 fn nobody(error: &LeafError) -> Problem {
-    Problem::new(403, "Forbidden", error.to_string(), "use a certificate from \"pmgate ca issue --role viewer NAME\" or the like")
+    Problem::new(
+        403,
+        "Forbidden",
+        error.to_string(),
+        "use a certificate from \"pmgate ca issue --role viewer NAME\" or the like",
+    )
 }
 
 async fn read(body: Incoming) -> Result<Bytes, Problem> {
     let collected = tokio::time::timeout(BODY, Limited::new(body, BODY_BYTES).collect()).await;
     match collected {
-        Err(_) => Err(Problem::new(408, "Request timeout", "the body did not come in time", "send it at once")),
+        Err(_) => Err(Problem::new(
+            408,
+            "Request timeout",
+            "the body did not come in time",
+            "send it at once",
+        )),
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(Problem::new(413, "Body too large", format!("the body has more than {BODY_BYTES} bytes"), "send less at once"))
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Problem::new(
+            413,
+            "Body too large",
+            format!("the body has more than {BODY_BYTES} bytes"),
+            "send less at once",
+        )),
+        Ok(Err(error)) => {
+            Err(problem::bad(format!("the body did not come whole: {error}"), "send it again"))
         }
-        Ok(Err(error)) => Err(problem::bad(format!("the body did not come whole: {error}"), "send it again")),
     }
 }

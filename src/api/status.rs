@@ -56,7 +56,8 @@ fn body(state: &State) -> StatusBody {
     let now = state.clock.stamp();
     let in_days = |at: i64| (at - now.0 / 1_000) / 86_400;
     if in_days(tls.not_after) < 14 {
-        alarms.push(format!("the gateway's certificate expires at {}", Stamp(tls.not_after * 1_000)));
+        alarms
+            .push(format!("the gateway's certificate expires at {}", Stamp(tls.not_after * 1_000)));
     }
     if let Some(next) = tls.crl_next.filter(|next| in_days(*next) < 7) {
         alarms.push(format!("the revocation list is to be renewed by {}", Stamp(next * 1_000)));

@@ -65,7 +65,11 @@ pub async fn run(args: Demo) -> Outcome {
 fn certificates(dir: &Path, listen: String) -> anyhow::Result<()> {
     let now = SystemClock::start().stamp();
     let ca = dir.join("ca");
-    let mut authority = if ca.join("ca.key").exists() { Authority::open(&ca)? } else { Authority::init(&ca, "demo.powerman.local", 30, now)? };
+    let mut authority = if ca.join("ca.key").exists() {
+        Authority::open(&ca)?
+    } else {
+        Authority::init(&ca, "demo.powerman.local", 30, now)?
+    };
     let mut hosts: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
     if !hosts.contains(&listen) && listen != "0.0.0.0" && listen != "::" {
         hosts.push(listen);
@@ -86,7 +90,12 @@ fn certificates(dir: &Path, listen: String) -> anyhow::Result<()> {
 fn secrets(dir: &Path) -> anyhow::Result<()> {
     let secrets = dir.join("secrets");
     std::fs::create_dir_all(&secrets).context("the demo's secrets")?;
-    for (name, secret) in [("community", "public"), ("write-community", "private"), ("auth", sims::AUTH), ("priv", sims::PRIV)] {
+    for (name, secret) in [
+        ("community", "public"),
+        ("write-community", "private"),
+        ("auth", sims::AUTH),
+        ("priv", sims::PRIV),
+    ] {
         write_secret(&secrets.join(name), secret)?;
     }
     Ok(())
@@ -139,7 +148,12 @@ pub fn gateway_toml(args: &Demo, sims: &[sims::Running]) -> String {
         let outlets = if args.outlets > 1 { 2 } else { 1 };
         for outlet in 1..=outlets {
             let feeds = format!("\"{}/{outlet}\", \"{}/{outlet}\"", pair[0].id, pair[1].id);
-            write!(text, "\n[[host]]\nid      = \"server-{number}{}\"\noutlets = [{feeds}]\n", (b'a' + outlet as u8 - 1) as char).ok();
+            write!(
+                text,
+                "\n[[host]]\nid      = \"server-{number}{}\"\noutlets = [{feeds}]\n",
+                (b'a' + outlet as u8 - 1) as char
+            )
+            .ok();
         }
     }
     text
@@ -157,19 +171,27 @@ fn print(gateway: &Gateway, dir: &Path, sims: &[sims::Running]) {
     }
     out::line("");
     out::line(&format!("base URL      {url}"));
-    out::line(&format!("certificates  {d}   (ca.pem client.pem client.key: role operator; viewer.pem viewer.key, admin.pem admin.key)"));
+    out::line(&format!(
+        "certificates  {d}   (ca.pem client.pem client.key: role operator; viewer.pem viewer.key, admin.pem admin.key)"
+    ));
     out::line("");
     out::line("Try:");
     out::line(&format!("  {curl} {url}/v1/pdus"));
     out::line(&format!("  {curl} {url}/v1/pdus/{pdu}/outlets/7"));
-    out::line(&format!("  {curl} {post} -d '{{\"action\":\"off\",\"reason\":\"demo\"}}' {url}/v1/pdus/{pdu}/outlets/7/power"));
-    out::line(&format!("  {curl} {post} -d '{{\"action\":\"cycle\",\"reason\":\"demo\"}}' {url}/v1/hosts/server-1a/power"));
+    out::line(&format!(
+        "  {curl} {post} -d '{{\"action\":\"off\",\"reason\":\"demo\"}}' {url}/v1/pdus/{pdu}/outlets/7/power"
+    ));
+    out::line(&format!(
+        "  {curl} {post} -d '{{\"action\":\"cycle\",\"reason\":\"demo\"}}' {url}/v1/hosts/server-1a/power"
+    ));
     out::line(&format!("  {curl} '{url}/v1/series?target={pdu}/7&metric=power_w&start=-5m'"));
     out::line(&format!("  {curl} -N {url}/v1/events"));
     out::line(&format!("  {curl} {url}/metrics"));
     out::line("");
     out::line("Or with the command line:");
-    out::line(&format!("  export PMGATE_URL={url} PMGATE_CERT={d}/client.pem PMGATE_KEY={d}/client.key PMGATE_CA={d}/ca.pem"));
+    out::line(&format!(
+        "  export PMGATE_URL={url} PMGATE_CERT={d}/client.pem PMGATE_KEY={d}/client.key PMGATE_CA={d}/ca.pem"
+    ));
     out::line("  pmgate pdu list");
     out::line("");
     out::line("Ctrl-C ends it.");

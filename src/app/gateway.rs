@@ -83,7 +83,10 @@ impl Gateway {
         // What can fail comes first; nothing has been asked of a device by then.
         let listener = Listener::bind(config.listen).await?;
         let journal = config.state_dir.join("journal.redb");
-        let journal = Arc::new(Journal::open(&journal).with_context(|| format!("the journal {} does not open", journal.display()))?);
+        let journal = Arc::new(
+            Journal::open(&journal)
+                .with_context(|| format!("the journal {} does not open", journal.display()))?,
+        );
         let (store, store_alarm) = open_store(config.state_dir.join("readings")).await;
         let events = Events::new(clock.clone());
         let counts = Arc::new(Counts::default());
@@ -102,7 +105,8 @@ impl Gateway {
             rows: rows.downgrade(),
         };
         let fleet = Fleet::new(services, CancellationToken::new());
-        let switching = Switching::new(fleet.clone(), journal, site_seen.clone(), CancellationToken::new());
+        let switching =
+            Switching::new(fleet.clone(), journal, site_seen.clone(), CancellationToken::new());
         fleet.apply(config.devices);
         let taken_up = switching.resume().await.context("the journal cannot be read")?;
         if taken_up > 0 {
@@ -131,7 +135,11 @@ impl Gateway {
             stop,
         });
         let api = tokio::spawn(listener.serve(state.clone()));
-        events.tell("gateway.started", About::default(), format!("the gateway of rack {} started", config.rack));
+        events.tell(
+            "gateway.started",
+            About::default(),
+            format!("the gateway of rack {} started", config.rack),
+        );
         let fixed = (config.rack, config.listen, config.state_dir);
         Ok(Self { state, catalog, site, tls, fixed, rows, writer, api, address })
     }
@@ -144,19 +152,28 @@ impl Gateway {
             Err(error) => {
                 self.state.config_refused.store(true, Ordering::Relaxed);
                 tracing::error!("the configuration was refused, the old one stays:\n{error:#}");
-                events.tell("config.refused", About::default(), format!("the configuration was refused, the old one stays: {error:#}"));
+                events.tell(
+                    "config.refused",
+                    About::default(),
+                    format!("the configuration was refused, the old one stays: {error:#}"),
+                );
                 return;
             }
         };
         self.state.config_refused.store(false, Ordering::Relaxed);
-        if (&config.rack, &config.listen, &config.state_dir) != (&self.fixed.0, &self.fixed.1, &self.fixed.2) {
+        if (&config.rack, &config.listen, &config.state_dir)
+            != (&self.fixed.0, &self.fixed.1, &self.fixed.2)
+        {
             tracing::warn!("rack, listen and state_dir change only with a restart");
         }
         self.catalog.send_replace(config.catalog);
         let changes = self.state.fleet.apply(config.devices);
         self.site.send_replace(Arc::new(config.site));
         self.tls.send_replace(Arc::new(config.tls));
-        let text = format!("the configuration was taken up: {} PDUs started, {} changed, {} ended", changes.started, changes.changed, changes.ended);
+        let text = format!(
+            "the configuration was taken up: {} PDUs started, {} changed, {} ended",
+            changes.started, changes.changed, changes.ended
+        );
         tracing::info!("{text}");
         events.tell("config.reloaded", About::default(), text);
     }
@@ -199,11 +216,22 @@ async fn open_store(dir: PathBuf) -> (Arc<dyn ChunkStore>, Option<String>) {
     let opened = tokio::task::spawn_blocking(move || SledStore::open(&dir)).await;
     let (store, alarm): (Arc<dyn ChunkStore>, _) = match opened {
         Ok(Ok(opened)) => {
-            let alarm = opened.set_aside.map(|(aside, why)| format!("the store did not open ({why}); it was set aside as {}, and a new one begun", aside.display()));
+            let alarm = opened.set_aside.map(|(aside, why)| {
+                format!(
+                    "the store did not open ({why}); it was set aside as {}, and a new one begun",
+                    aside.display()
+                )
+            });
             (Arc::new(opened.store), alarm)
         }
-        Ok(Err(error)) => (Arc::new(MemoryStore::default()), Some(format!("readings are kept in memory only: {error}"))),
-        Err(error) => (Arc::new(MemoryStore::default()), Some(format!("readings are kept in memory only: {error}"))),
+        Ok(Err(error)) => (
+            Arc::new(MemoryStore::default()),
+            Some(format!("readings are kept in memory only: {error}")),
+        ),
+        Err(error) => (
+            Arc::new(MemoryStore::default()),
+            Some(format!("readings are kept in memory only: {error}")),
+        ),
     };
     if let Some(alarm) = &alarm {
         tracing::error!("{alarm}");
@@ -211,8 +239,16 @@ async fn open_store(dir: PathBuf) -> (Arc<dyn ChunkStore>, Option<String>) {
     (store, alarm)
 }
 
-fn start_writer(store: Arc<dyn ChunkStore>, counts: Arc<Counts>, events: Events, queue: mpsc::Receiver<Row>) -> anyhow::Result<JoinHandle<()>> {
+fn start_writer(
+    store: Arc<dyn ChunkStore>,
+    counts: Arc<Counts>,
+    events: Events,
+    queue: mpsc::Receiver<Row>,
+) -> anyhow::Result<JoinHandle<()>> {
     let alarm = Box::new(move |kind, about, text: String| events.tell(kind, about, text));
     let writer = Writer::new(store, counts, alarm).context("the store cannot be read")?;
-    std::thread::Builder::new().name("store".into()).spawn(move || writer.run(queue)).context("no thread for the store")
+    std::thread::Builder::new()
+        .name("store".into())
+        .spawn(move || writer.run(queue))
+        .context("no thread for the store")
 }

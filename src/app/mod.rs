@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::cli::args::{Arguments, Command, Config};
 use crate::cli;
+use crate::cli::args::{Arguments, Command, Config};
 use crate::cli::exit::Outcome;
 
 /// Runs the program to its end.
@@ -39,13 +39,23 @@ fn log(verbose: u8) {
     };
     let filter = EnvFilter::try_from_env("PMGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// `config check`.
 fn check(file: &std::path::Path) -> Outcome {
     let config = config::load(file)?;
-    cli::out::line(&format!("{} is good: rack {}, {} PDUs, {} hosts", file.display(), config.rack, config.devices.len(), config.site.hosts.len()));
+    cli::out::line(&format!(
+        "{} is good: rack {}, {} PDUs, {} hosts",
+        file.display(),
+        config.rack,
+        config.devices.len(),
+        config.site.hosts.len()
+    ));
     Ok(())
 }
 
@@ -63,7 +73,12 @@ async fn run(command: Command) -> Outcome {
         Command::Series(args) => cli::series::run(args).await,
         Command::Events(args) => cli::events::run(args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "pmgate", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "pmgate",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     }

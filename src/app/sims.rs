@@ -79,7 +79,8 @@ pub async fn run(args: Sim) -> Outcome {
         None => recordings(&args, &stop).await?,
     }
     out::line("ready");
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(Exit::failed)?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(Exit::failed)?;
     tokio::select! {
         result = tokio::signal::ctrl_c() => result.map_err(Exit::failed)?,
         _ = terminate.recv() => {}
@@ -90,7 +91,11 @@ pub async fn run(args: Sim) -> Outcome {
 
 async fn recordings(args: &Sim, stop: &CancellationToken) -> Outcome {
     if args.recording.len() != args.listen.len() {
-        return Err(Exit::usage(anyhow!("give as many --listen as --recording: {} and {}", args.listen.len(), args.recording.len())));
+        return Err(Exit::usage(anyhow!(
+            "give as many --listen as --recording: {} and {}",
+            args.listen.len(),
+            args.recording.len()
+        )));
     }
     let rules = match &args.rules {
         Some(path) => Rule::parse_all(&read(path)?).with_context(|| path.display().to_string())?,
@@ -98,12 +103,18 @@ async fn recordings(args: &Sim, stop: &CancellationToken) -> Outcome {
     };
     let user = crate::cli::driver::user(&args.user)?;
     for (path, listen) in args.recording.iter().zip(&args.listen) {
-        let recording = Recording::parse(&read(path)?).with_context(|| path.display().to_string())?;
+        let recording =
+            Recording::parse(&read(path)?).with_context(|| path.display().to_string())?;
         let access = match &user {
             Some(user) => Access::User(user.clone()),
-            None => Access::Communities { read: args.community.clone(), write: args.write_community.clone() },
+            None => Access::Communities {
+                read: args.community.clone(),
+                write: args.write_community.clone(),
+            },
         };
-        let address = crate::sim::recording::serve(recording, rules.clone(), *listen, access, stop.clone()).await?;
+        let address =
+            crate::sim::recording::serve(recording, rules.clone(), *listen, access, stop.clone())
+                .await?;
         out::line(&format!("{} answers at {address}", path.display()));
     }
     Ok(())
@@ -153,7 +164,11 @@ fn pdu_id(at: u16) -> String {
 }
 
 /// Starts the PDUs of a simulation file.
-pub async fn start(text: &str, file: &str, stop: &CancellationToken) -> anyhow::Result<Vec<Running>> {
+pub async fn start(
+    text: &str,
+    file: &str,
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<Running>> {
     let faults = Faults::of(file, text);
     let document = document::parse(text, &faults);
     let root = Fields::root(&document, &faults);
@@ -171,13 +186,29 @@ pub async fn start(text: &str, file: &str, stop: &CancellationToken) -> anyhow::
 
 fn spec(item: &Item<'_>) -> Option<Spec> {
     let fields = item.fields()?;
-    let families: Vec<(&str, Option<Family>)> = Family::ALL.iter().map(|(name, family)| (*name, Some(*family))).chain([("netio", None)]).collect();
+    let families: Vec<(&str, Option<Family>)> = Family::ALL
+        .iter()
+        .map(|(name, family)| (*name, Some(*family)))
+        .chain([("netio", None)])
+        .collect();
     let id = fields.need("id", "its id").and_then(|i| i.text());
     let family = fields.need("family", "which family").and_then(|i| i.one_of(&families));
-    let v3 = fields.get("snmp_version").and_then(|i| i.one_of(&[("2c", false), ("3", true)])).unwrap_or(false);
-    let listen = fields.need("listen", "where it listens, as in \"127.0.0.1:16100\"").and_then(|i| i.parsed::<SocketAddr>());
-    let number = |key: &'static str, default: i64, most: i64| fields.get(key).and_then(|i| i.integer(1..=most)).unwrap_or(default);
-    let (outlets, phases, branches, seed) = (number("outlets", 24, 48), number("phases", 1, 3), number("branches", 1, 12), number("seed", 1, i64::MAX));
+    let v3 = fields
+        .get("snmp_version")
+        .and_then(|i| i.one_of(&[("2c", false), ("3", true)]))
+        .unwrap_or(false);
+    let listen = fields
+        .need("listen", "where it listens, as in \"127.0.0.1:16100\"")
+        .and_then(|i| i.parsed::<SocketAddr>());
+    let number = |key: &'static str, default: i64, most: i64| {
+        fields.get(key).and_then(|i| i.integer(1..=most)).unwrap_or(default)
+    };
+    let (outlets, phases, branches, seed) = (
+        number("outlets", 24, 48),
+        number("phases", 1, 3),
+        number("branches", 1, 12),
+        number("seed", 1, i64::MAX),
+    );
     fields.done();
     Some(Spec {
         id: id?.to_owned(),
@@ -192,18 +223,37 @@ fn spec(item: &Item<'_>) -> Option<Spec> {
 }
 
 impl Spec {
-    async fn start(self, clock: Arc<dyn Clock>, stop: CancellationToken) -> anyhow::Result<Running> {
-        let pdu = Arc::new(Mutex::new(Pdu::new(self.seed, self.outlets, self.phases, self.branches)));
+    async fn start(
+        self,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Running> {
+        let pdu =
+            Arc::new(Mutex::new(Pdu::new(self.seed, self.outlets, self.phases, self.branches)));
         let serial = format!("SIM{:08}", self.seed);
         let (kind, title, address) = match self.family {
             Some(family) => {
                 let access = if self.v3 { Access::User(user()) } else { communities() };
-                let address = crate::sim::snmp::serve(family, pdu, &serial, self.listen, access, clock, stop).await?;
-                let name = Family::ALL.iter().find(|(_, one)| *one == family).map_or("", |(name, _)| name);
+                let address =
+                    crate::sim::snmp::serve(family, pdu, &serial, self.listen, access, clock, stop)
+                        .await?;
+                let name =
+                    Family::ALL.iter().find(|(_, one)| *one == family).map_or("", |(name, _)| name);
                 let kind = if self.v3 { Kind::V3 } else { Kind::V2c };
-                (kind, format!("{name}, {}", if self.v3 { "SNMPv3 authPriv SHA-256/AES-128" } else { "SNMPv2c" }), address)
+                (
+                    kind,
+                    format!(
+                        "{name}, {}",
+                        if self.v3 { "SNMPv3 authPriv SHA-256/AES-128" } else { "SNMPv2c" }
+                    ),
+                    address,
+                )
             }
-            None => (Kind::Modbus, "netio, Modbus TCP".to_owned(), crate::sim::modbus::serve(pdu, self.listen, clock, stop).await?),
+            None => (
+                Kind::Modbus,
+                "netio, Modbus TCP".to_owned(),
+                crate::sim::modbus::serve(pdu, self.listen, clock, stop).await?,
+            ),
         };
         Ok(Running { id: self.id, title, kind, address })
     }

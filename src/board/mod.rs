@@ -52,11 +52,15 @@ impl Board {
 
     // A thread that panicked while it held the lock left the map whole: nothing in here can fail
     // half-way.
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<PduId, watch::Receiver<Arc<PduView>>>> {
+    fn read(
+        &self,
+    ) -> std::sync::RwLockReadGuard<'_, BTreeMap<PduId, watch::Receiver<Arc<PduView>>>> {
         self.pdus.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<PduId, watch::Receiver<Arc<PduView>>>> {
+    fn write(
+        &self,
+    ) -> std::sync::RwLockWriteGuard<'_, BTreeMap<PduId, watch::Receiver<Arc<PduView>>>> {
         self.pdus.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -18,7 +18,11 @@ pub fn run(command: Ca) -> Outcome {
     match command {
         Ca::Init { dir, domain, days } => {
             let authority = Authority::init(&dir.dir, &domain, days, now)?;
-            out::line(&format!("made {}; its key {} never leaves this machine", authority.certificate_path().display(), dir.dir.join("ca.key").display()));
+            out::line(&format!(
+                "made {}; its key {} never leaves this machine",
+                authority.certificate_path().display(),
+                dir.dir.join("ca.key").display()
+            ));
         }
         Ca::Issue { dir, role, scope, host, days, name } => {
             let mut authority = Authority::open(&dir.dir)?;
@@ -32,14 +36,19 @@ pub fn run(command: Ca) -> Outcome {
             let mut authority = Authority::open(&dir.dir)?;
             let for_use = Use::parse(&role)?;
             let days = days.unwrap_or_else(|| for_use.days());
-            let text = std::fs::read_to_string(&csr).with_context(|| format!("cannot read {}", csr.display()))?;
-            let made = authority.sign(&text, &Order { for_use, name: &name, hosts: &host, days, now })?;
+            let text = std::fs::read_to_string(&csr)
+                .with_context(|| format!("cannot read {}", csr.display()))?;
+            let made =
+                authority.sign(&text, &Order { for_use, name: &name, hosts: &host, days, now })?;
             store(&dir.dir, &name, &made)?;
         }
         Ca::Revoke { dir, serial } => {
             let mut authority = Authority::open(&dir.dir)?;
             authority.revoke(&serial, now)?;
-            out::line(&format!("revoked {serial}; give {} to every gateway and send it SIGHUP", authority.crl_path().display()));
+            out::line(&format!(
+                "revoked {serial}; give {} to every gateway and send it SIGHUP",
+                authority.crl_path().display()
+            ));
         }
         Ca::Crl { dir, days } => {
             let mut authority = Authority::open(&dir.dir)?;
@@ -71,7 +80,10 @@ fn grant(role: &str, name: &str, scope: &[String]) {
     }
     let reach: Vec<String> = scope.iter().map(|one| format!("\"{one}\"")).collect();
     out::line("for the gateway's configuration:\n");
-    out::line(&format!("[[policy.grant]]\nname  = \"{name}\"\nrole  = \"{role}\"\nreach = [{}]", reach.join(", ")));
+    out::line(&format!(
+        "[[policy.grant]]\nname  = \"{name}\"\nrole  = \"{role}\"\nreach = [{}]",
+        reach.join(", ")
+    ));
 }
 
 fn show(dir: &Path, json: bool, now: Stamp) -> Outcome {
@@ -79,12 +91,21 @@ fn show(dir: &Path, json: bool, now: Stamp) -> Outcome {
     if json {
         return out::json(&authority.issued());
     }
-    let state = |issued: &crate::tls::ca::Issued| match (&issued.revoked_at, issued.not_after.parse::<Stamp>()) {
+    let state = |issued: &crate::tls::ca::Issued| match (
+        &issued.revoked_at,
+        issued.not_after.parse::<Stamp>(),
+    ) {
         (Some(at), _) => format!("revoked {at}"),
         (None, Ok(end)) if end < now => "expired".into(),
         _ => "valid".into(),
     };
-    let rows: Vec<Vec<String>> = authority.issued().iter().map(|i| vec![i.serial.clone(), i.role.clone(), i.name.clone(), i.not_after.clone(), state(i)]).collect();
+    let rows: Vec<Vec<String>> = authority
+        .issued()
+        .iter()
+        .map(|i| {
+            vec![i.serial.clone(), i.role.clone(), i.name.clone(), i.not_after.clone(), state(i)]
+        })
+        .collect();
     out::table(&["SERIAL", "ROLE", "NAME", "NOT AFTER", "STATE"], &rows);
     Ok(())
 }

@@ -36,8 +36,12 @@ pub async fn run(command: Driver) -> Outcome {
             let adopted = read(&target, &more, driver.as_deref(), chain_unit).await?;
             if points { print_points(&adopted, json) } else { print_body(&adopted, json) }
         }
-        Driver::Record { target, under, file } => super::record::record(&target, &under, &file).await,
-        Driver::Prove { file, recordings } => super::prove::prove(&file, recordings.as_deref()).await,
+        Driver::Record { target, under, file } => {
+            super::record::record(&target, &under, &file).await
+        }
+        Driver::Prove { file, recordings } => {
+            super::prove::prove(&file, recordings.as_deref()).await
+        }
     }
 }
 
@@ -46,7 +50,8 @@ pub fn catalog(more: Option<&Path>) -> Result<Catalog, Exit> {
     let mut catalog = Catalog::embedded().map_err(Exit::failed)?;
     let Some(dir) = more else { return Ok(catalog) };
     let mut faults = Vec::new();
-    let entries = std::fs::read_dir(dir).with_context(|| format!("no drivers in {}", dir.display()))?;
+    let entries =
+        std::fs::read_dir(dir).with_context(|| format!("no drivers in {}", dir.display()))?;
     let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "toml")) {
@@ -59,7 +64,8 @@ pub fn catalog(more: Option<&Path>) -> Result<Catalog, Exit> {
 }
 
 fn load_file(path: &Path) -> anyhow::Result<Profile> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(crate::profile::load(&path.display().to_string(), &text)?)
 }
 
@@ -73,13 +79,16 @@ fn list(more: &MoreDrivers, json: bool) -> Outcome {
         switches: bool,
     }
     let catalog = catalog(more.drivers.as_deref())?;
-    let rows: Vec<Row<'_>> = catalog.iter().map(|profile| Row {
-        id: profile.id.as_str(),
-        title: &profile.title,
-        vendor: &profile.vendor,
-        protocol: if profile.speech.is_snmp() { "snmp" } else { "modbus" },
-        switches: !profile.on.is_empty(),
-    }).collect();
+    let rows: Vec<Row<'_>> = catalog
+        .iter()
+        .map(|profile| Row {
+            id: profile.id.as_str(),
+            title: &profile.title,
+            vendor: &profile.vendor,
+            protocol: if profile.speech.is_snmp() { "snmp" } else { "modbus" },
+            switches: !profile.on.is_empty(),
+        })
+        .collect();
     if json {
         return out::json(&rows);
     }
@@ -87,7 +96,10 @@ fn list(more: &MoreDrivers, json: bool) -> Outcome {
         let switches = if row.switches { "reads, switches" } else { "reads" };
         [row.id, row.protocol, switches, row.title].map(str::to_owned).to_vec()
     };
-    out::table(&["DRIVER", "PROTOCOL", "DOES", "FAMILY"], &rows.iter().map(cells).collect::<Vec<_>>());
+    out::table(
+        &["DRIVER", "PROTOCOL", "DOES", "FAMILY"],
+        &rows.iter().map(cells).collect::<Vec<_>>(),
+    );
     Ok(())
 }
 
@@ -102,7 +114,11 @@ fn check(files: &[std::path::PathBuf]) -> Outcome {
             }
         }
     }
-    if faulty { Err(Exit::failed(anyhow!("there are faults; each line says what to write instead"))) } else { Ok(()) }
+    if faulty {
+        Err(Exit::failed(anyhow!("there are faults; each line says what to write instead")))
+    } else {
+        Ok(())
+    }
 }
 
 /// The target that was typed.
@@ -112,13 +128,21 @@ pub fn target(args: &TargetArgs) -> Result<Target, Exit> {
         let address = Address::parse(text, 502).map_err(Exit::usage)?;
         return Ok(Target::Modbus { address, unit: args.unit });
     }
-    let text = args.snmp.as_ref().ok_or_else(|| usage(anyhow!("name a device: --snmp ADDR:PORT or --modbus ADDR:PORT")))?;
+    let text = args
+        .snmp
+        .as_ref()
+        .ok_or_else(|| usage(anyhow!("name a device: --snmp ADDR:PORT or --modbus ADDR:PORT")))?;
     let address = Address::parse(text, 161).map_err(Exit::usage)?;
     if let Some(user) = user(&args.user)? {
         return Ok(Target::User { address, user });
     }
     let community = Secret::new(args.community.clone());
-    Ok(Target::Community { address, v1: args.snmp_version == Version::V1, read: community.clone(), write: community })
+    Ok(Target::Community {
+        address,
+        v1: args.snmp_version == Version::V1,
+        read: community.clone(),
+        write: community,
+    })
 }
 
 /// The SNMPv3 user that was typed, if one was.
@@ -127,15 +151,17 @@ pub fn user(args: &UserArgs) -> Result<Option<User>, Exit> {
     let auth = protocol("--auth-protocol", &args.auth_protocol, &AUTH_PROTOCOLS)?;
     let privacy = protocol("--priv-protocol", &args.priv_protocol, &PRIV_PROTOCOLS)?;
     let secret = |text: &Option<String>| match text {
-        Some(text) if text.len() < 8 => {
-            Err(Exit::usage(anyhow!("an SNMPv3 passphrase has at least 8 characters (RFC 3414 section 11.2)")))
-        }
+        Some(text) if text.len() < 8 => Err(Exit::usage(anyhow!(
+            "an SNMPv3 passphrase has at least 8 characters (RFC 3414 section 11.2)"
+        ))),
         Some(text) => Ok(Some(Secret::new(text.clone()))),
         None => Ok(None),
     };
     let (auth_pass, priv_pass) = (secret(&args.auth_password)?, secret(&args.priv_password)?);
     if auth_pass.is_none() && priv_pass.is_some() {
-        return Err(Exit::usage(anyhow!("SNMPv3 has no privacy without authentication: give --auth-password too")));
+        return Err(Exit::usage(anyhow!(
+            "SNMPv3 has no privacy without authentication: give --auth-password too"
+        )));
     }
     Ok(Some(User {
         name: name.clone(),
@@ -146,7 +172,8 @@ pub fn user(args: &UserArgs) -> Result<Option<User>, Exit> {
 }
 
 fn protocol<T: Copy>(flag: &str, text: &str, known: &[(&str, T)]) -> Result<T, Exit> {
-    let found = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value);
+    let found =
+        known.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, value)| *value);
     found.ok_or_else(|| {
         let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
         Exit::usage(anyhow!("{flag} {text} is not known: write one of {}", names.join(", ")))
@@ -156,9 +183,9 @@ fn protocol<T: Copy>(flag: &str, text: &str, known: &[(&str, T)]) -> Result<T, E
 /// 3 where nobody answers, else 1.
 fn exit_of(failure: Failure) -> Exit {
     match failure {
-        Failure::Link(LinkError::Timeout { .. } | LinkError::Unreachable(_) | LinkError::Closed(_)) => {
-            Exit::unreachable(anyhow!("the device {failure}"))
-        }
+        Failure::Link(
+            LinkError::Timeout { .. } | LinkError::Unreachable(_) | LinkError::Closed(_),
+        ) => Exit::unreachable(anyhow!("the device {failure}")),
         Failure::Link(_) => Exit::failed(anyhow!("the device {failure}")),
         _ => Exit::failed(failure),
     }
@@ -179,7 +206,12 @@ async fn detected(args: &TargetArgs, more: &MoreDrivers, json: bool) -> Outcome 
     Ok(())
 }
 
-async fn read(args: &TargetArgs, more: &MoreDrivers, driver: Option<&str>, unit: Option<u32>) -> Result<Adopted, Exit> {
+async fn read(
+    args: &TargetArgs,
+    more: &MoreDrivers,
+    driver: Option<&str>,
+    unit: Option<u32>,
+) -> Result<Adopted, Exit> {
     let catalog = catalog(more.drivers.as_deref())?;
     let target = target(args)?;
     let profile: Arc<Profile> = match driver {
@@ -234,7 +266,9 @@ pub struct PointLine {
 fn place(item: &Item) -> (Option<String>, Option<String>) {
     match item {
         Item::Oid(oid) => (Some(oid.to_string()), None),
-        Item::Register { table, address, .. } => (None, Some(format!("{} {address}", table.word()))),
+        Item::Register { table, address, .. } => {
+            (None, Some(format!("{} {address}", table.word())))
+        }
         Item::DeviceId(id) => (None, Some(format!("device_id {id}"))),
     }
 }
@@ -244,13 +278,24 @@ pub fn points(adopted: &Adopted) -> Vec<PointLine> {
     let identity = adopted.identity.iter().map(|(name, item, text)| {
         let (oid, register) = place(item);
         let value = serde_json::Value::from(text.clone());
-        PointLine { point: (*name).into(), row: "1".into(), oid, register, raw: Some(text.clone()), value, unit: "", quality: "good" }
+        PointLine {
+            point: (*name).into(),
+            row: "1".into(),
+            oid,
+            register,
+            raw: Some(text.clone()),
+            value,
+            unit: "",
+            quality: "good",
+        }
     });
     let read = adopted.points.iter().map(|read| {
         let (oid, register) = place(&read.item);
         let is_text = matches!(read.point.metric.kind(), Kind::Text | Kind::Link(_));
         let (value, quality) = match (is_text, read.datum) {
-            (true, _) => (read.text.clone().into(), if read.text.is_some() { "good" } else { "missing" }),
+            (true, _) => {
+                (read.text.clone().into(), if read.text.is_some() { "good" } else { "missing" })
+            }
             (false, Datum::Value(kept)) => (number(read.point.metric, kept), "good"),
             (false, Datum::Word(word)) => (word.word().into(), "good"),
             (false, Datum::Gap(gap)) => (serde_json::Value::Null, gap.word()),
@@ -282,11 +327,23 @@ fn print_points(adopted: &Adopted, json: bool) -> Outcome {
         let at = line.oid.clone().or_else(|| line.register.clone()).unwrap_or_else(String::new);
         let value = match &line.value {
             serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Number(n) => format!("{} {}", out::number(n.as_f64().unwrap_or(f64::NAN)), line.unit),
+            serde_json::Value::Number(n) => {
+                format!("{} {}", out::number(n.as_f64().unwrap_or(f64::NAN)), line.unit)
+            }
             _ => "-".into(),
         };
-        vec![line.point.clone(), line.row.clone(), at, line.raw.clone().unwrap_or_else(|| "-".into()), value.trim_end().into(), line.quality.into()]
+        vec![
+            line.point.clone(),
+            line.row.clone(),
+            at,
+            line.raw.clone().unwrap_or_else(|| "-".into()),
+            value.trim_end().into(),
+            line.quality.into(),
+        ]
     };
-    out::table(&["POINT", "ROW", "AT", "RAW", "VALUE", "QUALITY"], &lines.iter().map(cells).collect::<Vec<_>>());
+    out::table(
+        &["POINT", "ROW", "AT", "RAW", "VALUE", "QUALITY"],
+        &lines.iter().map(cells).collect::<Vec<_>>(),
+    );
     Ok(())
 }

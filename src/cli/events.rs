@@ -36,7 +36,14 @@ pub async fn run(args: Events) -> Outcome {
 
 async fn follow(gateway: &mut Gateway, args: &Events, seen: &mut Option<u64>) -> Outcome {
     let id = seen.map(|id| id.to_string()).unwrap_or_else(|| "0".into());
-    let mut response = gateway.send(Method::GET, "/v1/events", &[("last-event-id", &id), ("accept", "text/event-stream")], None).await?;
+    let mut response = gateway
+        .send(
+            Method::GET,
+            "/v1/events",
+            &[("last-event-id", &id), ("accept", "text/event-stream")],
+            None,
+        )
+        .await?;
     let mut rest = String::new();
     while let Some(frame) = response.body_mut().frame().await {
         let frame = frame.map_err(Exit::unreachable)?;
@@ -58,6 +65,11 @@ fn print(event: &Value, json: bool) {
     if json {
         out::line(&event.to_string());
     } else {
-        out::line(&format!("{}  {:16}  {}", text(event, "at"), text(event, "kind"), text(event, "text")));
+        out::line(&format!(
+            "{}  {:16}  {}",
+            text(event, "at"),
+            text(event, "kind"),
+            text(event, "text")
+        ));
     }
 }

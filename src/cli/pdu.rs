@@ -18,14 +18,28 @@ pub async fn run(command: Pdu) -> Outcome {
             let row = |pdu: &Value| {
                 let (model, power) = (text(pdu, "model"), number(&pdu["inlet"], "power_w"));
                 let outlets = pdu["outlets"].as_array().map_or(0, Vec::len).to_string();
-                vec![text(pdu, "id"), text(pdu, "state"), power, outlets, model, text(pdu, "driver"), text(pdu, "name")]
+                vec![
+                    text(pdu, "id"),
+                    text(pdu, "state"),
+                    power,
+                    outlets,
+                    model,
+                    text(pdu, "driver"),
+                    text(pdu, "name"),
+                ]
             };
-            out::table(&["PDU", "STATE", "W", "OUTLETS", "MODEL", "DRIVER", "NAME"], &pdus.iter().map(row).collect::<Vec<_>>());
+            out::table(
+                &["PDU", "STATE", "W", "OUTLETS", "MODEL", "DRIVER", "NAME"],
+                &pdus.iter().map(row).collect::<Vec<_>>(),
+            );
             Ok(())
         }
         Pdu::Show { id, max_age_ms, client } => {
             let query = max_age_ms.map_or(String::new(), |ms| format!("?max_age_ms={ms}"));
-            let pdu = Gateway::connect(&client).await?.get(&format!("/v1/pdus/{}{query}", escape(&id))).await?;
+            let pdu = Gateway::connect(&client)
+                .await?
+                .get(&format!("/v1/pdus/{}{query}", escape(&id)))
+                .await?;
             if client.json { out::json(&pdu) } else { print(&pdu) }
         }
     }
@@ -53,19 +67,87 @@ pub fn number(of: &Value, key: &str) -> String {
 /// A PDU as a few tables.
 pub fn print(pdu: &Value) -> Outcome {
     let age = pdu["age_ms"].as_u64().map_or(String::new(), |ms| format!(", {ms} ms old"));
-    out::line(&format!("{}  {}  {} ({}{age})", text(pdu, "id"), text(pdu, "name"), text(pdu, "state"), text(pdu, "quality")));
+    out::line(&format!(
+        "{}  {}  {} ({}{age})",
+        text(pdu, "id"),
+        text(pdu, "name"),
+        text(pdu, "state"),
+        text(pdu, "quality")
+    ));
     if let Some(reason) = pdu["reason"].as_str() {
         out::line(&format!("  {reason}"));
     }
-    let who = [("", "vendor"), ("", "model"), ("serial ", "serial"), ("firmware ", "firmware"), ("driver ", "driver")];
-    out::line(&format!("  {}", who.map(|(label, key)| format!("{label}{}", text(pdu, key))).join("  ")));
-    let units = [("power_w", "W"), ("apparent_power_va", "VA"), ("power_factor", "PF"), ("current_a", "A"), ("voltage_v", "V"), ("frequency_hz", "Hz"), ("energy_wh", "Wh")];
-    let inlet = units.iter().filter(|(key, _)| pdu["inlet"].get(key).is_some()).map(|(key, unit)| format!("{} {unit}", number(&pdu["inlet"], key)));
+    let who = [
+        ("", "vendor"),
+        ("", "model"),
+        ("serial ", "serial"),
+        ("firmware ", "firmware"),
+        ("driver ", "driver"),
+    ];
+    out::line(&format!(
+        "  {}",
+        who.map(|(label, key)| format!("{label}{}", text(pdu, key))).join("  ")
+    ));
+    let units = [
+        ("power_w", "W"),
+        ("apparent_power_va", "VA"),
+        ("power_factor", "PF"),
+        ("current_a", "A"),
+        ("voltage_v", "V"),
+        ("frequency_hz", "Hz"),
+        ("energy_wh", "Wh"),
+    ];
+    let inlet = units
+        .iter()
+        .filter(|(key, _)| pdu["inlet"].get(key).is_some())
+        .map(|(key, unit)| format!("{} {unit}", number(&pdu["inlet"], key)));
     out::line(&format!("  inlet  {}", inlet.collect::<Vec<_>>().join("  ")));
-    table(pdu, "phases", &[("PHASE", "id"), ("V", "voltage_v"), ("A", "current_a"), ("W", "power_w"), ("RATING A", "rating_a")]);
-    table(pdu, "branches", &[("BRANCH", "id"), ("A", "current_a"), ("W", "power_w"), ("RATING A", "rating_a"), ("BREAKER", "breaker")]);
-    table(pdu, "outlets", &[("OUTLET", "number"), ("STATE", "state"), ("W", "power_w"), ("A", "current_a"), ("Wh", "energy_wh"), ("HOST", "host"), ("NAME", "name")]);
-    table(pdu, "sensors", &[("SENSOR", "id"), ("KIND", "kind"), ("°C", "temperature_c"), ("%", "humidity_percent"), ("NAME", "name")]);
+    table(
+        pdu,
+        "phases",
+        &[
+            ("PHASE", "id"),
+            ("V", "voltage_v"),
+            ("A", "current_a"),
+            ("W", "power_w"),
+            ("RATING A", "rating_a"),
+        ],
+    );
+    table(
+        pdu,
+        "branches",
+        &[
+            ("BRANCH", "id"),
+            ("A", "current_a"),
+            ("W", "power_w"),
+            ("RATING A", "rating_a"),
+            ("BREAKER", "breaker"),
+        ],
+    );
+    table(
+        pdu,
+        "outlets",
+        &[
+            ("OUTLET", "number"),
+            ("STATE", "state"),
+            ("W", "power_w"),
+            ("A", "current_a"),
+            ("Wh", "energy_wh"),
+            ("HOST", "host"),
+            ("NAME", "name"),
+        ],
+    );
+    table(
+        pdu,
+        "sensors",
+        &[
+            ("SENSOR", "id"),
+            ("KIND", "kind"),
+            ("°C", "temperature_c"),
+            ("%", "humidity_percent"),
+            ("NAME", "name"),
+        ],
+    );
     Ok(())
 }
 
@@ -79,6 +161,7 @@ pub fn table(of: &Value, key: &str, columns: &[(&str, &str)]) {
         _ => number(item, key),
     };
     let head: Vec<&str> = columns.iter().map(|(head, _)| *head).collect();
-    let rows: Vec<Vec<String>> = items.iter().map(|item| columns.iter().map(|(_, key)| cell(item, key)).collect()).collect();
+    let rows: Vec<Vec<String>> =
+        items.iter().map(|item| columns.iter().map(|(_, key)| cell(item, key)).collect()).collect();
     out::table(&head, &rows);
 }

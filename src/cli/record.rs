@@ -15,8 +15,13 @@ use super::out;
 
 /// Objects that say where a device is, whose it is, or how to reach it (SNMPv2-MIB sysContact, sysName,
 /// sysLocation; the interface and address tables).
-const PRIVATE: [&str; 5] =
-    ["1.3.6.1.2.1.1.4", "1.3.6.1.2.1.1.5", "1.3.6.1.2.1.1.6", "1.3.6.1.2.1.2.2.1.6", "1.3.6.1.2.1.4.20"];
+const PRIVATE: [&str; 5] = [
+    "1.3.6.1.2.1.1.4",
+    "1.3.6.1.2.1.1.5",
+    "1.3.6.1.2.1.1.6",
+    "1.3.6.1.2.1.2.2.1.6",
+    "1.3.6.1.2.1.4.20",
+];
 /// What stands for them.
 const BLOT: &str = "<private>";
 /// More rows than any PDU has; a Raritan PX3 has 8000.
@@ -26,7 +31,9 @@ const ROWS: usize = 100_000;
 pub async fn record(args: &TargetArgs, under: &[String], file: &Path) -> Outcome {
     let target = super::driver::target(args)?;
     if !target.is_snmp() {
-        return Err(Exit::usage(anyhow!("only SNMP can be walked: a Modbus device has no list of its registers")));
+        return Err(Exit::usage(anyhow!(
+            "only SNMP can be walked: a Modbus device has no list of its registers"
+        )));
     }
     let unreachable = |error: LinkError| Exit::unreachable(anyhow!("the device {error}"));
     let mut line = target.line(Patience::new((20, 3_000, 3)), 1).await.map_err(unreachable)?;
@@ -39,19 +46,25 @@ pub async fn record(args: &TargetArgs, under: &[String], file: &Path) -> Outcome
         rows += walk(&mut line, &base, &private, &secrets, &mut text).await.map_err(unreachable)?;
     }
     std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    out::line(&format!("{}: {rows} rows; look through it before you show it to others", file.display()));
+    out::line(&format!(
+        "{}: {rows} rows; look through it before you show it to others",
+        file.display()
+    ));
     Ok(())
 }
 
 /// Serial numbers that the device tells in its own entry of the common trees: blotted out everywhere.
 async fn serials(line: &mut Line) -> Result<Vec<String>, LinkError> {
     // entPhysicalSerialNum (ENTITY-MIB) and those of the embedded drivers.
-    let catalog = crate::profile::catalog::Catalog::embedded().map_err(|e| LinkError::Garbled(e.to_string()))?;
+    let catalog = crate::profile::catalog::Catalog::embedded()
+        .map_err(|e| LinkError::Garbled(e.to_string()))?;
     let mut oids: Vec<Oid> = Vec::new();
     for profile in catalog.speaking(true) {
         let row = crate::profile::rows::unit_row(profile, None);
         for source in &profile.identity.serial {
-            if let Some(crate::profile::sweep::Item::Oid(oid)) = crate::profile::rows::item_at(source, &row) {
+            if let Some(crate::profile::sweep::Item::Oid(oid)) =
+                crate::profile::rows::item_at(source, &row)
+            {
                 oids.push(oid);
             }
         }
@@ -59,13 +72,21 @@ async fn serials(line: &mut Line) -> Result<Vec<String>, LinkError> {
     let mut found = Vec::new();
     for chunk in oids.chunks(8) {
         if let Reply::Binds(binds) = line.exchange(&Ask::Get(chunk.to_vec())).await? {
-            found.extend(binds.iter().filter_map(|(_, value)| value.text()).filter(|text| text.len() >= 4));
+            found.extend(
+                binds.iter().filter_map(|(_, value)| value.text()).filter(|text| text.len() >= 4),
+            );
         }
     }
     Ok(found)
 }
 
-async fn walk(line: &mut Line, base: &Oid, private: &[Oid], secrets: &[String], text: &mut String) -> Result<usize, LinkError> {
+async fn walk(
+    line: &mut Line,
+    base: &Oid,
+    private: &[Oid],
+    secrets: &[String],
+    text: &mut String,
+) -> Result<usize, LinkError> {
     let mut at = base.clone();
     let mut rows = 0;
     while rows < ROWS {
@@ -104,7 +125,10 @@ fn shown(value: &Value, hidden: bool, secrets: &[String]) -> String {
         Value::Bytes(bytes) => {
             let plain = bytes.iter().all(|b| (0x20..0x7f).contains(b));
             let Some(text) = value.text().filter(|_| plain) else {
-                return format!("4x|{}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>());
+                return format!(
+                    "4x|{}",
+                    bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()
+                );
             };
             format!("4|{}", secrets.iter().fold(text, |text, secret| text.replace(secret, BLOT)))
         }

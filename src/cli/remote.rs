@@ -54,7 +54,8 @@ struct Contexts {
 
 fn config_file() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")))?;
+    let base =
+        base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")))?;
     Some(base.join("pmgate/config.toml"))
 }
 
@@ -62,15 +63,21 @@ fn config_file() -> Option<PathBuf> {
 fn context(name: Option<&str>) -> Result<Option<Place>, Exit> {
     let Some(path) = config_file().filter(|path| path.exists()) else {
         return match name {
-            Some(name) => Err(Exit::usage(anyhow!("there is no context \"{name}\": ~/.config/pmgate/config.toml does not exist"))),
+            Some(name) => Err(Exit::usage(anyhow!(
+                "there is no context \"{name}\": ~/.config/pmgate/config.toml does not exist"
+            ))),
             None => Ok(None),
         };
     };
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let contexts: Contexts = toml::from_str(&text).with_context(|| path.display().to_string()).map_err(Exit::usage)?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let contexts: Contexts =
+        toml::from_str(&text).with_context(|| path.display().to_string()).map_err(Exit::usage)?;
     let Some(name) = name.map(str::to_owned).or(contexts.current) else { return Ok(None) };
     let found = contexts.context.get(&name).cloned();
-    found.map(Some).ok_or_else(|| Exit::usage(anyhow!("there is no [context.{name}] in {}", path.display())))
+    found
+        .map(Some)
+        .ok_or_else(|| Exit::usage(anyhow!("there is no [context.{name}] in {}", path.display())))
 }
 
 impl Gateway {
@@ -78,10 +85,12 @@ impl Gateway {
     pub async fn connect(options: &Client) -> Result<Self, Exit> {
         let place = context(options.context.as_deref())?;
         let from = |option: &Option<PathBuf>, of: fn(&Place) -> &Option<PathBuf>, flag: &str| {
-            let found = option.clone().or_else(|| place.as_ref().and_then(|place| of(place).clone()));
+            let found =
+                option.clone().or_else(|| place.as_ref().and_then(|place| of(place).clone()));
             found.ok_or_else(|| Exit::usage(anyhow!("name the gateway and the client certificate: {flag} is missing (--url --cert --key --ca, or PMGATE_URL …, or a context in ~/.config/pmgate/config.toml)")))
         };
-        let url = options.url.clone().or_else(|| place.as_ref().and_then(|place| place.url.clone()));
+        let url =
+            options.url.clone().or_else(|| place.as_ref().and_then(|place| place.url.clone()));
         let url = url.ok_or_else(|| Exit::usage(anyhow!("name the gateway: --url https://HOST:8443, or PMGATE_URL, or a context in ~/.config/pmgate/config.toml")))?;
         let cert = from(&options.cert, |p| &p.cert, "--cert")?;
         let key = from(&options.key, |p| &p.key, "--key")?;
@@ -91,18 +100,25 @@ impl Gateway {
     }
 
     async fn open(url: &str, tls: Arc<rustls::ClientConfig>) -> Result<Self, Exit> {
-        let rest = url.strip_prefix("https://").ok_or_else(|| Exit::usage(anyhow!("{url}: the URL of a gateway begins with https://")))?;
+        let rest = url.strip_prefix("https://").ok_or_else(|| {
+            Exit::usage(anyhow!("{url}: the URL of a gateway begins with https://"))
+        })?;
         let address = Address::parse(rest.trim_end_matches('/'), 8443).map_err(Exit::usage)?;
-        let unreachable = |error: anyhow::Error| Exit::unreachable(error.context(format!("{url} cannot be reached")));
+        let unreachable = |error: anyhow::Error| {
+            Exit::unreachable(error.context(format!("{url} cannot be reached")))
+        };
         let connect = async {
             let socket = address.resolve().await?;
             let stream = TcpStream::connect(socket).await?;
             stream.set_nodelay(true)?;
-            let name = ServerName::try_from(address.host.clone()).map_err(|_| anyhow!("{} is no host name", address.host))?;
+            let name = ServerName::try_from(address.host.clone())
+                .map_err(|_| anyhow!("{} is no host name", address.host))?;
             let stream = TlsConnector::from(tls).connect(name, stream).await?;
             Ok::<_, anyhow::Error>(handshake(TokioIo::new(stream)).await?)
         };
-        let connected = tokio::time::timeout(CONNECT, connect).await.map_err(|_| unreachable(anyhow!("no answer in {} s", CONNECT.as_secs())))?;
+        let connected = tokio::time::timeout(CONNECT, connect)
+            .await
+            .map_err(|_| unreachable(anyhow!("no answer in {} s", CONNECT.as_secs())))?;
         let (sender, connection) = connected.map_err(unreachable)?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -113,8 +129,15 @@ impl Gateway {
     }
 
     /// Sends a request; the response's head has come when it returns.
-    pub async fn send(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Result<Response<Incoming>, Exit> {
-        let mut request = Request::builder().method(method).uri(path).header("host", self.host.as_str());
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<Response<Incoming>, Exit> {
+        let mut request =
+            Request::builder().method(method).uri(path).header("host", self.host.as_str());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -131,15 +154,24 @@ impl Gateway {
             // rustls tells a refused certificate only now, in TLS 1.3.
             Exit::unreachable(error.context("the gateway closed the connection; is the certificate signed by its client CA, and not revoked?"))
         };
-        sent.map_err(|_| Exit::unreachable(anyhow!("no answer in {} s", ANSWER.as_secs())))?.map_err(|error| lost(error.into()))
+        sent.map_err(|_| Exit::unreachable(anyhow!("no answer in {} s", ANSWER.as_secs())))?
+            .map_err(|error| lost(error.into()))
     }
 
     /// The text of an answer; a problem is an error that says what helps.
-    pub async fn text(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Value>) -> Result<String, Exit> {
+    pub async fn text(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<String, Exit> {
         let response = self.send(method, path, headers, body).await?;
         let status = response.status();
         let collected = Limited::new(response.into_body(), RESPONSE_BYTES).collect().await;
-        let bytes = collected.map_err(|error| Exit::unreachable(anyhow!("the answer did not come whole: {error}")))?.to_bytes();
+        let bytes = collected
+            .map_err(|error| Exit::unreachable(anyhow!("the answer did not come whole: {error}")))?
+            .to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if status.is_success() { Ok(text) } else { Err(problem(status.as_u16(), &text)) }
     }
@@ -147,7 +179,8 @@ impl Gateway {
     /// An answer as JSON.
     pub async fn get(&mut self, path: &str) -> Result<Value, Exit> {
         let text = self.text(Method::GET, path, &[], None).await?;
-        serde_json::from_str(&text).map_err(|error| Exit::failed(anyhow!("the answer is no JSON: {error}")))
+        serde_json::from_str(&text)
+            .map_err(|error| Exit::failed(anyhow!("the answer is no JSON: {error}")))
     }
 
     /// All pages of a list.
@@ -159,7 +192,9 @@ impl Gateway {
             if let Some(Value::Array(items)) = page.get_mut(key).map(Value::take) {
                 all.extend(items);
             }
-            let Some(cursor) = page.get("next_cursor").and_then(Value::as_str) else { return Ok(all) };
+            let Some(cursor) = page.get("next_cursor").and_then(Value::as_str) else {
+                return Ok(all);
+            };
             let join = if path.contains('?') { '&' } else { '?' };
             next = format!("{path}{join}cursor={}", escape(cursor));
         }
@@ -177,5 +212,7 @@ fn problem(status: u16, text: &str) -> Exit {
 /// A text as it may stand in a path or query.
 pub fn escape(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
 }

@@ -11,14 +11,23 @@ use super::remote::{Gateway, escape};
 
 /// Prints readings over time.
 pub async fn run(args: Series) -> Outcome {
-    let mut path = format!("/v1/series?target={}&metric={}&start={}&end={}", escape(&args.target), escape(&args.metric), escape(&args.start), escape(&args.end));
+    let mut path = format!(
+        "/v1/series?target={}&metric={}&start={}&end={}",
+        escape(&args.target),
+        escape(&args.metric),
+        escape(&args.start),
+        escape(&args.end)
+    );
     for (key, value) in [("step", &args.step), ("agg", &args.agg)] {
         if let Some(value) = value {
             path.push_str(&format!("&{key}={}", escape(value)));
         }
     }
     let accept = if args.csv { "text/csv" } else { "application/json" };
-    let answer = Gateway::connect(&args.client).await?.text(Method::GET, &path, &[("accept", accept)], None).await?;
+    let answer = Gateway::connect(&args.client)
+        .await?
+        .text(Method::GET, &path, &[("accept", accept)], None)
+        .await?;
     if args.csv {
         out::line(answer.trim_end());
         return Ok(());
@@ -33,7 +42,8 @@ pub async fn run(args: Series) -> Outcome {
         Value::String(word) => word.clone(),
         _ => format!("? ({})", text(point, "quality")),
     };
-    let rows: Vec<Vec<String>> = points.iter().map(|point| vec![text(point, "at"), value(point)]).collect();
+    let rows: Vec<Vec<String>> =
+        points.iter().map(|point| vec![text(point, "at"), value(point)]).collect();
     out::table(&["AT", &args.metric], &rows);
     Ok(())
 }

@@ -38,9 +38,23 @@ pub async fn host(command: Host) -> Outcome {
             }
             let feeds = |host: &Value| {
                 let feeds = host["feeds"].as_array().cloned().unwrap_or_else(Vec::new);
-                feeds.iter().map(|feed| format!("{} {}", text(feed, "outlet"), text(feed, "state"))).collect::<Vec<_>>().join(", ")
+                feeds
+                    .iter()
+                    .map(|feed| format!("{} {}", text(feed, "outlet"), text(feed, "state")))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             };
-            let rows: Vec<Vec<String>> = hosts.iter().map(|host| vec![text(host, "id"), text(host, "state"), number(host, "power_w"), feeds(host)]).collect();
+            let rows: Vec<Vec<String>> = hosts
+                .iter()
+                .map(|host| {
+                    vec![
+                        text(host, "id"),
+                        text(host, "state"),
+                        number(host, "power_w"),
+                        feeds(host),
+                    ]
+                })
+                .collect();
             out::table(&["HOST", "STATE", "W", "FEEDS"], &rows);
             Ok(())
         }
@@ -49,7 +63,12 @@ pub async fn host(command: Host) -> Outcome {
             if client.json {
                 return out::json(&host);
             }
-            out::line(&format!("{}  {}  {} W", text(&host, "id"), text(&host, "state"), number(&host, "power_w")));
+            out::line(&format!(
+                "{}  {}  {} W",
+                text(&host, "id"),
+                text(&host, "state"),
+                number(&host, "power_w")
+            ));
             table(&host, "feeds", &[("FEED", "outlet"), ("STATE", "state"), ("W", "power_w")]);
             Ok(())
         }
@@ -74,26 +93,50 @@ async fn list(pdu: Option<&str>, client: &Client) -> Outcome {
         Some(pdu) => gateway.list(&format!("/v1/pdus/{}/outlets", escape(pdu)), "outlets").await?,
         None => {
             let pdus = gateway.list("/v1/pdus", "pdus").await?;
-            pdus.iter().flat_map(|pdu| pdu["outlets"].as_array().cloned().unwrap_or_else(Vec::new)).collect()
+            pdus.iter()
+                .flat_map(|pdu| pdu["outlets"].as_array().cloned().unwrap_or_else(Vec::new))
+                .collect()
         }
     };
     if client.json {
         return out::json(&outlets);
     }
-    let row = |outlet: &Value| vec![text(outlet, "id"), text(outlet, "state"), number(outlet, "power_w"), number(outlet, "current_a"), text(outlet, "host"), text(outlet, "name")];
-    out::table(&["OUTLET", "STATE", "W", "A", "HOST", "NAME"], &outlets.iter().map(row).collect::<Vec<_>>());
+    let row = |outlet: &Value| {
+        vec![
+            text(outlet, "id"),
+            text(outlet, "state"),
+            number(outlet, "power_w"),
+            number(outlet, "current_a"),
+            text(outlet, "host"),
+            text(outlet, "name"),
+        ]
+    };
+    out::table(
+        &["OUTLET", "STATE", "W", "A", "HOST", "NAME"],
+        &outlets.iter().map(row).collect::<Vec<_>>(),
+    );
     Ok(())
 }
 
 fn show(outlet: &Value) -> Outcome {
-    let Some(fields) = outlet.as_object() else { return Err(Exit::failed(anyhow!("the answer is no outlet"))) };
-    let rows: Vec<Vec<String>> = fields.keys().filter(|key| *key != "gaps").map(|key| vec![key.clone(), text(outlet, key)]).collect();
+    let Some(fields) = outlet.as_object() else {
+        return Err(Exit::failed(anyhow!("the answer is no outlet")));
+    };
+    let rows: Vec<Vec<String>> = fields
+        .keys()
+        .filter(|key| *key != "gaps")
+        .map(|key| vec![key.clone(), text(outlet, key)])
+        .collect();
     out::table(&["FIELD", "VALUE"], &rows);
     Ok(())
 }
 
 /// Switches one after the other; goes on after a failure, and fails in the end.
-async fn each(switch: &Switch, action: &str, path: impl Fn(&str) -> Result<String, Exit>) -> Outcome {
+async fn each(
+    switch: &Switch,
+    action: &str,
+    path: impl Fn(&str) -> Result<String, Exit>,
+) -> Outcome {
     // Every path is checked before the first thing is switched.
     let paths: Vec<String> = switch.ids.iter().map(|id| path(id)).collect::<Result<_, _>>()?;
     let mut gateway = Gateway::connect(&switch.client).await?;
@@ -106,12 +149,21 @@ async fn each(switch: &Switch, action: &str, path: impl Fn(&str) -> Result<Strin
             None => format!("cli-{:016x}", std::hash::RandomState::new().build_hasher().finish()),
         };
         let body = json!({ "action": action, "reason": switch.reason });
-        let answer = gateway.text(Method::POST, &format!("{path}/power"), &[("idempotency-key", &key)], Some(body)).await;
+        let answer = gateway
+            .text(Method::POST, &format!("{path}/power"), &[("idempotency-key", &key)], Some(body))
+            .await;
         match answer {
-            Ok(text) if switch.client.json => plans.push(serde_json::from_str(&text).unwrap_or(Value::String(text))),
+            Ok(text) if switch.client.json => {
+                plans.push(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+            }
             Ok(body) => {
                 let plan: Value = serde_json::from_str(&body).map_err(Exit::failed)?;
-                out::line(&format!("{id} {action}: {} ({} ms, plan {})", text(&plan, "outcome"), number(&plan, "makespan_ms"), text(&plan, "id")));
+                out::line(&format!(
+                    "{id} {action}: {} ({} ms, plan {})",
+                    text(&plan, "outcome"),
+                    number(&plan, "makespan_ms"),
+                    text(&plan, "id")
+                ));
             }
             Err(exit) if exit.code == 1 => {
                 failed += 1;
@@ -123,5 +175,9 @@ async fn each(switch: &Switch, action: &str, path: impl Fn(&str) -> Result<Strin
     if switch.client.json {
         out::json(&plans)?;
     }
-    if failed == 0 { Ok(()) } else { Err(Exit::failed(anyhow!("{failed} of {} were not switched", switch.ids.len()))) }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(Exit::failed(anyhow!("{failed} of {} were not switched", switch.ids.len())))
+    }
 }

@@ -62,7 +62,11 @@ pub enum Failure {
 }
 
 /// Finds the driver of a device.
-pub async fn detect(target: &Target, catalog: &Catalog, manners: Manners) -> Result<Arc<Profile>, Failure> {
+pub async fn detect(
+    target: &Target,
+    catalog: &Catalog,
+    manners: Manners,
+) -> Result<Arc<Profile>, Failure> {
     let profiles = catalog.speaking(target.is_snmp());
     let unit = profiles.iter().find_map(|p| modbus_unit(p)).unwrap_or(1);
     let detection = Detection::among(profiles);
@@ -87,7 +91,10 @@ fn modbus_unit(profile: &Profile) -> Option<u8> {
 async fn system(line: &mut Line) -> String {
     let names = ["1.3.6.1.2.1.1.2.0", "1.3.6.1.2.1.1.1.0"];
     let oids: Vec<Oid> = names.iter().filter_map(|name| name.parse().ok()).collect();
-    let set = ReadSet::new(&Speech::plain_snmp(), oids.into_iter().map(|oid| Wanted::single(Item::Oid(oid))).collect());
+    let set = ReadSet::new(
+        &Speech::plain_snmp(),
+        oids.into_iter().map(|oid| Wanted::single(Item::Oid(oid))).collect(),
+    );
     let answers = match read::sweep(line, &set, &mut Memory::careful()).await {
         Ok(answers) => answers,
         Err(error) => return format!("asked who it is, it {error}"),
@@ -100,7 +107,12 @@ async fn system(line: &mut Line) -> String {
 }
 
 /// Adopts a device with a driver: learns its parts, reads everything once.
-pub async fn adopt(target: &Target, profile: Arc<Profile>, unit: Option<u32>, manners: Manners) -> Result<Adopted, Failure> {
+pub async fn adopt(
+    target: &Target,
+    profile: Arc<Profile>,
+    unit: Option<u32>,
+    manners: Manners,
+) -> Result<Adopted, Failure> {
     if target.is_snmp() != profile.speech.is_snmp() {
         return Err(Failure::OtherProtocol(profile.id.clone()));
     }
@@ -110,7 +122,11 @@ pub async fn adopt(target: &Target, profile: Arc<Profile>, unit: Option<u32>, ma
 }
 
 /// Adopts what is at the end of a line.
-pub async fn over(mut line: Line, profile: Arc<Profile>, unit: Option<u32>) -> Result<Adopted, Failure> {
+pub async fn over(
+    mut line: Line,
+    profile: Arc<Profile>,
+    unit: Option<u32>,
+) -> Result<Adopted, Failure> {
     let mut memory = Memory::of(&profile.speech);
     if !line.has_bulk() {
         memory = memory.without_bulk();

@@ -49,8 +49,11 @@ impl Fleet {
     pub fn apply(&self, wanted: Vec<Settings>) -> Changes {
         let mut changes = Changes::default();
         let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
-        let gone: Vec<PduId> =
-            devices.keys().filter(|id| wanted.iter().all(|settings| settings.id != **id)).cloned().collect();
+        let gone: Vec<PduId> = devices
+            .keys()
+            .filter(|id| wanted.iter().all(|settings| settings.id != **id))
+            .cloned()
+            .collect();
         for id in gone {
             if let Some(entry) = devices.remove(&id) {
                 entry.stop.cancel();
@@ -100,7 +103,8 @@ impl Fleet {
     /// Ends all devices and waits for them: each finishes the request that it has in flight.
     pub async fn end(&self) {
         self.stop.cancel();
-        let entries = std::mem::take(&mut *self.devices.write().unwrap_or_else(PoisonError::into_inner));
+        let entries =
+            std::mem::take(&mut *self.devices.write().unwrap_or_else(PoisonError::into_inner));
         for entry in entries.into_values() {
             if let Err(error) = entry.task.await {
                 tracing::error!(%error, "a device task did not end well");

@@ -6,7 +6,11 @@ use crate::profile::adopt::Walk;
 use crate::profile::sweep::{Answer, Memory, ReadSet};
 
 /// Reads a set. A link error ends it: what is not answered in this sweep is asked in the next.
-pub async fn sweep(line: &mut Line, set: &ReadSet, memory: &mut Memory) -> Result<Vec<Answer>, LinkError> {
+pub async fn sweep(
+    line: &mut Line,
+    set: &ReadSet,
+    memory: &mut Memory,
+) -> Result<Vec<Answer>, LinkError> {
     let mut sweep = set.sweep(*memory);
     while let Some(ask) = sweep.next() {
         let reply = line.exchange(&ask).await?;
@@ -26,7 +30,9 @@ pub async fn walk(line: &mut Line, mut walk: Walk, budget: &mut usize) -> Result
         *budget = left;
         // SNMPv1 has no GETBULK.
         let reply = match (&ask, line.has_bulk()) {
-            (Ask::GetBulk { names, .. }, false) => line.exchange(&Ask::GetNext(names.clone())).await?,
+            (Ask::GetBulk { names, .. }, false) => {
+                line.exchange(&Ask::GetNext(names.clone())).await?
+            }
             _ => line.exchange(&ask).await?,
         };
         walk.answer(reply);
@@ -40,11 +46,16 @@ pub fn accepted(ask: &Ask, reply: Reply) -> Result<(), String> {
     match (ask, reply) {
         (Ask::Set(sent), Reply::Binds(binds)) => {
             let echoed = binds.len() == sent.len()
-                && sent.iter().zip(&binds).all(|((oid, _), (back, value))| oid == back && *value != Value::Nothing);
+                && sent
+                    .iter()
+                    .zip(&binds)
+                    .all(|((oid, _), (back, value))| oid == back && *value != Value::Nothing);
             if echoed { Ok(()) } else { Err("its reply does not name what was written".into()) }
         }
         (_, Reply::Written) => Ok(()),
-        (_, Reply::Refused { status, index }) => Err(format!("{} at binding {index}", status_name(status))),
+        (_, Reply::Refused { status, index }) => {
+            Err(format!("{} at binding {index}", status_name(status)))
+        }
         (_, Reply::Exception(code)) => Err(format!("exception {code}, {}", exception_name(code))),
         _ => Err("its reply is none to a write".into()),
     }

@@ -63,7 +63,9 @@ impl Target {
                 Box::new(SnmpLink::new(peer, *v1, read.clone(), write.clone(), random_id()))
             }
             Target::User { user, .. } => Box::new(SnmpV3Link::new(peer, user.clone())),
-            Target::Modbus { unit, .. } => Box::new(ModbusLink::new(peer, unit.unwrap_or(driver_unit))),
+            Target::Modbus { unit, .. } => {
+                Box::new(ModbusLink::new(peer, unit.unwrap_or(driver_unit)))
+            }
         };
         Ok(Line::new(link, patience))
     }
@@ -81,7 +83,11 @@ pub struct Manners {
 impl Manners {
     /// The patience of a driver, as the site corrects it.
     pub fn correct(self, (gap_ms, timeout_ms, attempts): (u64, u64, u32)) -> Patience {
-        Patience::new((gap_ms, self.timeout_ms.unwrap_or(timeout_ms), self.attempts.unwrap_or(attempts)))
+        Patience::new((
+            gap_ms,
+            self.timeout_ms.unwrap_or(timeout_ms),
+            self.attempts.unwrap_or(attempts),
+        ))
     }
 }
 

@@ -180,7 +180,8 @@ impl Device {
     fn wake(&self) -> Tick {
         let wake = self.schedule.wake();
         // A stale device turns offline by the passing of time; once it has, nothing more is due.
-        let turns = self.vitals.wake().filter(|_| matches!(self.place.view().health, Health::Stale(_)));
+        let turns =
+            self.vitals.wake().filter(|_| matches!(self.place.view().health, Health::Stale(_)));
         turns.map_or(wake, |at| wake.min(at))
     }
 
@@ -272,11 +273,23 @@ impl Device {
             let model = now.identity.model.as_deref().unwrap_or("a PDU");
             let driver = now.driver.as_ref().map_or("?", |d| d.as_str());
             let outlets = now.layout.parts(Scope::Outlet).len();
-            events.tell("pdu.adopted", about, format!("{id} is {model}, serial {serial}, {outlets} outlets, driver {driver}"));
+            events.tell(
+                "pdu.adopted",
+                about,
+                format!("{id} is {model}, serial {serial}, {outlets} outlets, driver {driver}"),
+            );
         } else if before.identity.serial != now.identity.serial {
-            events.tell("pdu.replaced", about, format!("{id} has another serial number than before: {serial}"));
+            events.tell(
+                "pdu.replaced",
+                about,
+                format!("{id} has another serial number than before: {serial}"),
+            );
         } else if before.layout.parts(Scope::Outlet) != now.layout.parts(Scope::Outlet) {
-            events.tell("pdu.changed", about, format!("the outlets of {id} are not those they were"));
+            events.tell(
+                "pdu.changed",
+                about,
+                format!("the outlets of {id} are not those they were"),
+            );
         }
     }
 
@@ -304,7 +317,11 @@ impl Device {
 
     /// Reads a tier. Orders that come meanwhile are served between two requests: switching does not
     /// wait for a poll to end.
-    async fn sweep(&mut self, adopted: &mut Adopted, tier: &Tier) -> Result<Vec<crate::profile::sweep::Answer>, LinkError> {
+    async fn sweep(
+        &mut self,
+        adopted: &mut Adopted,
+        tier: &Tier,
+    ) -> Result<Vec<crate::profile::sweep::Answer>, LinkError> {
         let mut sweep = tier.set.sweep(adopted.memory);
         while let Some(ask) = sweep.next() {
             while let Ok(order) = self.inbox.try_recv() {
@@ -318,13 +335,24 @@ impl Device {
         Ok(answers)
     }
 
-    fn decode(&mut self, tier: &Tier, answers: &[crate::profile::sweep::Answer]) -> Vec<(u16, Datum)> {
+    fn decode(
+        &mut self,
+        tier: &Tier,
+        answers: &[crate::profile::sweep::Answer],
+    ) -> Vec<(u16, Datum)> {
         let Some((adopted, _)) = &self.adopted else { return Vec::new() };
         let data = adopted.instance.decode(tier, answers, &mut self.trust);
         data.into_iter().map(|(slot, datum)| (slot as u16, datum)).collect()
     }
 
-    fn good(&mut self, mut view: PduView, due: Due, began: Tick, at: Stamp, data: Vec<(u16, Datum)>) {
+    fn good(
+        &mut self,
+        mut view: PduView,
+        due: Due,
+        began: Tick,
+        at: Stamp,
+        data: Vec<(u16, Datum)>,
+    ) {
         let pulse = self.vitals.answered(began);
         view.health = Health::Online;
         view.observed = Some(began);
@@ -340,7 +368,11 @@ impl Device {
         let sent = self.services.rows.upgrade().map(|rows| rows.try_send(row));
         if let Some(Err(mpsc::error::TrySendError::Full(_))) = sent {
             self.services.counts.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            self.services.events.tell("store.behind", About::pdu(&self.settings.id), "the store cannot keep up: a row of readings was dropped");
+            self.services.events.tell(
+                "store.behind",
+                About::pdu(&self.settings.id),
+                "the store cannot keep up: a row of readings was dropped",
+            );
         }
     }
 
@@ -435,7 +467,12 @@ impl Device {
         }
     }
 
-    async fn look(&mut self, adopted: &mut Adopted, outlet: u16, everything: bool) -> Result<Seen, OrderError> {
+    async fn look(
+        &mut self,
+        adopted: &mut Adopted,
+        outlet: u16,
+        everything: bool,
+    ) -> Result<Seen, OrderError> {
         let began = self.services.clock.tick();
         let at = self.services.clock.stamp();
         let tier = adopted.instance.look(&adopted.profile.speech, outlet, everything);
@@ -456,7 +493,12 @@ impl Device {
         Ok(Seen { state, at: began })
     }
 
-    async fn write(&mut self, adopted: &mut Adopted, outlet: u16, relay: Relay) -> Result<Terms, OrderError> {
+    async fn write(
+        &mut self,
+        adopted: &mut Adopted,
+        outlet: u16,
+        relay: Relay,
+    ) -> Result<Terms, OrderError> {
         let refuse = |why: String| OrderError::NotSwitchable(why);
         if let Some(reason) = &self.settings.read_only {
             return Err(refuse(reason.to_string()));
@@ -465,8 +507,12 @@ impl Device {
         if !part.is_some_and(|part| part.switchable) {
             return Err(refuse("the PDU or its driver does not let it be switched".into()));
         }
-        let asks = control::writes(&adopted.instance, outlet, relay).map_err(|e| refuse(e.to_string()))?;
-        let verb = adopted.instance.verb(relay).ok_or_else(|| refuse("its driver has no such verb".into()))?;
+        let asks =
+            control::writes(&adopted.instance, outlet, relay).map_err(|e| refuse(e.to_string()))?;
+        let verb = adopted
+            .instance
+            .verb(relay)
+            .ok_or_else(|| refuse("its driver has no such verb".into()))?;
         let (within, every) = (Span(verb.within_ms), Span(verb.poll_ms));
         for ask in asks {
             self.wait_for_write_gap(Span(adopted.profile.pacing.write_gap_ms)).await;

@@ -60,7 +60,13 @@ pub enum LinkError {
 impl LinkError {
     /// Whether a write that failed so may have taken effect all the same.
     pub fn may_have_arrived(&self) -> bool {
-        matches!(self, LinkError::Timeout { .. } | LinkError::Garbled(_) | LinkError::Closed(_) | LinkError::Unreachable(_))
+        matches!(
+            self,
+            LinkError::Timeout { .. }
+                | LinkError::Garbled(_)
+                | LinkError::Closed(_)
+                | LinkError::Unreachable(_)
+        )
     }
 
     /// Whether asking again may help.

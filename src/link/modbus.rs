@@ -90,7 +90,8 @@ fn request(ask: &Ask) -> Option<Request<'_>> {
 
 /// The reply, if it is as long as what was asked for, or echoes what was written.
 fn checked(ask: &Ask, response: Response) -> Result<Reply, LinkError> {
-    let wrong = || LinkError::Garbled("the reply has another length or echo than the request".into());
+    let wrong =
+        || LinkError::Garbled("the reply has another length or echo than the request".into());
     match (ask, response) {
         (
             Ask::Read { count, .. },

@@ -46,7 +46,8 @@ impl Recording {
                 continue;
             }
             let mut fields = line.splitn(3, '|');
-            let (Some(oid), Some(tag), Some(value)) = (fields.next(), fields.next(), fields.next()) else {
+            let (Some(oid), Some(tag), Some(value)) = (fields.next(), fields.next(), fields.next())
+            else {
                 return Err(wrong("should be OID|type|value".into()));
             };
             let oid: Oid = oid.trim().parse().map_err(|e| wrong(format!("{e}")))?;
@@ -84,7 +85,8 @@ impl Recording {
     }
 
     fn reply(&self, ask: &Ask) -> Option<Reply> {
-        let exact = |oid: &Oid| (oid.clone(), self.get(oid).map_or(Value::Nothing, |r| r.value.clone()));
+        let exact =
+            |oid: &Oid| (oid.clone(), self.get(oid).map_or(Value::Nothing, |r| r.value.clone()));
         Some(Reply::Binds(match ask {
             Ask::Get(oids) => oids.iter().map(exact).collect(),
             Ask::GetNext(oids) => oids.iter().map(|oid| self.next_bind(oid)).collect(),
@@ -170,14 +172,23 @@ mod tests {
 
     #[test]
     fn a_recording_answers_as_its_agent_did() {
-        let recording = Recording::parse("1.3.6.1.1.0|2|-7\n1.3.6.1.2.1|4x|00ff\n1.3.6.1.2.2|67|12\n").unwrap();
+        let recording =
+            Recording::parse("1.3.6.1.1.0|2|-7\n1.3.6.1.2.1|4x|00ff\n1.3.6.1.2.2|67|12\n").unwrap();
         let oid = |text: &str| text.parse::<Oid>().unwrap();
-        let Some(Reply::Binds(binds)) = recording.reply(&Ask::Get(vec![oid("1.3.6.1.1.0"), oid("1.3.6.1.9")])) else { panic!() };
+        let Some(Reply::Binds(binds)) =
+            recording.reply(&Ask::Get(vec![oid("1.3.6.1.1.0"), oid("1.3.6.1.9")]))
+        else {
+            panic!()
+        };
         assert_eq!(binds[0].1, Value::Integer(-7));
         assert_eq!(binds[1].1, Value::Nothing);
-        let bulk = Ask::GetBulk { names: vec![oid("1.3.6.1.1"), oid("1.3.6.1.2")], single: 1, repeat: 3 };
+        let bulk =
+            Ask::GetBulk { names: vec![oid("1.3.6.1.1"), oid("1.3.6.1.2")], single: 1, repeat: 3 };
         let Some(Reply::Binds(binds)) = recording.reply(&bulk) else { panic!() };
-        assert_eq!(binds.iter().map(|b| b.0.to_string()).collect::<Vec<_>>(), ["1.3.6.1.1.0", "1.3.6.1.2.1", "1.3.6.1.2.2", "1.3.6.1.2.2"]);
+        assert_eq!(
+            binds.iter().map(|b| b.0.to_string()).collect::<Vec<_>>(),
+            ["1.3.6.1.1.0", "1.3.6.1.2.1", "1.3.6.1.2.2", "1.3.6.1.2.2"]
+        );
         assert_eq!(binds[3].1, Value::Nothing);
     }
 
@@ -187,6 +198,9 @@ mod tests {
         assert_eq!(error.to_string(), "line 2: should be OID|type|value");
         assert!(Recording::parse("1.3.6|2|x").is_err());
         assert!(Recording::parse("1.3.6|4x|0g").is_err());
-        assert_eq!(recorded("64e", "\\xc0\\xa8\\x00\\x01").unwrap().value, Value::Ip([192, 168, 0, 1]));
+        assert_eq!(
+            recorded("64e", "\\xc0\\xa8\\x00\\x01").unwrap().value,
+            Value::Ip([192, 168, 0, 1])
+        );
     }
 }

@@ -29,7 +29,15 @@ pub struct SnmpLink {
 impl SnmpLink {
     /// To an agent. The request ids start anywhere, so that replies to an earlier program are strange.
     pub fn new(peer: SocketAddr, v1: bool, read: Secret, write: Secret, first_id: i32) -> Self {
-        Self { peer, v1, read, write, reader: None, writer: None, request_id: first_id & 0x3fff_ffff }
+        Self {
+            peer,
+            v1,
+            read,
+            write,
+            reader: None,
+            writer: None,
+            request_id: first_id & 0x3fff_ffff,
+        }
     }
 
     async fn session(&mut self, for_write: bool) -> Result<AsyncSession, LinkError> {
@@ -101,7 +109,9 @@ async fn request(session: &mut AsyncSession, ask: &Ask) -> Result<Reply, LinkErr
         Err(Error::Send | Error::Receive) => {
             Err(LinkError::Unreachable("nothing listens at this address and port".into()))
         }
-        Err(Error::CommunityMismatch) => Err(LinkError::Denied("another community came back".into())),
+        Err(Error::CommunityMismatch) => {
+            Err(LinkError::Denied("another community came back".into()))
+        }
         Err(error) => Err(LinkError::Garbled(error.to_string())),
     }
 }
@@ -140,9 +150,9 @@ fn our_value(value: &WireValue<'_>) -> Value {
     match value {
         WireValue::Boolean(flag) => Value::Integer(i64::from(*flag)),
         WireValue::Integer(number) => Value::Integer(*number),
-        WireValue::Counter32(number) | WireValue::Unsigned32(number) | WireValue::Timeticks(number) => {
-            Value::Unsigned(u64::from(*number))
-        }
+        WireValue::Counter32(number)
+        | WireValue::Unsigned32(number)
+        | WireValue::Timeticks(number) => Value::Unsigned(u64::from(*number)),
         WireValue::Counter64(number) => Value::Unsigned(*number),
         WireValue::OctetString(bytes) | WireValue::Opaque(bytes) => Value::Bytes((*bytes).into()),
         WireValue::ObjectIdentifier(oid) => Value::Oid(our_oid(oid)),

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use async_snmp::{Auth, AuthProtocol, Client, ErrorKind, PrivProtocol, Retry, UdpHandle, UsmConfig};
+use async_snmp::{
+    Auth, AuthProtocol, Client, ErrorKind, PrivProtocol, Retry, UdpHandle, UsmConfig,
+};
 
 use crate::model::ask::{Ask, Reply, Value};
 use crate::model::oid::Oid;
@@ -27,7 +29,8 @@ pub struct User {
 
 impl User {
     fn config(&self) -> Result<UsmConfig, LinkError> {
-        let wrong = |error| LinkError::Denied(format!("the SNMPv3 passphrases do not make a key: {error}"));
+        let wrong =
+            |error| LinkError::Denied(format!("the SNMPv3 passphrases do not make a key: {error}"));
         let config = UsmConfig::new(self.name.clone());
         let config = match (&self.auth, &self.privacy) {
             (Some((auth, pass)), Some((privacy, key))) => config
@@ -109,7 +112,10 @@ impl SnmpV3Link {
             Err(LinkError::Timeout { .. }) => self.silence + 1,
             _ => 0,
         };
-        let lost = matches!(&result, Err(LinkError::Unreachable(_) | LinkError::Closed(_) | LinkError::Denied(_)));
+        let lost = matches!(
+            &result,
+            Err(LinkError::Unreachable(_) | LinkError::Closed(_) | LinkError::Denied(_))
+        );
         if lost || self.silence >= SILENCE {
             self.client = None;
             self.silence = 0;
@@ -157,9 +163,10 @@ fn failure(error: &async_snmp::Error) -> Result<Reply, LinkError> {
     }
     let text = error.to_string();
     Err(match error.kind() {
-        ErrorKind::Timeout => {
-            LinkError::Timeout { waited_ms: 0, hint: " (some agents say nothing to a wrong user or key)" }
-        }
+        ErrorKind::Timeout => LinkError::Timeout {
+            waited_ms: 0,
+            hint: " (some agents say nothing to a wrong user or key)",
+        },
         ErrorKind::Auth | ErrorKind::Report | ErrorKind::Privacy => LinkError::Denied(text),
         ErrorKind::Closed => LinkError::Closed(text),
         ErrorKind::Network | ErrorKind::ConstructionTimeout => LinkError::Unreachable(text),
@@ -192,9 +199,10 @@ fn our_value(value: &async_snmp::Value) -> Value {
     use async_snmp::Value as Theirs;
     match value {
         Theirs::Integer(number) => Value::Integer(i64::from(*number)),
-        Theirs::Counter32(n) | Theirs::Gauge32(n) | Theirs::UInteger32(n) | Theirs::TimeTicks(n) => {
-            Value::Unsigned(u64::from(*n))
-        }
+        Theirs::Counter32(n)
+        | Theirs::Gauge32(n)
+        | Theirs::UInteger32(n)
+        | Theirs::TimeTicks(n) => Value::Unsigned(u64::from(*n)),
         Theirs::Counter64(number) => Value::Unsigned(*number),
         Theirs::OctetString(bytes) | Theirs::Opaque(bytes) => Value::Bytes(bytes.as_ref().into()),
         Theirs::ObjectIdentifier(oid) => Value::Oid(our_oid(oid)),

@@ -165,10 +165,25 @@ pub enum Reply {
 /// Names of SNMP error-status values (RFC 3416 section 3).
 pub fn status_name(status: u32) -> &'static str {
     const NAMES: [&str; 19] = [
-        "noError", "tooBig", "noSuchName", "badValue", "readOnly", "genErr", "noAccess",
-        "wrongType", "wrongLength", "wrongEncoding", "wrongValue", "noCreation",
-        "inconsistentValue", "resourceUnavailable", "commitFailed", "undoFailed",
-        "authorizationError", "notWritable", "inconsistentName",
+        "noError",
+        "tooBig",
+        "noSuchName",
+        "badValue",
+        "readOnly",
+        "genErr",
+        "noAccess",
+        "wrongType",
+        "wrongLength",
+        "wrongEncoding",
+        "wrongValue",
+        "noCreation",
+        "inconsistentValue",
+        "resourceUnavailable",
+        "commitFailed",
+        "undoFailed",
+        "authorizationError",
+        "notWritable",
+        "inconsistentName",
     ];
     NAMES.get(status as usize).copied().unwrap_or("an unknown error")
 }

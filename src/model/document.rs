@@ -74,16 +74,17 @@ impl<'a> Fields<'a> {
 
     /// Every key with its value, for tables whose keys are names; counts as asked for.
     pub fn entries(&self) -> Vec<(String, Range<usize>, Item<'a>)> {
-        let entry = |(key, value): (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
-            let name = key.get_ref().to_string();
-            let item = Item {
-                value: value.get_ref(),
-                span: value.span(),
-                path: self.path_of(&name),
-                faults: self.faults,
+        let entry =
+            |(key, value): (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
+                let name = key.get_ref().to_string();
+                let item = Item {
+                    value: value.get_ref(),
+                    span: value.span(),
+                    path: self.path_of(&name),
+                    faults: self.faults,
+                };
+                (name, key.span(), item)
             };
-            (name, key.span(), item)
-        };
         self.table.iter().map(entry).collect()
     }
 

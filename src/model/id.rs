@@ -13,7 +13,9 @@ use super::limits::ID_CHARS;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Characters that would need escaping somewhere, or too many of them.
-    #[error("\"{0}\" is no identifier: 1 to {ID_CHARS} of a-z 0-9 . _ - and starting with a letter or digit")]
+    #[error(
+        "\"{0}\" is no identifier: 1 to {ID_CHARS} of a-z 0-9 . _ - and starting with a letter or digit"
+    )]
     Name(String),
     /// Not `pdu/number`.
     #[error("\"{0}\" names no outlet: write the PDU and the outlet number, as in pdu-a/7")]

@@ -42,9 +42,7 @@ impl Oid {
         if bytes.last().is_some_and(|last| last & 0x80 != 0) {
             return Err(OidError::Length);
         }
-        heapless::Vec::from_slice(bytes)
-            .map(Self)
-            .map_err(|_| OidError::Length)
+        heapless::Vec::from_slice(bytes).map(Self).map_err(|_| OidError::Length)
     }
 
     /// The contents octets.
@@ -118,10 +116,7 @@ impl Oid {
     }
 }
 
-fn push_base128(
-    bytes: &mut heapless::Vec<u8, OID_BYTES>,
-    value: u64,
-) -> Result<(), OidError> {
+fn push_base128(bytes: &mut heapless::Vec<u8, OID_BYTES>, value: u64) -> Result<(), OidError> {
     let groups = (64 - value.leading_zeros()).div_ceil(7).max(1);
     for group in (0..groups).rev() {
         let more = if group == 0 { 0 } else { 0x80 };

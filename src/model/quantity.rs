@@ -79,7 +79,9 @@ pub struct Count {
 
 /// Why a text is no count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" does not say what a count is worth: write a number and a unit, as in \"0.1 A\", \"1 mW\", \"0.01 kWh\" or \"1/3600 Wh\"")]
+#[error(
+    "\"{0}\" does not say what a count is worth: write a number and a unit, as in \"0.1 A\", \"1 mW\", \"0.01 kWh\" or \"1/3600 Wh\""
+)]
 pub struct CountError(String);
 
 const SUFFIXES: [(&str, Unit, i64); 19] = [
@@ -110,17 +112,13 @@ impl FromStr for Count {
     fn from_str(text: &str) -> Result<Self, CountError> {
         let wrong = || CountError(text.to_owned());
         let (number, suffix) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-        let (_, unit, kept) = SUFFIXES
-            .into_iter()
-            .find(|(name, _, _)| *name == suffix.trim())
-            .ok_or_else(wrong)?;
+        let (_, unit, kept) =
+            SUFFIXES.into_iter().find(|(name, _, _)| *name == suffix.trim()).ok_or_else(wrong)?;
         let (top, bottom) = number.split_once('/').unwrap_or((number, "1"));
         let (mantissa, places) = decimal(top).ok_or_else(wrong)?;
         let divisor: i64 = bottom.parse().ok().filter(|d| *d > 0).ok_or_else(wrong)?;
-        let denominator = 10_i64
-            .checked_pow(places)
-            .and_then(|d| d.checked_mul(divisor))
-            .ok_or_else(wrong)?;
+        let denominator =
+            10_i64.checked_pow(places).and_then(|d| d.checked_mul(divisor)).ok_or_else(wrong)?;
         let numerator = mantissa.checked_mul(kept).ok_or_else(wrong)?;
         if numerator <= 0 {
             return Err(wrong());
@@ -132,11 +130,7 @@ impl FromStr for Count {
 impl Count {
     fn reduced(unit: Unit, numerator: i64, denominator: i64) -> Self {
         let common = gcd(numerator, denominator);
-        Self {
-            unit,
-            numerator: numerator / common,
-            denominator: denominator / common,
-        }
+        Self { unit, numerator: numerator / common, denominator: denominator / common }
     }
 
     /// The same count divided by 10^digits (multiplied, for negative digits): a scale that the

@@ -63,7 +63,9 @@ impl Stamp {
 
 /// Why a text is no moment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no time: write RFC 3339 as in 2026-11-22T18:00:00Z, or seconds since 1970, or a stretch back from now as in -15m, -2h, -7d")]
+#[error(
+    "\"{0}\" is no time: write RFC 3339 as in 2026-11-22T18:00:00Z, or seconds since 1970, or a stretch back from now as in -15m, -2h, -7d"
+)]
 pub struct StampError(String);
 
 impl fmt::Display for Stamp {

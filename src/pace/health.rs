@@ -31,7 +31,9 @@ impl Vitals {
     pub fn health(&self, now: Tick) -> Health {
         match (&self.reason, self.last_good) {
             (None, _) => Health::Online,
-            (Some(reason), Some(good)) if now - good <= self.stale_after => Health::Stale(reason.clone()),
+            (Some(reason), Some(good)) if now - good <= self.stale_after => {
+                Health::Stale(reason.clone())
+            }
             (Some(reason), _) => Health::Offline(reason.clone()),
         }
     }

@@ -21,7 +21,9 @@ use super::sweep::{Answer, Item, ReadSet, Wanted};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdoptError {
     /// None of the readings that the family has is there.
-    #[error("the device answers, but has none of the readings of driver {0}: is it the right driver?")]
+    #[error(
+        "the device answers, but has none of the readings of driver {0}: is it the right driver?"
+    )]
     Nothing(String),
 }
 
@@ -84,7 +86,8 @@ impl<'p> Facts<'p> {
         let mut read = Vec::new();
         for (name, sources) in named {
             for source in sources {
-                if let (Some(item), Some(text)) = (item_at(source, &row), lookup.text(source, &row)) {
+                if let (Some(item), Some(text)) = (item_at(source, &row), lookup.text(source, &row))
+                {
                     read.push((name, item, text));
                 }
             }
@@ -454,7 +457,10 @@ impl Builder {
         if spec.point.scope != Scope::Sensor {
             return vec![row.number];
         }
-        let of_row = self.sensors.iter().filter(|((table, place, _), _)| (*table, *place) == (spec.table, row.place));
+        let of_row = self
+            .sensors
+            .iter()
+            .filter(|((table, place, _), _)| (*table, *place) == (spec.table, row.place));
         of_row.map(|(_, number)| *number).collect()
     }
 
@@ -544,7 +550,9 @@ impl Builder {
                 part.id = format!("{letter}{count}");
             }
         }
-        for (scope, letter) in [(Scope::Inlet, "I"), (Scope::Phase, "L"), (Scope::Branch, "B"), (Scope::Outlet, "")] {
+        for (scope, letter) in
+            [(Scope::Inlet, "I"), (Scope::Phase, "L"), (Scope::Branch, "B"), (Scope::Outlet, "")]
+        {
             for (number, part) in &mut self.parts[scope as usize] {
                 part.id = format!("{letter}{number}");
             }
@@ -583,7 +591,8 @@ fn sense(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>) -> Option<Sense> {
                 // Without its scale a number means nothing.
                 Some(digits) => count.with_digits(lookup.number(digits, row)?)?,
             };
-            let fahrenheit = fahrenheit.as_ref().is_some_and(|test| lookup.holds(test, row) == Some(true));
+            let fahrenheit =
+                fahrenheit.as_ref().is_some_and(|test| lookup.holds(test, row) == Some(true));
             Some(Sense::Quantity { count, fahrenheit, absolute: *absolute })
         }
         Meaning::Text | Meaning::Link => None,

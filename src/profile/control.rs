@@ -17,11 +17,7 @@ pub enum ControlError {
 }
 
 /// The writes, in order, for an outlet by its place.
-pub fn writes(
-    instance: &Instance,
-    outlet: u16,
-    relay: Relay,
-) -> Result<Vec<Ask>, ControlError> {
+pub fn writes(instance: &Instance, outlet: u16, relay: Relay) -> Result<Vec<Ask>, ControlError> {
     let refuse = || ControlError::NotSwitchable(instance.driver.to_string());
     let row = instance.outlet_row(outlet).ok_or_else(refuse)?;
     let verb = instance.verb(relay).ok_or_else(refuse)?;

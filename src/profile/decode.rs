@@ -201,7 +201,9 @@ fn number_in_words(words: &[u16], shape: Shape) -> Result<Number, Gap> {
             i64::try_from(value).map(Number::Whole).map_err(|_| Gap::Implausible)
         }
         ShapeKind::Signed => Ok(Number::Whole((value << (64 - width)) as i64 >> (64 - width))),
-        ShapeKind::Float if width == 32 => Ok(Number::Float(f64::from(f32::from_bits(value as u32)))),
+        ShapeKind::Float if width == 32 => {
+            Ok(Number::Float(f64::from(f32::from_bits(value as u32))))
+        }
         ShapeKind::Float => Ok(Number::Float(f64::from_bits(value))),
         ShapeKind::Text => Err(Gap::Malformed),
     }
@@ -263,7 +265,9 @@ pub fn holds(check: &Check, answer: &Answer, shape: Option<Shape>) -> bool {
         Check::Starts(wanted) => wanted.iter().any(|start| text().starts_with(start.as_str())),
         Check::Contains(wanted) => wanted.iter().any(|part| text().contains(part.as_str())),
         Check::Under(bases) => match raw {
-            Raw::Value(crate::model::ask::Value::Oid(oid)) => bases.iter().any(|base| oid.is_under(base)),
+            Raw::Value(crate::model::ask::Value::Oid(oid)) => {
+                bases.iter().any(|base| oid.is_under(base))
+            }
             _ => false,
         },
         Check::Exists | Check::Lacks => unreachable!("answered above"),
@@ -282,7 +286,11 @@ mod tests {
         Decode {
             point: Point::new(scope, metric),
             shape: None,
-            sense: Sense::Quantity { count: count.parse().unwrap(), fahrenheit: false, absolute: false },
+            sense: Sense::Quantity {
+                count: count.parse().unwrap(),
+                fahrenheit: false,
+                absolute: false,
+            },
             absent: vec![-1],
         }
     }

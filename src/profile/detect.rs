@@ -14,7 +14,9 @@ use super::sweep::{Answer, Item, ReadSet, Wanted};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Undetected {
     /// No driver's rules hold.
-    #[error("no driver knows this device ({seen}); name one with driver = \"…\" if you are sure, or write one: drivers/README.md")]
+    #[error(
+        "no driver knows this device ({seen}); name one with driver = \"…\" if you are sure, or write one: drivers/README.md"
+    )]
     None {
         /// What the device said of itself.
         seen: String,
@@ -50,7 +52,11 @@ impl<'p> Detection<'p> {
     }
 
     /// The one driver whose rules all hold; of several the one with the most rules.
-    pub fn verdict(&self, answers: &[Answer], seen: impl FnOnce() -> String) -> Result<DriverId, Undetected> {
+    pub fn verdict(
+        &self,
+        answers: &[Answer],
+        seen: impl FnOnce() -> String,
+    ) -> Result<DriverId, Undetected> {
         let by_item: HashMap<&Item, &Answer> = self.items.iter().zip(answers).collect();
         let mut fitting: Vec<&Profile> =
             self.profiles.iter().copied().filter(|profile| fits(profile, &by_item)).collect();

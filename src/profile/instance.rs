@@ -106,9 +106,16 @@ impl Instance {
     }
 
     /// The readings of a tier: slot and what was read there.
-    pub fn decode(&self, tier: &Tier, answers: &[Answer], trust: &mut Trust) -> Vec<(usize, Datum)> {
+    pub fn decode(
+        &self,
+        tier: &Tier,
+        answers: &[Answer],
+        trust: &mut Trust,
+    ) -> Vec<(usize, Datum)> {
         for (slot, at) in &tier.trust {
-            if let (Some((_, check, shape)), Some(answer)) = (&self.readers[*slot].valid, answers.get(*at)) {
+            if let (Some((_, check, shape)), Some(answer)) =
+                (&self.readers[*slot].valid, answers.get(*at))
+            {
                 trust[*slot] = vouches(check, answer, *shape);
             }
         }
@@ -132,7 +139,12 @@ impl Instance {
 }
 
 impl Tier {
-    fn new(speech: &Speech, readers: &[Reader], due: impl Fn(&Reader) -> bool, trust: bool) -> Self {
+    fn new(
+        speech: &Speech,
+        readers: &[Reader],
+        due: impl Fn(&Reader) -> bool,
+        trust: bool,
+    ) -> Self {
         let wanted: Vec<usize> = (0..readers.len()).filter(|at| due(&readers[*at])).collect();
         Self::of(speech, readers, &wanted, trust)
     }
@@ -147,9 +159,9 @@ impl Tier {
                 items.len() - 1
             })
         };
-        let slots = wanted.iter().map(|slot| {
-            (*slot, place(&readers[*slot].item, columns.get(slot).copied()))
-        });
+        let slots = wanted
+            .iter()
+            .map(|slot| (*slot, place(&readers[*slot].item, columns.get(slot).copied())));
         let slots: Vec<(usize, usize)> = slots.collect();
         let trusted = wanted.iter().filter(|_| with_trust).filter_map(|slot| {
             let (item, ..) = readers[*slot].valid.as_ref()?;

@@ -68,10 +68,13 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
     let (on, off) = verbs(&root, Context { snmp, low_first, holes: Some(&outlet_holes) });
     for needs in on.iter().chain(&off).filter_map(|verb| verb.needs.as_ref()) {
         if !shared.capabilities.contains(needs) {
-            root.fault(format!("a verb needs \"{needs}\" and there is no [capability.{needs}] in this file"));
+            root.fault(format!(
+                "a verb needs \"{needs}\" and there is no [capability.{needs}] in this file"
+            ));
         }
     }
-    if !on.is_empty() && !points.iter().any(|p| p.point == Point::new(Scope::Outlet, Metric::State)) {
+    if !on.is_empty() && !points.iter().any(|p| p.point == Point::new(Scope::Outlet, Metric::State))
+    {
         root.fault("outlets can be switched but not seen: a driver with control needs a point outlet.state");
     }
     let pacing = pacing(&root);
@@ -114,7 +117,8 @@ fn head(fields: Fields<'_>) -> Option<Head> {
     let unit = fields.get("unit").and_then(|item| {
         let unit = item.fields()?;
         let part = unit.need("part", "the index part that counts units").and_then(|i| i.text());
-        let first = unit.need("first", "its value for the first unit").and_then(|i| i.integer(0..=255));
+        let first =
+            unit.need("first", "its value for the first unit").and_then(|i| i.integer(0..=255));
         unit.done();
         Some((part?.to_owned(), first? as u32))
     });
@@ -151,7 +155,12 @@ fn speech(root: &Fields<'_>, snmp: bool) -> Option<Speech> {
         fields.get("word_order").and_then(|i| i.one_of(&[("high-first", ()), ("low-first", ())]));
         Speech::Modbus(ModbusManners {
             unit: number("unit", 1, 0, 255) as u8,
-            max_registers: number("max_registers", i64::from(MODBUS_REGISTERS), 1, i64::from(MODBUS_REGISTERS)) as u16,
+            max_registers: number(
+                "max_registers",
+                i64::from(MODBUS_REGISTERS),
+                1,
+                i64::from(MODBUS_REGISTERS),
+            ) as u16,
             max_bits: number("max_coils", i64::from(MODBUS_BITS), 1, 2_000) as u16,
             max_hole: number("max_hole", 0, 0, 124) as u16,
             gap_ms,

@@ -64,7 +64,9 @@ fn table(name: String, item: &Item<'_>, shared: &Shared<'_>) -> Option<Table> {
         None => SCOPES.iter().find(|(word, _)| *word == name).map(|(_, scope)| *scope),
     };
     if scope.is_none() && fields.get("scope").is_none() {
-        fields.fault(format!("\"{name}\" is not inlet, phase, branch, outlet or sensor: say which with scope = \"…\""));
+        fields.fault(format!(
+            "\"{name}\" is not inlet, phase, branch, outlet or sensor: say which with scope = \"…\""
+        ));
     }
     let rows = rows(&fields, shared);
     let index = rows.as_ref().map_or(Vec::new(), |rows| rows.index().to_vec());
@@ -76,7 +78,10 @@ fn table(name: String, item: &Item<'_>, shared: &Shared<'_>) -> Option<Table> {
             return None;
         }
         if !index.iter().any(|known| known == part) {
-            i.fault(format!("\"{part}\" is no index part; known: {}; or leave it out to number the rows from 1", index.join(", ")));
+            i.fault(format!(
+                "\"{part}\" is no index part; known: {}; or leave it out to number the rows from 1",
+                index.join(", ")
+            ));
         }
         Some(part.to_owned())
     });
@@ -94,7 +99,9 @@ fn rows(fields: &Fields<'_>, shared: &Shared<'_>) -> Option<Rows> {
     match (walk, rows) {
         (Some(walk), None) => {
             if !shared.snmp {
-                walk.fault("Modbus has no walk: write rows = 8, or rows = { holding = 2, max = 48 }");
+                walk.fault(
+                    "Modbus has no walk: write rows = 8, or rows = { holding = 2, max = 48 }",
+                );
                 return None;
             }
             if index.is_empty() {
@@ -110,19 +117,33 @@ fn rows(fields: &Fields<'_>, shared: &Shared<'_>) -> Option<Rows> {
         }
         (None, Some(rows)) if rows.is_table() => {
             let fields = rows.fields()?;
-            let max = fields.need("max", "the most rows that are believed")?.integer(1..=TABLE_ROWS as i64)? as u16;
+            let max = fields
+                .need("max", "the most rows that are believed")?
+                .integer(1..=TABLE_ROWS as i64)? as u16;
             let read = fields.need("read", "where the number of rows is told")?;
             let source = source(&read, shared.context(&[]));
             fields.done();
             Some(Rows::Counted { source: source?, max })
         }
         (None, Some(rows)) => {
-            let listed: Vec<Vec<u32>> = rows.list().iter().map(|row| {
-                row.one_or_more().iter().filter_map(|i| i.integer(0..=u32::MAX as i64)).map(|n| n as u32).collect()
-            }).collect();
+            let listed: Vec<Vec<u32>> = rows
+                .list()
+                .iter()
+                .map(|row| {
+                    row.one_or_more()
+                        .iter()
+                        .filter_map(|i| i.integer(0..=u32::MAX as i64))
+                        .map(|n| n as u32)
+                        .collect()
+                })
+                .collect();
             let index = if index.is_empty() { vec!["row".to_owned()] } else { index };
             if listed.iter().any(|row| row.len() != index.len()) {
-                rows.fault(format!("every row needs {} numbers, one for each of: {}", index.len(), index.join(", ")));
+                rows.fault(format!(
+                    "every row needs {} numbers, one for each of: {}",
+                    index.len(),
+                    index.join(", ")
+                ));
                 return None;
             }
             Some(Rows::Listed { index, rows: listed })
@@ -143,7 +164,8 @@ pub(super) fn points(root: &Fields<'_>, tables: &[Table], shared: &Shared<'_>) -
 
 fn point(item: &Item<'_>, tables: &[Table], shared: &Shared<'_>) -> Option<PointSpec> {
     let fields = item.fields()?;
-    let point: Option<Point> = fields.need("name", "which reading, as in \"outlet.power\"").and_then(|i| i.parsed());
+    let point: Option<Point> =
+        fields.need("name", "which reading, as in \"outlet.power\"").and_then(|i| i.parsed());
     let table = point.and_then(|point| table_of(&fields, point, tables));
     let holes = shared.holes(table.map_or(&[][..], |at| tables[at].rows.index()));
     let context = Context { holes: table.map(|_| holes.as_slice()), ..shared.context(&holes) };
@@ -177,23 +199,40 @@ fn point(item: &Item<'_>, tables: &[Table], shared: &Shared<'_>) -> Option<Point
     if matches!(meaning, Meaning::Text | Meaning::Link) && every != Every::Once {
         item.fault(format!("{point} is no reading that changes: write every = \"once\""));
     }
-    Some(PointSpec { point, table: table?, source: read, meaning, every, needs, when, valid, absent })
+    Some(PointSpec {
+        point,
+        table: table?,
+        source: read,
+        meaning,
+        every,
+        needs,
+        when,
+        valid,
+        absent,
+    })
 }
 
 fn table_of(fields: &Fields<'_>, point: Point, tables: &[Table]) -> Option<usize> {
     let found = match fields.get("table") {
         Some(item) => {
             let name = item.text()?;
-            let found = tables.iter().position(|table| table.name == name && table.scope == point.scope);
+            let found =
+                tables.iter().position(|table| table.name == name && table.scope == point.scope);
             if found.is_none() {
-                item.fault(format!("there is no [table.{name}] of {}s in this file", point.scope.word()));
+                item.fault(format!(
+                    "there is no [table.{name}] of {}s in this file",
+                    point.scope.word()
+                ));
             }
             return found;
         }
         None => tables.iter().position(|table| table.scope == point.scope),
     };
     if found.is_none() {
-        fields.fault(format!("{point} needs a [table.{}] that says which there are", point.scope.word()));
+        fields.fault(format!(
+            "{point} needs a [table.{}] that says which there are",
+            point.scope.word()
+        ));
     }
     found
 }
@@ -207,7 +246,8 @@ fn meaning(fields: &Fields<'_>, point: Point, context: Context<'_>) -> Option<Me
     match point.metric.kind() {
         Kind::Quantity(unit) => {
             if let Some(states) = states {
-                states.fault(format!("{point} is a quantity: write count = \"1 {}\"", unit.symbol()));
+                states
+                    .fault(format!("{point} is a quantity: write count = \"1 {}\"", unit.symbol()));
             }
             let Some(item) = count else {
                 fields.fault(format!("{point} is a quantity and needs count: what one count on the wire is worth, as in count = \"0.1 {}\"", unit.symbol()));
@@ -215,7 +255,11 @@ fn meaning(fields: &Fields<'_>, point: Point, context: Context<'_>) -> Option<Me
             };
             let count: Count = item.parsed()?;
             if count.unit != unit {
-                item.fault(format!("{point} is measured in {}: its count cannot be in {}", symbol(unit), symbol(count.unit)));
+                item.fault(format!(
+                    "{point} is measured in {}: its count cannot be in {}",
+                    symbol(unit),
+                    symbol(count.unit)
+                ));
                 return None;
             }
             Some(Meaning::Quantity { count, digits, fahrenheit, absolute })
@@ -229,7 +273,11 @@ fn meaning(fields: &Fields<'_>, point: Point, context: Context<'_>) -> Option<Me
                 return None;
             };
             let table = item.fields()?;
-            let known: Vec<(&str, Word)> = words.iter().map(|word| (word.word(), *word)).chain([("unknown", Word::Off)]).collect();
+            let known: Vec<(&str, Word)> = words
+                .iter()
+                .map(|word| (word.word(), *word))
+                .chain([("unknown", Word::Off)])
+                .collect();
             let mut pairs = Vec::new();
             for (key, _, value) in table.entries() {
                 let word = value.one_of(&known);

@@ -73,7 +73,9 @@ fn source_in(fields: &Fields<'_>, context: Context<'_>) -> Option<Source> {
             None
         }
         0 => {
-            fields.fault("says nowhere where to look: write coil, discrete, input, holding or device_id");
+            fields.fault(
+                "says nowhere where to look: write coil, discrete, input, holding or device_id",
+            );
             None
         }
         _ => {
@@ -85,7 +87,9 @@ fn source_in(fields: &Fields<'_>, context: Context<'_>) -> Option<Source> {
 
 fn oid(item: &Item<'_>, context: Context<'_>) -> Option<Source> {
     if !context.snmp {
-        item.fault("is an SNMP source and this driver speaks Modbus: write holding = 0x0100 or the like");
+        item.fault(
+            "is an SNMP source and this driver speaks Modbus: write holding = 0x0100 or the like",
+        );
         return None;
     }
     let template: super::template::Template = item.parsed()?;
@@ -144,7 +148,8 @@ fn shape(fields: &Fields<'_>, table: Registers, context: Context<'_>) -> Option<
         }
         return Some(Shape { kind: ShapeKind::Bit, words: 1, low_first, bit: None });
     }
-    let (kind, natural) = fields.get("as").map_or(Some((ShapeKind::Unsigned, 1)), |i| i.one_of(&KINDS))?;
+    let (kind, natural) =
+        fields.get("as").map_or(Some((ShapeKind::Unsigned, 1)), |i| i.one_of(&KINDS))?;
     let words = match (kind, words) {
         (ShapeKind::Text, Some(words)) => words,
         (ShapeKind::Text, None) => {
@@ -152,7 +157,9 @@ fn shape(fields: &Fields<'_>, table: Registers, context: Context<'_>) -> Option<
             return None;
         }
         (_, Some(words)) if words != natural => {
-            fields.fault(format!("words = {words} does not fit its type, which has {natural}: leave it out"));
+            fields.fault(format!(
+                "words = {words} does not fit its type, which has {natural}: leave it out"
+            ));
             return None;
         }
         _ => natural,
@@ -194,7 +201,9 @@ fn check(fields: &Fields<'_>) -> Option<Check> {
             None
         }
         _ => {
-            fields.fault("says more than one thing that should be there: write one, or a second rule");
+            fields.fault(
+                "says more than one thing that should be there: write one, or a second rule",
+            );
             None
         }
     }

@@ -38,7 +38,10 @@ fn verb(item: &Item<'_>, word: &str, context: Context<'_>) -> Option<Verb> {
         .need("write", "what is written, in order")
         .map(|list| list.list().iter().filter_map(|one| write(one, context)).collect::<Vec<_>>());
     let timing = fields
-        .need("verify", "how it is seen that the switching happened; without it a verb does not load")
+        .need(
+            "verify",
+            "how it is seen that the switching happened; without it a verb does not load",
+        )
         .and_then(|verify| verify_timing(&verify, word));
     if let Some(waiting) = fields.get("waiting") {
         waiting_state(&waiting);
@@ -83,7 +86,9 @@ fn register_target(fields: &Fields<'_>, context: Context<'_>) -> Option<Source> 
         (Some(item), None) => (item, Registers::Coil),
         (None, Some(item)) => (item, Registers::Holding),
         _ => {
-            fields.fault("says nowhere where to write: write coil or holding, only these can be written");
+            fields.fault(
+                "says nowhere where to write: write coil or holding, only these can be written",
+            );
             return None;
         }
     };
@@ -97,15 +102,20 @@ fn verify_timing(item: &Item<'_>, word: &str) -> Option<(u64, u64)> {
     let fields = item.fields()?;
     let point: Option<Point> = fields.need("point", "outlet.state").and_then(|i| i.parsed());
     if point.is_some_and(|p| p != Point::new(Scope::Outlet, Metric::State)) {
-        fields.fault("is verified by outlet.state, the relay itself; a second witness goes into \"also\"");
+        fields.fault(
+            "is verified by outlet.state, the relay itself; a second witness goes into \"also\"",
+        );
     }
     if let Some(is) = fields.need("is", "the state that is waited for") {
         if is.text().is_some_and(|text| text != word) {
             is.fault(format!("the verb \"{word}\" is verified by is = \"{word}\""));
         }
     }
-    let within = fields.need("within_ms", "how long the device may take").and_then(|i| i.integer(100..=120_000));
-    let poll = fields.need("poll_ms", "how often to look meanwhile").and_then(|i| i.integer(20..=10_000));
+    let within = fields
+        .need("within_ms", "how long the device may take")
+        .and_then(|i| i.integer(100..=120_000));
+    let poll =
+        fields.need("poll_ms", "how often to look meanwhile").and_then(|i| i.integer(20..=10_000));
     fields.done();
     Some((within? as u64, poll? as u64))
 }
@@ -126,7 +136,8 @@ fn waiting_state(item: &Item<'_>) {
 
 fn witness(item: &Item<'_>) -> Option<(Point, i64)> {
     let fields = item.fields()?;
-    let point: Option<Point> = fields.need("point", "outlet.current or outlet.power").and_then(|i| i.parsed());
+    let point: Option<Point> =
+        fields.need("point", "outlet.current or outlet.power").and_then(|i| i.parsed());
     let below = fields.need("below", "a quantity, as in \"50 mA\"").and_then(|i| {
         let count: Count = i.parsed()?;
         let unit = point.and_then(|p| p.metric.unit());

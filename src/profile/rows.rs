@@ -84,13 +84,11 @@ pub fn number(table: &Table, rows: &mut [Row]) {
 pub fn item_at(source: &Source, row: &Row) -> Option<Item> {
     match source {
         Source::Oid(template) => template.fill(&row.parts).map(Item::Oid),
-        Source::Register(register) => {
-            register_at(register, row).map(|address| Item::Register {
-                table: register.table,
-                address,
-                words: register.shape.words,
-            })
-        }
+        Source::Register(register) => register_at(register, row).map(|address| Item::Register {
+            table: register.table,
+            address,
+            words: register.shape.words,
+        }),
         Source::DeviceId(id) => Some(Item::DeviceId(*id)),
     }
 }

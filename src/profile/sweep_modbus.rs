@@ -54,7 +54,9 @@ fn single(at: usize, item: &Item) -> Block {
         Item::Register { table, address, words } => {
             Block { items: vec![at], table: Some(*table), start: *address, count: *words }
         }
-        Item::DeviceId(id) => Block { items: vec![at], table: None, start: u16::from(*id), count: 1 },
+        Item::DeviceId(id) => {
+            Block { items: vec![at], table: None, start: u16::from(*id), count: 1 }
+        }
         Item::Oid(_) => Block { items: vec![at], table: None, start: 0, count: 0 },
     }
 }
@@ -62,7 +64,11 @@ fn single(at: usize, item: &Item) -> Block {
 fn joins(manners: &ModbusManners, last: &Block, next: &Block) -> bool {
     let Some(table) = last.table else { return false };
     let most = if table.is_bits() { manners.max_bits } else { manners.max_registers };
-    let hole = if table.is_bits() { 16 * u32::from(manners.max_hole) } else { u32::from(manners.max_hole) };
+    let hole = if table.is_bits() {
+        16 * u32::from(manners.max_hole)
+    } else {
+        u32::from(manners.max_hole)
+    };
     let end = u32::from(last.start) + u32::from(last.count);
     let next_end = u32::from(next.start) + u32::from(next.count);
     next.table == Some(table)

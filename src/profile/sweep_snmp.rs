@@ -255,7 +255,8 @@ impl<'s> SnmpSweep<'s> {
         let columns = &self.set.columns;
         let full_rows = binds.len().saturating_sub(singles.len()) / columns.len();
         let row = self.row;
-        let in_rows = (row..row + full_rows.min(rows)).flat_map(|r| columns.iter().map(move |c| c[r]));
+        let in_rows =
+            (row..row + full_rows.min(rows)).flat_map(|r| columns.iter().map(move |c| c[r]));
         let expected: Vec<usize> = singles.iter().copied().chain(in_rows).collect();
         let mut strays = Vec::new();
         let came = binds.len();
@@ -294,17 +295,29 @@ mod tests {
 
     fn manners(max_varbinds: usize) -> SnmpManners {
         match Speech::plain_snmp() {
-            Speech::Snmp(manners) => SnmpManners { max_varbinds, bulk_rows: 48, reply_bytes: 1_472, ..manners },
+            Speech::Snmp(manners) => {
+                SnmpManners { max_varbinds, bulk_rows: 48, reply_bytes: 1_472, ..manners }
+            }
             Speech::Modbus(_) => unreachable!(),
         }
     }
 
     /// 31 single instances and five columns of 24 rows, as a rack PDU has them.
     fn wanted() -> Vec<Wanted> {
-        let oid = |column: u32, row: u32| Item::Oid(Oid::from_parts(&[1, 3, 6, 1, 4, 1, 318, 1, 1, 26, 9, 2, 3, 1, column, row]).unwrap());
+        let oid = |column: u32, row: u32| {
+            Item::Oid(
+                Oid::from_parts(&[1, 3, 6, 1, 4, 1, 318, 1, 1, 26, 9, 2, 3, 1, column, row])
+                    .unwrap(),
+            )
+        };
         let singles = (0..31).map(|n| Wanted::single(oid(100, n + 1)));
         let cells = (0..5).flat_map(|column| (0..24).map(move |row| (column, row)));
-        singles.chain(cells.map(|(column, row)| Wanted { item: oid(column + 1, row + 1), cell: Some((column, row)) })).collect()
+        singles
+            .chain(cells.map(|(column, row)| Wanted {
+                item: oid(column + 1, row + 1),
+                cell: Some((column, row)),
+            }))
+            .collect()
     }
 
     /// An agent that knows everything and fills replies up to a size; counts requests.
@@ -333,7 +346,9 @@ mod tests {
                 other => panic!("{other:?}"),
             }
             let fits = oids.len().min(most / 24);
-            sweep.answer(Reply::Binds(oids.into_iter().take(fits).map(|oid| (oid, Value::Integer(7))).collect()));
+            sweep.answer(Reply::Binds(
+                oids.into_iter().take(fits).map(|oid| (oid, Value::Integer(7))).collect(),
+            ));
         }
         let (answers, learned) = sweep.finish();
         memory = learned;

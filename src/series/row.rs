@@ -66,7 +66,8 @@ impl<'b> Packed<'b> {
             return Err(RowError::Checksum);
         }
         let schema = pull(&mut rest).and_then(|n| u32::try_from(n).ok()).ok_or(RowError::Length)?;
-        let count = pull(&mut rest).and_then(|n| usize::try_from(n).ok()).ok_or(RowError::Length)?;
+        let count =
+            pull(&mut rest).and_then(|n| usize::try_from(n).ok()).ok_or(RowError::Length)?;
         let (gaps, values) = rest.split_at_checked(count.div_ceil(8)).ok_or(RowError::Length)?;
         Ok(Self { schema, count, gaps, values })
     }

@@ -49,11 +49,18 @@ pub struct Bucket {
 /// One number a step from `start` (which begins the first step) until before `end`. A step without a good
 /// reading is a gap, with the reason of its last bad reading. Samples come in order of time; those before
 /// `start` only serve to rate the first step.
-pub fn buckets(samples: &[Sample], start: Stamp, end: Stamp, step: Span, how: Aggregate) -> Vec<Bucket> {
+pub fn buckets(
+    samples: &[Sample],
+    start: Stamp,
+    end: Stamp,
+    step: Span,
+    how: Aggregate,
+) -> Vec<Bucket> {
     let step_ms = i64::try_from(step.0.max(1)).unwrap_or(i64::MAX);
     let mut out = Vec::new();
     let mut rest = samples.iter().copied().skip_while(|(at, _)| *at < start).peekable();
-    let mut before = samples.iter().copied().take_while(|(at, _)| *at < start).filter_map(good).last();
+    let mut before =
+        samples.iter().copied().take_while(|(at, _)| *at < start).filter_map(good).last();
     let mut at = start;
     while at < end {
         let until = Stamp(at.0.saturating_add(step_ms)).min(end);
@@ -119,7 +126,8 @@ mod tests {
 
     #[test]
     fn each_step_has_one_number_and_a_gap_stays_a_gap() {
-        let samples = [(at(1), Ok(10)), (at(4), Ok(20)), (at(12), Err(Gap::Timeout)), (at(25), Ok(5))];
+        let samples =
+            [(at(1), Ok(10)), (at(4), Ok(20)), (at(12), Err(Gap::Timeout)), (at(25), Ok(5))];
         assert_eq!(values(&samples, 10, Aggregate::Avg), [Some(15.0), None, Some(5.0)]);
         assert_eq!(values(&samples, 10, Aggregate::Max), [Some(20.0), None, Some(5.0)]);
         assert_eq!(values(&samples, 10, Aggregate::Last), [Some(20.0), None, Some(5.0)]);

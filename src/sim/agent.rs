@@ -60,7 +60,9 @@ fn views(vacm: VacmBuilder, access: &Access) -> VacmBuilder {
                 vacm.group(read.clone(), model, "readers")
                     .group(write.clone(), model, "writers")
                     .access("readers", model, none, |access| access.read_view("all"))
-                    .access("writers", model, none, |access| access.read_view("all").write_view("all"))
+                    .access("writers", model, none, |access| {
+                        access.read_view("all").write_view("all")
+                    })
             })
         }
         Access::User(user) => {
@@ -100,17 +102,29 @@ pub(super) async fn start(
         }
         Access::User(user) => {
             // A simulated engine is a new one at every start.
-            let engine_id = [0x80, 0, 0, 0, 5].into_iter().chain(random_bytes()).collect::<Vec<u8>>();
-            let engine = AuthoritativeEngine::install(engine_id, |_| Ok::<(), std::convert::Infallible>(()))
-                .map_err(|error| anyhow::anyhow!("the SNMPv3 engine does not start: {error}"))?;
-            builder = builder.authoritative_engine(engine).usm_user(user.name.clone(), |usm| match (&user.auth, &user.privacy) {
-                (Some((auth, pass)), Some((privacy, key))) => usm.auth_priv(*auth, pass.expose(), *privacy, key.expose()),
-                (Some((auth, pass)), None) => usm.auth(*auth, pass.expose()),
-                (None, _) => Ok(usm),
-            })?;
+            let engine_id =
+                [0x80, 0, 0, 0, 5].into_iter().chain(random_bytes()).collect::<Vec<u8>>();
+            let engine =
+                AuthoritativeEngine::install(engine_id, |_| Ok::<(), std::convert::Infallible>(()))
+                    .map_err(|error| {
+                        anyhow::anyhow!("the SNMPv3 engine does not start: {error}")
+                    })?;
+            builder =
+                builder.authoritative_engine(engine).usm_user(user.name.clone(), |usm| {
+                    match (&user.auth, &user.privacy) {
+                        (Some((auth, pass)), Some((privacy, key))) => {
+                            usm.auth_priv(*auth, pass.expose(), *privacy, key.expose())
+                        }
+                        (Some((auth, pass)), None) => usm.auth(*auth, pass.expose()),
+                        (None, _) => Ok(usm),
+                    }
+                })?;
         }
     }
-    let agent = builder.build().await.map_err(|error| anyhow::anyhow!("no SNMP agent at {listen}: {error}"))?;
+    let agent = builder
+        .build()
+        .await
+        .map_err(|error| anyhow::anyhow!("no SNMP agent at {listen}: {error}"))?;
     let address = agent.local_addr();
     tokio::spawn(async move {
         if let Err(error) = agent.run().await {
@@ -126,7 +140,11 @@ fn random_bytes() -> [u8; 8] {
 }
 
 impl MibHandler for Mib {
-    fn get<'a>(&'a self, _: &'a RequestContext, oid: &'a TheirOid) -> BoxFuture<'a, HandlerResult<GetResult>> {
+    fn get<'a>(
+        &'a self,
+        _: &'a RequestContext,
+        oid: &'a TheirOid,
+    ) -> BoxFuture<'a, HandlerResult<GetResult>> {
         let found = ours(oid).and_then(|oid| self.answers.get(&oid));
         let result = match found {
             Some((tag, value)) => GetResult::Value(theirs(tag, value)),
@@ -135,7 +153,11 @@ impl MibHandler for Mib {
         Box::pin(std::future::ready(Ok(result)))
     }
 
-    fn get_next<'a>(&'a self, _: &'a RequestContext, oid: &'a TheirOid) -> BoxFuture<'a, HandlerResult<GetNextResult>> {
+    fn get_next<'a>(
+        &'a self,
+        _: &'a RequestContext,
+        oid: &'a TheirOid,
+    ) -> BoxFuture<'a, HandlerResult<GetNextResult>> {
         let found = ours(oid).and_then(|oid| self.answers.after(&oid));
         let result = match found {
             Some((next, tag, value)) => {
@@ -146,7 +168,12 @@ impl MibHandler for Mib {
         Box::pin(std::future::ready(Ok(result)))
     }
 
-    fn test_set<'a>(&'a self, _: &'a RequestContext, oid: &'a TheirOid, value: &'a TheirValue) -> BoxFuture<'a, SetTestResult> {
+    fn test_set<'a>(
+        &'a self,
+        _: &'a RequestContext,
+        oid: &'a TheirOid,
+        value: &'a TheirValue,
+    ) -> BoxFuture<'a, SetTestResult> {
         Box::pin(std::future::ready(self.prepare(oid, value)))
     }
 }
@@ -171,13 +198,23 @@ struct Prepared {
 }
 
 impl PreparedSet for Prepared {
-    fn commit<'a>(&'a mut self, _: &'a RequestContext, _: &'a TheirOid, _: &'a TheirValue) -> BoxFuture<'a, SetCommitResult> {
+    fn commit<'a>(
+        &'a mut self,
+        _: &'a RequestContext,
+        _: &'a TheirOid,
+        _: &'a TheirValue,
+    ) -> BoxFuture<'a, SetCommitResult> {
         let result = self.answers.write(&self.oid, &self.value).map_err(|_| SetCommitError::Failed);
         Box::pin(std::future::ready(result))
     }
 
     // A relay that has been told to move cannot be untold.
-    fn undo<'a>(&'a mut self, _: &'a RequestContext, _: &'a TheirOid, _: &'a TheirValue) -> BoxFuture<'a, SetUndoResult> {
+    fn undo<'a>(
+        &'a mut self,
+        _: &'a RequestContext,
+        _: &'a TheirOid,
+        _: &'a TheirValue,
+    ) -> BoxFuture<'a, SetUndoResult> {
         Box::pin(std::future::ready(Ok(())))
     }
 }
@@ -189,7 +226,9 @@ fn ours(oid: &TheirOid) -> Option<Oid> {
 fn our_value(value: &TheirValue) -> Value {
     match value {
         TheirValue::Integer(number) => Value::Integer(i64::from(*number)),
-        TheirValue::Gauge32(n) | TheirValue::Counter32(n) | TheirValue::TimeTicks(n) => Value::Unsigned(u64::from(*n)),
+        TheirValue::Gauge32(n) | TheirValue::Counter32(n) | TheirValue::TimeTicks(n) => {
+            Value::Unsigned(u64::from(*n))
+        }
         TheirValue::OctetString(bytes) => Value::Bytes(bytes.as_ref().into()),
         _ => Value::Other,
     }
@@ -197,7 +236,9 @@ fn our_value(value: &TheirValue) -> Value {
 
 fn theirs(tag: u8, value: Value) -> TheirValue {
     match value {
-        Value::Integer(number) => TheirValue::Integer(number.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32),
+        Value::Integer(number) => {
+            TheirValue::Integer(number.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32)
+        }
         Value::Unsigned(number) => match tag {
             65 => TheirValue::Counter32(number as u32),
             67 => TheirValue::TimeTicks(number as u32),

@@ -87,7 +87,9 @@ fn apc(tree: &mut Builder, pdu: &Pdu, serial: &str) {
     use Scope as S;
     const R: &str = "1.3.6.1.4.1.318.1.1.26";
     let c = |tail: &str| format!("{R}.{tail}");
-    let descr = format!("APC Web/SNMP Management Card (MB:v4.1.0 PF:v6.9.6 PN:apc_hw05_aos_696.bin AF1:v6.9.6 AN1:apc_hw05_rpdu2g_696.bin MN:AP8981 HR:02 SN: {serial} MD:01/02/2020)");
+    let descr = format!(
+        "APC Web/SNMP Management Card (MB:v4.1.0 PF:v6.9.6 PN:apc_hw05_aos_696.bin AF1:v6.9.6 AN1:apc_hw05_rpdu2g_696.bin MN:AP8981 HR:02 SN: {serial} MD:01/02/2020)"
+    );
     tree.system(&descr, "1.3.6.1.4.1.318.1.3.4.6", "apc-sim");
     for (column, text) in [("3", "Rack PDU"), ("6", "v6.9.6"), ("8", "AP8981"), ("9", serial)] {
         tree.text(&c(&format!("2.1.{column}")), &[1], text);
@@ -136,7 +138,8 @@ fn apc(tree: &mut Builder, pdu: &Pdu, serial: &str) {
         let pending = Form::States(vec![(Word::Yes, 1), (Word::No, 2)]);
         tree.meter(&c("9.2.3.1.5"), &row, (S::Outlet, outlet, M::State), states(2, 1));
         tree.meter(&c("9.2.3.1.6"), &row, (S::Outlet, outlet, M::Pending), pending.clone());
-        let command = Object::Command { outlet, on: 1, off: 2, cycle: Some(3), reads: states(1, 2) };
+        let command =
+            Object::Command { outlet, on: 1, off: 2, cycle: Some(3), reads: states(1, 2) };
         tree.put(&c("9.2.4.1.5"), &row, command.clone());
         tree.meter(&c("9.4.3.1.6"), &row, (S::Outlet, outlet, M::Current), counts("0.1 A"));
         tree.meter(&c("9.4.3.1.7"), &row, (S::Outlet, outlet, M::Power), counts("1 W"));
@@ -174,15 +177,16 @@ fn raritan(tree: &mut Builder, pdu: &Pdu, serial: &str) {
         (8, M::Energy, 0),
         (23, M::Frequency, 1),
     ];
-    let table = |tree: &mut Builder, columns: [&str; 3], index: &[u32], scope, part, skip: &[u32]| {
-        let [value, state, digits] = columns;
-        for (kind, metric, places) in sensors.iter().filter(|(kind, ..)| !skip.contains(kind)) {
-            let row: Vec<u32> = index.iter().copied().chain([*kind]).collect();
-            tree.meter(&c(value), &row, (scope, part, *metric), Form::Digits(*places));
-            tree.number(&c(state), &row, 4); // normal
-            tree.number(&c(digits), &row, i64::from(*places));
-        }
-    };
+    let table =
+        |tree: &mut Builder, columns: [&str; 3], index: &[u32], scope, part, skip: &[u32]| {
+            let [value, state, digits] = columns;
+            for (kind, metric, places) in sensors.iter().filter(|(kind, ..)| !skip.contains(kind)) {
+                let row: Vec<u32> = index.iter().copied().chain([*kind]).collect();
+                tree.meter(&c(value), &row, (scope, part, *metric), Form::Digits(*places));
+                tree.number(&c(state), &row, 4); // normal
+                tree.number(&c(digits), &row, i64::from(*places));
+            }
+        };
     tree.text(&c("3.3.3.1.2"), &[1, 1], "I1");
     tree.text(&c("3.3.3.1.7"), &[1, 1], &format!("{}A", pdu.rating_ma / 1_000));
     // A three-phase inlet has no voltage of its own.
@@ -199,7 +203,14 @@ fn raritan(tree: &mut Builder, pdu: &Pdu, serial: &str) {
         let index = [1, u32::from(branch) + 1];
         tree.text(&c("3.4.3.1.2"), &index, &format!("C{}", branch + 1));
         tree.text(&c("3.4.3.1.5"), &index, "16A");
-        table(tree, ["5.3.3.1.4", "5.3.3.1.3", "3.4.4.1.7"], &index, S::Branch, branch, &[4, 5, 6, 7, 8, 23]);
+        table(
+            tree,
+            ["5.3.3.1.4", "5.3.3.1.3", "3.4.4.1.7"],
+            &index,
+            S::Branch,
+            branch,
+            &[4, 5, 6, 7, 8, 23],
+        );
         tree.number(&c("5.3.3.1.3"), &[1, index[1], 15], 1); // breaker closed
     }
     for outlet in 0..pdu.outlets() {
@@ -208,13 +219,21 @@ fn raritan(tree: &mut Builder, pdu: &Pdu, serial: &str) {
         tree.text(&c("3.5.3.1.3"), &index, &format!("Outlet {}", index[1]));
         tree.text(&c("3.5.3.1.7"), &index, "10A");
         tree.number(&c("3.5.3.1.28"), &index, 1);
-        let command = Object::Command { outlet, on: 1, off: 0, cycle: Some(2), reads: states(1, 0) };
+        let command =
+            Object::Command { outlet, on: 1, off: 0, cycle: Some(2), reads: states(1, 0) };
         tree.put(&c("4.1.2.1.2"), &index, command);
         tree.meter(&c("4.1.2.1.3"), &index, (S::Outlet, outlet, M::State), states(7, 8));
         table(tree, ["5.4.3.1.4", "5.4.3.1.3", "3.5.4.1.7"], &index, S::Outlet, outlet, &[]);
-        tree.meter(&c("5.4.3.1.3"), &[1, index[1], 14], (S::Outlet, outlet, M::State), states(7, 8));
+        tree.meter(
+            &c("5.4.3.1.3"),
+            &[1, index[1], 14],
+            (S::Outlet, outlet, M::State),
+            states(7, 8),
+        );
     }
-    for (sensor, kind, metric, name) in [(1, 10, M::Temperature, "cold aisle"), (2, 11, M::Humidity, "cold aisle humidity")] {
+    for (sensor, kind, metric, name) in
+        [(1, 10, M::Temperature, "cold aisle"), (2, 11, M::Humidity, "cold aisle humidity")]
+    {
         let index = [1, sensor];
         tree.number(&c("3.6.3.1.2"), &index, kind);
         tree.text(&c("3.6.3.1.4"), &index, name);
@@ -282,7 +301,8 @@ fn sentry4(tree: &mut Builder, pdu: &Pdu, serial: &str) {
         ] {
             tree.meter(&c(column), &index, (S::Outlet, outlet, metric), form);
         }
-        let command = Object::Command { outlet, on: 1, off: 2, cycle: Some(3), reads: Form::States(vec![]) };
+        let command =
+            Object::Command { outlet, on: 1, off: 2, cycle: Some(3), reads: Form::States(vec![]) };
         tree.put(&c("8.5.1.2"), &index, command);
     }
     tree.number(&c("9.1.10"), &[0], 0); // Celsius

@@ -75,15 +75,18 @@ impl Netio {
         };
         match request {
             Request::ReadCoils(start, count) => {
-                let bits: Result<Vec<bool>, _> = range(*start, *count)?.map(|at| self.coil(at)).collect();
+                let bits: Result<Vec<bool>, _> =
+                    range(*start, *count)?.map(|at| self.coil(at)).collect();
                 bits.map(Response::ReadCoils)
             }
             Request::ReadHoldingRegisters(start, count) => {
-                let words: Result<Vec<u16>, _> = range(*start, *count)?.map(|at| self.holding(at)).collect();
+                let words: Result<Vec<u16>, _> =
+                    range(*start, *count)?.map(|at| self.holding(at)).collect();
                 words.map(Response::ReadHoldingRegisters)
             }
             Request::ReadInputRegisters(start, count) => {
-                let words: Result<Vec<u16>, _> = range(*start, *count)?.map(|at| self.input(at)).collect();
+                let words: Result<Vec<u16>, _> =
+                    range(*start, *count)?.map(|at| self.input(at)).collect();
                 words.map(Response::ReadInputRegisters)
             }
             Request::WriteSingleCoil(at, on) => {
@@ -122,8 +125,12 @@ impl Netio {
             3 | 100 => Ok(narrow(inlet(Metric::Current, "1 mA"))),
             4 | 200 => Ok(narrow(inlet(Metric::Power, "1 W"))),
             300 | 301 => Ok(half(inlet(Metric::Energy, "1 Wh"), at == 300)),
-            101..200 => Ok(narrow(self.show(Scope::Outlet, self.output(at, 101)?, Metric::Current, "1 mA"))),
-            201..300 => Ok(narrow(self.show(Scope::Outlet, self.output(at, 201)?, Metric::Power, "1 W"))),
+            101..200 => {
+                Ok(narrow(self.show(Scope::Outlet, self.output(at, 101)?, Metric::Current, "1 mA")))
+            }
+            201..300 => {
+                Ok(narrow(self.show(Scope::Outlet, self.output(at, 201)?, Metric::Power, "1 W")))
+            }
             302.. if at < 302 + 2 * outlets => {
                 let outlet = (at - 302) / 2;
                 Ok(half(self.show(Scope::Outlet, outlet, Metric::Energy, "1 Wh"), at % 2 == 0))

@@ -76,7 +76,11 @@ pub struct Tree {
 
 impl Tree {
     /// Over a PDU.
-    pub fn new(objects: BTreeMap<Oid, Object>, pdu: Arc<Mutex<Pdu>>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        objects: BTreeMap<Oid, Object>,
+        pdu: Arc<Mutex<Pdu>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self { objects: Arc::new(objects), pdu, clock }
     }
 
@@ -130,7 +134,8 @@ impl Tree {
                 Value::Integer(on_wire(form, *metric, shown.unwrap_or(0)))
             }
             Object::Command { outlet, reads, .. } => {
-                let state = self.lock().value(Scope::Outlet, *outlet, Metric::State, self.clock.tick());
+                let state =
+                    self.lock().value(Scope::Outlet, *outlet, Metric::State, self.clock.tick());
                 Value::Integer(on_wire(reads, Metric::State, state.unwrap_or(0)))
             }
         }

@@ -146,8 +146,12 @@ impl Pdu {
             (_, Metric::LoadState) => Some(Word::Normal.number()),
             (_, Metric::Frequency) => Some(50_000 + wave(self.seed, 9, shown, 15)),
             (_, Metric::Rating) => Some(self.rating_ma),
-            (Scope::Sensor, Metric::Temperature) => Some(23_500 + wave(self.seed, u64::from(part) + 50, shown, 900)),
-            (Scope::Sensor, Metric::Humidity) => Some(41_000 + wave(self.seed, u64::from(part) + 60, shown, 3_000)),
+            (Scope::Sensor, Metric::Temperature) => {
+                Some(23_500 + wave(self.seed, u64::from(part) + 50, shown, 900))
+            }
+            (Scope::Sensor, Metric::Humidity) => {
+                Some(41_000 + wave(self.seed, u64::from(part) + 60, shown, 3_000))
+            }
             (_, Metric::Voltage) => Some(self.volts(self.phase_at(scope, part), shown)),
             (_, Metric::Energy) => {
                 let energy: i128 = self.fed(scope, part).map(|at| self.outlets[at].energy).sum();
@@ -174,7 +178,9 @@ impl Pdu {
             Metric::Current => milliamperes,
             Metric::PowerFactor if volt_amperes == 0 => Unit::Ratio.scale(),
             Metric::PowerFactor => watts * 10_000 / volt_amperes,
-            Metric::Load => milliamperes * 100_000 / self.rating_ma.max(1) / i64::from(self.phases.max(1)),
+            Metric::Load => {
+                milliamperes * 100_000 / self.rating_ma.max(1) / i64::from(self.phases.max(1))
+            }
             _ => return None,
         })
     }
@@ -270,7 +276,9 @@ fn wave(seed: u64, channel: u64, shown: Tick, size: i64) -> i64 {
 
 /// A hash of three numbers (splitmix64).
 fn mix(a: u64, b: u64, c: u64) -> u64 {
-    let mut z = a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ c.wrapping_mul(0x94d0_49bb_1331_11eb);
+    let mut z = a.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ b.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        ^ c.wrapping_mul(0x94d0_49bb_1331_11eb);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -291,7 +299,9 @@ mod tests {
         let mut pdu = Pdu::new(7, 24, 3, 3);
         for outlet in 0..24 {
             let mut get = |metric| pdu.value(Scope::Outlet, outlet, metric, NOW).unwrap() as f64;
-            let product = get(Metric::Voltage) / 1e3 * get(Metric::Current) / 1e3 * get(Metric::PowerFactor) / 1e4;
+            let product = get(Metric::Voltage) / 1e3 * get(Metric::Current) / 1e3
+                * get(Metric::PowerFactor)
+                / 1e4;
             let power = get(Metric::Power) / 1e3;
             assert!((product / power - 1.0).abs() < 0.005, "{product} {power}");
         }
@@ -304,7 +314,10 @@ mod tests {
             (0..count).map(|part| pdu.value(scope, part, Metric::Power, NOW).unwrap()).sum()
         };
         let inlet = sum(Scope::Inlet, 1);
-        assert_eq!((sum(Scope::Outlet, 24), sum(Scope::Phase, 3), sum(Scope::Branch, 3)), (inlet, inlet, inlet));
+        assert_eq!(
+            (sum(Scope::Outlet, 24), sum(Scope::Phase, 3), sum(Scope::Branch, 3)),
+            (inlet, inlet, inlet)
+        );
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub struct Rule {
 
 /// Why a text is no rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {text}; a rule is: WRITTEN-OID -> CHANGED-OID 1:2, 2:1@500 (written:new@milliseconds, = for as recorded)")]
+#[error(
+    "line {line}: {text}; a rule is: WRITTEN-OID -> CHANGED-OID 1:2, 2:1@500 (written:new@milliseconds, = for as recorded)"
+)]
 pub struct RuleError {
     line: usize,
     text: String,
@@ -36,14 +38,21 @@ impl Rule {
     /// Reads rules, one a line: `1.3.6.1.4.1.318.1.1.26.9.2.4.1.5 -> 1.3.6.1.4.1.318.1.1.26.9.2.3.1.5 1:2, 2:1@500`.
     /// `#` begins a comment.
     pub fn parse_all(text: &str) -> Result<Vec<Rule>, RuleError> {
-        let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.split('#').next().unwrap_or("").trim()));
-        lines.filter(|(_, line)| !line.is_empty()).map(|(line, text)| Self::parse(line, text)).collect()
+        let lines = text
+            .lines()
+            .enumerate()
+            .map(|(at, line)| (at + 1, line.split('#').next().unwrap_or("").trim()));
+        lines
+            .filter(|(_, line)| !line.is_empty())
+            .map(|(line, text)| Self::parse(line, text))
+            .collect()
     }
 
     fn parse(line: usize, text: &str) -> Result<Rule, RuleError> {
         let wrong = |text: &str| RuleError { line, text: text.to_owned() };
         let (written, rest) = text.split_once("->").ok_or_else(|| wrong("there is no ->"))?;
-        let (changed, effects) = rest.trim().split_once(' ').ok_or_else(|| wrong("it changes nothing"))?;
+        let (changed, effects) =
+            rest.trim().split_once(' ').ok_or_else(|| wrong("it changes nothing"))?;
         let oid = |text: &str| text.trim().parse().map_err(|error| wrong(&format!("{error}")));
         let effect = |text: &str| -> Option<(i64, Option<i64>, Duration)> {
             let (from, to) = text.trim().split_once(':')?;
@@ -51,8 +60,14 @@ impl Rule {
             let to = if to == "=" { None } else { Some(to.parse().ok()?) };
             Some((from.parse().ok()?, to, Duration::from_millis(after.parse().ok()?)))
         };
-        let effects = effects.split(',').map(|one| effect(one).ok_or_else(|| wrong(&format!("\"{}\" is no effect", one.trim()))));
-        Ok(Rule { written: oid(written)?, changed: oid(changed)?, effects: effects.collect::<Result<_, _>>()? })
+        let effects = effects.split(',').map(|one| {
+            effect(one).ok_or_else(|| wrong(&format!("\"{}\" is no effect", one.trim())))
+        });
+        Ok(Rule {
+            written: oid(written)?,
+            changed: oid(changed)?,
+            effects: effects.collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -127,7 +142,8 @@ impl Answers for ReplayHandle {
                 if after.is_zero() {
                     self.0.apply(&changed, *to);
                 } else {
-                    let (replay, changed, to, after) = (self.0.clone(), changed.clone(), *to, *after);
+                    let (replay, changed, to, after) =
+                        (self.0.clone(), changed.clone(), *to, *after);
                     tokio::spawn(async move {
                         tokio::time::sleep(after).await;
                         replay.apply(&changed, to);
@@ -146,8 +162,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_changes_another_object_after_a_delay() {
         let recording = Recording::parse("1.3.6.1.5.7|2|2\n1.3.6.1.6.7|66|90\n").unwrap();
-        let rules = Rule::parse_all("# off and on\n1.3.6.1.4 -> 1.3.6.1.5 1:2@500, 2:1\n1.3.6.1.4 -> 1.3.6.1.6 2:0, 1:=\n").unwrap();
-        let replay = ReplayHandle(Arc::new(Replay { now: Mutex::new(recording.clone()), recorded: recording, rules }));
+        let rules = Rule::parse_all(
+            "# off and on\n1.3.6.1.4 -> 1.3.6.1.5 1:2@500, 2:1\n1.3.6.1.4 -> 1.3.6.1.6 2:0, 1:=\n",
+        )
+        .unwrap();
+        let replay = ReplayHandle(Arc::new(Replay {
+            now: Mutex::new(recording.clone()),
+            recorded: recording,
+            rules,
+        }));
         let oid = |text: &str| text.parse::<Oid>().unwrap();
         let value = |replay: &ReplayHandle, text: &str| replay.get(&oid(text)).unwrap().1;
         replay.write(&oid("1.3.6.1.4.7"), &Value::Integer(2)).unwrap();
@@ -158,7 +181,10 @@ mod tests {
         assert_eq!(value(&replay, "1.3.6.1.6.7"), Value::Unsigned(90));
         tokio::time::sleep(Duration::from_millis(501)).await;
         assert_eq!(value(&replay, "1.3.6.1.5.7"), Value::Integer(2));
-        assert_eq!(replay.check(&oid("1.3.6.1.5.7"), &Value::Integer(1)), Err(Refusal::NotWritable));
+        assert_eq!(
+            replay.check(&oid("1.3.6.1.5.7"), &Value::Integer(1)),
+            Err(Refusal::NotWritable)
+        );
         assert_eq!(replay.check(&oid("1.3.6.1.4.7"), &Value::Integer(9)), Err(Refusal::WrongValue));
     }
 

@@ -56,7 +56,13 @@ pub trait ChunkStore: Send + Sync {
     fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Entries with `from <= key < to`, in order of their keys.
-    fn range(&self, tree: Tree, from: &[u8], to: &[u8], visit: Visitor<'_>) -> Result<(), StoreError>;
+    fn range(
+        &self,
+        tree: Tree,
+        from: &[u8],
+        to: &[u8],
+        visit: Visitor<'_>,
+    ) -> Result<(), StoreError>;
 
     /// Makes everything put so far survive a power cut.
     fn flush(&self) -> Result<(), StoreError>;

@@ -51,7 +51,8 @@ impl Journal {
             }
             drop(Self::with_tables(Database::create(&new).map_err(failed)?)?);
             std::fs::rename(&new, path).map_err(failed)?;
-            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let parent =
+                path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             std::fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)?;
         }
         Self::with_tables(Database::open(path).map_err(failed)?)
@@ -67,7 +68,13 @@ impl Journal {
     }
 
     /// Makes the record of a plan durable; with `key`, the idempotency key is bound to it in the same commit.
-    pub fn put(&self, id: &PlanId, record: &[u8], open: bool, key: Option<(&str, &[u8])>) -> Result<(), JournalError> {
+    pub fn put(
+        &self,
+        id: &PlanId,
+        record: &[u8],
+        open: bool,
+        key: Option<(&str, &[u8])>,
+    ) -> Result<(), JournalError> {
         let write = self.db.begin_write().map_err(failed)?;
         {
             let mut plans = write.open_table(PLANS).map_err(failed)?;
@@ -122,10 +129,12 @@ impl Journal {
         let read = self.db.begin_read().map_err(failed)?;
         let plans = read.open_table(PLANS).map_err(failed)?;
         let entries = plans.iter().map_err(failed)?.rev().take(count);
-        entries.map(|entry| {
-            let (id, value) = entry.map_err(failed)?;
-            sound(id.value(), value.value())
-        }).collect()
+        entries
+            .map(|entry| {
+                let (id, value) = entry.map_err(failed)?;
+                sound(id.value(), value.value())
+            })
+            .collect()
     }
 
     /// Forgets the oldest plans beyond those kept, and idempotency keys that `is_old` says are.
@@ -136,15 +145,20 @@ impl Journal {
             let unfinished = write.open_table(OPEN).map_err(failed)?;
             let mut plans = write.open_table(PLANS).map_err(failed)?;
             let surplus = plans.len().map_err(failed)?.saturating_sub(KEPT);
-            let oldest: Result<Vec<String>, _> =
-                plans.iter().map_err(failed)?.take(surplus as usize).map(|entry| entry.map(|(id, _)| id.value().to_owned())).collect();
+            let oldest: Result<Vec<String>, _> = plans
+                .iter()
+                .map_err(failed)?
+                .take(surplus as usize)
+                .map(|entry| entry.map(|(id, _)| id.value().to_owned()))
+                .collect();
             for id in oldest.map_err(failed)? {
                 if unfinished.get(id.as_str()).map_err(failed)?.is_none() {
                     plans.remove(id.as_str()).map_err(failed)?;
                 }
             }
             let mut keys = write.open_table(KEYS).map_err(failed)?;
-            keys.retain(|_, value| verified(value).is_some_and(|value| !is_old(value))).map_err(failed)?;
+            keys.retain(|_, value| verified(value).is_some_and(|value| !is_old(value)))
+                .map_err(failed)?;
         }
         write.commit().map_err(failed)
     }

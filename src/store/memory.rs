@@ -53,7 +53,13 @@ impl ChunkStore for MemoryStore {
         Ok(self.lock().get(&tree).and_then(|entries| entries.get(key)).cloned())
     }
 
-    fn range(&self, tree: Tree, from: &[u8], to: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
+    fn range(
+        &self,
+        tree: Tree,
+        from: &[u8],
+        to: &[u8],
+        visit: Visitor<'_>,
+    ) -> Result<(), StoreError> {
         let mut from = from.to_vec();
         // Page by page, and not under the lock: a visitor may read other trees.
         loop {

@@ -35,14 +35,17 @@ pub struct Series {
 
 /// Why a text names no target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no target: write a PDU, or a PDU and one of its parts, as in pdu-a, pdu-a/7, pdu-a/L1, pdu-a/B2, pdu-a/T1")]
+#[error(
+    "\"{0}\" is no target: write a PDU, or a PDU and one of its parts, as in pdu-a, pdu-a/7, pdu-a/L1, pdu-a/B2, pdu-a/T1"
+)]
 pub struct TargetError(String);
 
 /// A target of a series: the PDU, and the part; a PDU alone is its inlet.
 pub fn target(text: &str) -> Result<(PduId, String), TargetError> {
     let wrong = || TargetError(text.chars().take(80).collect());
     let (pdu, part) = text.split_once('/').unwrap_or((text, "I1"));
-    let plain = !part.is_empty() && part.len() <= 16 && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    let plain =
+        !part.is_empty() && part.len() <= 16 && part.bytes().all(|b| b.is_ascii_alphanumeric());
     if !plain {
         return Err(wrong());
     }
@@ -50,7 +53,13 @@ pub fn target(text: &str) -> Result<(PduId, String), TargetError> {
 }
 
 /// The readings of a series with `start <= at < end`, at most `limit`.
-pub fn read(store: &dyn ChunkStore, series: &Series, start: Stamp, end: Stamp, limit: usize) -> Result<Found, StoreError> {
+pub fn read(
+    store: &dyn ChunkStore,
+    series: &Series,
+    start: Stamp,
+    end: Stamp,
+    limit: usize,
+) -> Result<Found, StoreError> {
     let mut found = Found::default();
     let Some(device) = device(store, &series.pdu)? else { return Ok(found) };
     let mut columns: HashMap<u32, Option<usize>> = HashMap::new();
@@ -90,10 +99,15 @@ fn device(store: &dyn ChunkStore, pdu: &PduId) -> Result<Option<u32>, StoreError
     Ok(value.as_deref().and_then(number))
 }
 
-fn column_of(store: &dyn ChunkStore, schema: u32, series: &Series) -> Result<Option<usize>, StoreError> {
+fn column_of(
+    store: &dyn ChunkStore,
+    schema: u32,
+    series: &Series,
+) -> Result<Option<usize>, StoreError> {
     let value = store.get(Tree::Schemas, &schema.to_be_bytes())?;
     let Some(schema) = value.as_deref().and_then(schema_in) else { return Ok(None) };
-    let wanted = |(part, key): &(String, String)| *part == series.part && key == series.metric.key();
+    let wanted =
+        |(part, key): &(String, String)| *part == series.part && key == series.metric.key();
     Ok(schema.columns.iter().position(wanted))
 }
 
@@ -148,15 +162,22 @@ mod tests {
         );
         (0..50)
             .map(|n| {
-                let second = if n == 7 { Datum::Gap(Gap::Timeout) } else { Datum::Value(1_000 * n) };
+                let second =
+                    if n == 7 { Datum::Gap(Gap::Timeout) } else { Datum::Value(1_000 * n) };
                 let data = vec![(0, Datum::Value(n)), (1, second), (2, Datum::Value(16_000))];
-                Row { pdu: "pdu-a".parse().unwrap(), layout: layout.clone(), at: Stamp(n * 10_000), data }
+                Row {
+                    pdu: "pdu-a".parse().unwrap(),
+                    layout: layout.clone(),
+                    at: Stamp(n * 10_000),
+                    data,
+                }
             })
             .collect()
     }
 
     fn fill(store: Arc<dyn ChunkStore>) {
-        let writer = Writer::new(store, Arc::new(Counts::default()), Box::new(|_, _, _| {})).unwrap();
+        let writer =
+            Writer::new(store, Arc::new(Counts::default()), Box::new(|_, _, _| {})).unwrap();
         let (sender, receiver) = tokio::sync::mpsc::channel(100);
         rows().into_iter().for_each(|row| sender.try_send(row).unwrap());
         drop(sender);
@@ -164,7 +185,8 @@ mod tests {
     }
 
     fn check(store: &dyn ChunkStore) {
-        let series = Series { pdu: "pdu-a".parse().unwrap(), part: "2".into(), metric: Metric::Power };
+        let series =
+            Series { pdu: "pdu-a".parse().unwrap(), part: "2".into(), metric: Metric::Power };
         let found = read(store, &series, Stamp(50_000), Stamp(100_000), 100).unwrap();
         let expected = [Ok(5_000), Ok(6_000), Err(Gap::Timeout), Ok(8_000), Ok(9_000)];
         assert_eq!(found.samples.iter().map(|s| s.1).collect::<Vec<_>>(), expected);

@@ -61,7 +61,9 @@ impl SledStore {
     }
 
     fn set_aside(dir: &Path) -> Result<PathBuf, StoreError> {
-        let fail = |error: std::io::Error| StoreError(format!("{} cannot be set aside: {error}", dir.display()));
+        let fail = |error: std::io::Error| {
+            StoreError(format!("{} cannot be set aside: {error}", dir.display()))
+        };
         for number in 1.. {
             let aside = dir.with_extension(format!("damaged-{number}"));
             if !aside.exists() {
@@ -101,7 +103,13 @@ impl ChunkStore for SledStore {
         Ok(self.tree(tree)?.get(key).map_err(failed)?.map(|value| value.to_vec()))
     }
 
-    fn range(&self, tree: Tree, from: &[u8], to: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
+    fn range(
+        &self,
+        tree: Tree,
+        from: &[u8],
+        to: &[u8],
+        visit: Visitor<'_>,
+    ) -> Result<(), StoreError> {
         if from >= to {
             return Ok(());
         }

@@ -68,7 +68,11 @@ pub struct Writer {
 
 impl Writer {
     /// Over a store; reads what devices and schemas it knows.
-    pub fn new(store: Arc<dyn ChunkStore>, counts: Arc<Counts>, alarm: Alarm) -> Result<Self, StoreError> {
+    pub fn new(
+        store: Arc<dyn ChunkStore>,
+        counts: Arc<Counts>,
+        alarm: Alarm,
+    ) -> Result<Self, StoreError> {
         let mut devices = HashMap::new();
         let mut schemas = HashMap::new();
         for (id, number) in super::reader::devices(store.as_ref())? {
@@ -100,7 +104,11 @@ impl Writer {
             Ok(()) => {
                 self.counts.written.fetch_add(count, Ordering::Relaxed);
                 if std::mem::take(&mut self.failing) {
-                    (self.alarm)("store.recovered", About::default(), "readings are stored again".into());
+                    (self.alarm)(
+                        "store.recovered",
+                        About::default(),
+                        "readings are stored again".into(),
+                    );
                 }
             }
             Err(error) => {
@@ -111,7 +119,11 @@ impl Writer {
                 self.devices.clear();
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!(%error, "readings are not stored");
-                    (self.alarm)("store.failed", About::default(), format!("readings are not stored: {error}"));
+                    (self.alarm)(
+                        "store.failed",
+                        About::default(),
+                        format!("readings are not stored: {error}"),
+                    );
                 }
                 self.relearn();
             }
@@ -128,7 +140,8 @@ impl Writer {
     }
 
     fn put(&mut self, row: &Row, puts: &mut Vec<Put>) {
-        let series: Vec<(u16, Datum)> = row.data.iter().copied().filter(|(slot, _)| is_series(&row.layout, *slot)).collect();
+        let series: Vec<(u16, Datum)> =
+            row.data.iter().copied().filter(|(slot, _)| is_series(&row.layout, *slot)).collect();
         let schema = self.schema(row, &series, puts);
         let device = self.devices.get(&row.pdu).copied().unwrap_or(0);
         let value = pack(schema, series.iter().map(|(_, datum)| *datum));
@@ -155,8 +168,13 @@ impl Writer {
         let next = self.schemas.values().max().map_or(1, |n| n + 1);
         let number = *self.schemas.entry(schema.clone()).or_insert_with(|| {
             // Plain strings and numbers always make JSON.
-            let json = serde_json::to_vec(&schema).unwrap_or_else(|_| unreachable!("a schema is plain data"));
-            puts.push(Put { tree: Tree::Schemas, key: next.to_be_bytes().to_vec(), value: checked(&json) });
+            let json = serde_json::to_vec(&schema)
+                .unwrap_or_else(|_| unreachable!("a schema is plain data"));
+            puts.push(Put {
+                tree: Tree::Schemas,
+                key: next.to_be_bytes().to_vec(),
+                value: checked(&json),
+            });
             next
         });
         if self.known.len() > 4_096 {

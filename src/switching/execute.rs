@@ -46,7 +46,9 @@ impl Switching {
     /// Waits for the moment of a step. The hold of a cycle counts from the last off.
     async fn hold(&self, plan: &watch::Sender<Record>, at: usize) -> bool {
         let record = plan.borrow().clone();
-        let turns = at > 0 && record.steps[at].relay == Relay::On && record.steps[at - 1].relay == Relay::Off;
+        let turns = at > 0
+            && record.steps[at].relay == Relay::On
+            && record.steps[at - 1].relay == Relay::Off;
         if !turns {
             return true;
         }
@@ -68,9 +70,14 @@ impl Switching {
         // old, so this is looked at.
         if handle.view().outlet_state(outlet) == Ok(step.relay.state()) {
             match handle.look(outlet).await {
-                Ok(seen) if seen.state == Ok(step.relay.state()) => return (Outcome::AlreadyThere, None),
+                Ok(seen) if seen.state == Ok(step.relay.state()) => {
+                    return (Outcome::AlreadyThere, None);
+                }
                 Ok(seen) if seen.state.is_err() => {
-                    return (Outcome::Failed, Some(format!("its state is {}", state_word(seen.state))));
+                    return (
+                        Outcome::Failed,
+                        Some(format!("its state is {}", state_word(seen.state))),
+                    );
                 }
                 Ok(_) => {}
                 Err(error) => return (Outcome::Failed, Some(error.to_string())),
@@ -101,7 +108,9 @@ impl Switching {
         super::crash::point("before-write");
         let terms = match handle.write(outlet, relay).await {
             Ok(terms) => terms,
-            Err(error @ OrderError::Link(_)) => return (Outcome::Unverified, Some(error.to_string())),
+            Err(error @ OrderError::Link(_)) => {
+                return (Outcome::Unverified, Some(error.to_string()));
+            }
             Err(error) => return (Outcome::Failed, Some(error.to_string())),
         };
         super::crash::point("written");
@@ -123,11 +132,24 @@ impl Switching {
             Ok(seen) => format!("still reads {}", state_word(seen.state)),
             Err(error) => format!("cannot be read: {error}"),
         };
-        let acknowledged = if terms.acknowledged { "" } else { "; the PDU did not acknowledge the command" };
-        (Outcome::Unverified, Some(format!("the outlet {saw} {} after being switched {}{acknowledged}", terms.within, relay.word())))
+        let acknowledged =
+            if terms.acknowledged { "" } else { "; the PDU did not acknowledge the command" };
+        (
+            Outcome::Unverified,
+            Some(format!(
+                "the outlet {saw} {} after being switched {}{acknowledged}",
+                terms.within,
+                relay.word()
+            )),
+        )
     }
 
-    async fn record_outcome(&self, plan: &watch::Sender<Record>, at: usize, (outcome, detail): Ended) -> bool {
+    async fn record_outcome(
+        &self,
+        plan: &watch::Sender<Record>,
+        at: usize,
+        (outcome, detail): Ended,
+    ) -> bool {
         let now = self.clock.stamp();
         let last = at + 1 == plan.borrow().steps.len();
         let mut record = plan.borrow().clone();
@@ -152,7 +174,11 @@ impl Switching {
         };
         let about = About { plan: Some(record.id.clone()), ..About::outlet(&step.outlet) };
         let detail = step.detail.map_or(String::new(), |detail| format!(": {detail}"));
-        self.events.tell(kind, about, format!("{} {}: {}{detail}", step.outlet, step.relay.word(), outcome.word()));
+        self.events.tell(
+            kind,
+            about,
+            format!("{} {}: {}{detail}", step.outlet, step.relay.word(), outcome.word()),
+        );
         saved.is_ok()
     }
 
@@ -166,7 +192,13 @@ impl Switching {
             }
         }
         let about = About::plan(&record.id);
-        let text = format!("{} {} for {}: {}", record.action.word(), record.target, record.by, record.state.word());
+        let text = format!(
+            "{} {} for {}: {}",
+            record.action.word(),
+            record.target,
+            record.by,
+            record.state.word()
+        );
         tracing::info!(plan = %record.id, "{text}");
         let kind = if record.is_success() { "plan.done" } else { "plan.stopped" };
         // Waiters are told last: whoever hears that a plan is over finds it in the journal and the events.
@@ -188,7 +220,8 @@ pub(super) fn close(record: &mut Record, now: Stamp) {
             step.state = StepState::Ended(Outcome::Skipped);
         }
     }
-    let success = record.steps.iter().all(|step| step.state.outcome().is_some_and(Outcome::is_success));
+    let success =
+        record.steps.iter().all(|step| step.state.outcome().is_some_and(Outcome::is_success));
     record.state = if success { PlanState::Done } else { PlanState::Stopped };
     record.finished = Some(now.0);
 }

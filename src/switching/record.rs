@@ -166,11 +166,15 @@ impl Record {
     pub fn next(&self) -> Option<&'static str> {
         match (self.state, self.outcome()) {
             (PlanState::Running | PlanState::Done, _) => None,
-            (_, Some(Outcome::Unverified)) => {
-                Some("look at the outlet; run \"pmgate driver read\" to see what the PDU says of it")
+            (_, Some(Outcome::Unverified)) => Some(
+                "look at the outlet; run \"pmgate driver read\" to see what the PDU says of it",
+            ),
+            (_, Some(Outcome::NotDone)) => {
+                Some("nothing was repeated: send the request again with a new Idempotency-Key")
             }
-            (_, Some(Outcome::NotDone)) => Some("nothing was repeated: send the request again with a new Idempotency-Key"),
-            _ => Some("see \"detail\" of the step that failed, mend that, and send the request again with a new Idempotency-Key"),
+            _ => Some(
+                "see \"detail\" of the step that failed, mend that, and send the request again with a new Idempotency-Key",
+            ),
         }
     }
 }

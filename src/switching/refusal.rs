@@ -59,11 +59,19 @@ impl Refusal {
     /// The step that helps.
     pub fn next(&self) -> &'static str {
         match self {
-            Refusal::Denied(_) => "ask for a certificate with the role operator, or for a wider grant in the gateway's policy",
+            Refusal::Denied(_) => {
+                "ask for a certificate with the role operator, or for a wider grant in the gateway's policy"
+            }
             Refusal::Unknown(_) => "list what there is: GET /v1/pdus, GET /v1/hosts",
-            Refusal::Locked { .. } => "remove it from never_switch in the gateway's configuration if it may be switched",
-            Refusal::NotSwitchable { .. } => "see \"switchable\" and \"read_only\" at GET /v1/pdus/{pdu}",
-            Refusal::Doubtful { .. } => "see why at GET /v1/pdus/{pdu}; try again once the PDU is online and the outlet's state is on or off",
+            Refusal::Locked { .. } => {
+                "remove it from never_switch in the gateway's configuration if it may be switched"
+            }
+            Refusal::NotSwitchable { .. } => {
+                "see \"switchable\" and \"read_only\" at GET /v1/pdus/{pdu}"
+            }
+            Refusal::Doubtful { .. } => {
+                "see why at GET /v1/pdus/{pdu}; try again once the PDU is online and the outlet's state is on or off"
+            }
             Refusal::Busy { .. } => "wait for that plan: GET /v1/plans/{id}",
             Refusal::KeyReused => "use a new Idempotency-Key for a new request",
             Refusal::Ending => "try again once it is up",

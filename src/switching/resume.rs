@@ -29,14 +29,19 @@ impl Switching {
         let records = self.in_journal(crate::store::journal::Journal::open_plans).await?;
         let mut count = 0;
         for bytes in records {
-            let record: Record = serde_json::from_slice(&bytes).map_err(|_| JournalError::Damaged("an open plan".into()))?;
+            let record: Record = serde_json::from_slice(&bytes)
+                .map_err(|_| JournalError::Damaged("an open plan".into()))?;
             let id = record.id.clone();
             if let Err(refusal) = self.claim(&record) {
                 tracing::error!(plan = %id, %refusal, "plan {id} cannot be taken up");
                 continue;
             }
             count += 1;
-            self.events.tell("plan.resumed", About::plan(&id), format!("plan {id} was interrupted; its outlets are looked at"));
+            self.events.tell(
+                "plan.resumed",
+                About::plan(&id),
+                format!("plan {id} was interrupted; its outlets are looked at"),
+            );
             self.take_up(record);
         }
         Ok(count)
@@ -59,9 +64,20 @@ impl Switching {
             }
             let step = plan.borrow().steps[at].clone();
             let (outcome, detail) = match self.look_for(&step.outlet).await {
-                Some(word) if word == step.relay.state() => (Outcome::Done, "seen after a restart of the gateway".to_owned()),
-                Some(word) => (Outcome::NotDone, format!("after a restart of the gateway the outlet reads {}; nothing was repeated", word.word())),
-                None => (Outcome::Unverified, "the gateway was restarted and the PDU could not be asked since".to_owned()),
+                Some(word) if word == step.relay.state() => {
+                    (Outcome::Done, "seen after a restart of the gateway".to_owned())
+                }
+                Some(word) => (
+                    Outcome::NotDone,
+                    format!(
+                        "after a restart of the gateway the outlet reads {}; nothing was repeated",
+                        word.word()
+                    ),
+                ),
+                None => (
+                    Outcome::Unverified,
+                    "the gateway was restarted and the PDU could not be asked since".to_owned(),
+                ),
             };
             if self.stop.is_cancelled() {
                 // Not looked at yet: the next start does.
@@ -101,7 +117,12 @@ impl Switching {
         if let Err(error) = self.save(&record, None).await {
             tracing::error!(plan = %record.id, %error, "the end of plan {} is not durable", record.id);
         }
-        let text = format!("{} {} was interrupted by a restart of the gateway: {}", record.action.word(), record.target, record.state.word());
+        let text = format!(
+            "{} {} was interrupted by a restart of the gateway: {}",
+            record.action.word(),
+            record.target,
+            record.state.word()
+        );
         self.events.tell("plan.interrupted", About::plan(&record.id), text);
         plan.send_replace(record);
     }
@@ -116,9 +137,13 @@ impl Switching {
                     match handle.look(at).await {
                         Ok(seen) => match seen.state {
                             Ok(word @ (Word::On | Word::Off)) => return Some(word),
-                            state => tracing::debug!(%outlet, "outlet {outlet} reads {}", state_word(state)),
+                            state => {
+                                tracing::debug!(%outlet, "outlet {outlet} reads {}", state_word(state))
+                            }
                         },
-                        Err(error) => tracing::debug!(%outlet, %error, "outlet {outlet} cannot be looked at yet"),
+                        Err(error) => {
+                            tracing::debug!(%outlet, %error, "outlet {outlet} cannot be looked at yet")
+                        }
                     }
                 }
             }

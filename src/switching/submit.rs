@@ -113,10 +113,24 @@ struct Running {
 
 impl Switching {
     /// The gate of a gateway.
-    pub fn new(fleet: Fleet, journal: Arc<Journal>, site: watch::Receiver<Arc<Site>>, stop: CancellationToken) -> Self {
+    pub fn new(
+        fleet: Fleet,
+        journal: Arc<Journal>,
+        site: watch::Receiver<Arc<Site>>,
+        stop: CancellationToken,
+    ) -> Self {
         let services = fleet.services();
         let (events, clock) = (services.events.clone(), services.clock.clone());
-        Self { fleet, journal, events, clock, site, running: Arc::default(), tasks: TaskTracker::new(), stop }
+        Self {
+            fleet,
+            journal,
+            events,
+            clock,
+            site,
+            running: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop,
+        }
     }
 
     /// Takes a wish, or refuses it. Returns once the plan is durable; it is carried out from then on whether
@@ -146,7 +160,9 @@ impl Switching {
     /// The plan of a request that was made before with this key.
     async fn bound(&self, key: &str, request: &Request) -> Result<Option<Ticket>, Refusal> {
         let key = key.to_owned();
-        let Some(bytes) = self.in_journal(move |journal| journal.key(&key)).await? else { return Ok(None) };
+        let Some(bytes) = self.in_journal(move |journal| journal.key(&key)).await? else {
+            return Ok(None);
+        };
         let damaged = || JournalError::Damaged("an idempotency key".into());
         let bound: Bound = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
         if bound.asked != asked(request) {
@@ -162,7 +178,9 @@ impl Switching {
             return Ok(Some(Ticket { plan, repeated: false }));
         }
         let wanted = id.clone();
-        let Some(bytes) = self.in_journal(move |journal| journal.get(&wanted)).await? else { return Ok(None) };
+        let Some(bytes) = self.in_journal(move |journal| journal.get(&wanted)).await? else {
+            return Ok(None);
+        };
         let record = parse(id, &bytes)?;
         Ok(Some(Ticket { plan: watch::channel(record).1, repeated: false }))
     }
@@ -170,7 +188,13 @@ impl Switching {
     /// The latest plans, newest first.
     pub async fn latest(&self, count: usize) -> Result<Vec<Record>, Refusal> {
         let records = self.in_journal(move |journal| journal.latest(count)).await?;
-        records.iter().map(|bytes| Ok(serde_json::from_slice(bytes).map_err(|_| JournalError::Damaged("a plan".into()))?)).collect()
+        records
+            .iter()
+            .map(|bytes| {
+                Ok(serde_json::from_slice(bytes)
+                    .map_err(|_| JournalError::Damaged("a plan".into()))?)
+            })
+            .collect()
     }
 
     /// How many plans are being carried out.
@@ -178,17 +202,28 @@ impl Switching {
         self.running().plans.len()
     }
 
-    fn feeds(&self, site: &Site, target: &Target) -> Result<(Option<HostId>, Vec<OutletId>), Refusal> {
+    fn feeds(
+        &self,
+        site: &Site,
+        target: &Target,
+    ) -> Result<(Option<HostId>, Vec<OutletId>), Refusal> {
         match target {
             Target::Outlet(outlet) => Ok((None, vec![outlet.clone()])),
             Target::Host(id) => {
-                let host = site.hosts.get(id).ok_or_else(|| Refusal::Unknown(format!("host {id}")))?;
+                let host =
+                    site.hosts.get(id).ok_or_else(|| Refusal::Unknown(format!("host {id}")))?;
                 Ok((Some(id.clone()), host.outlets.clone()))
             }
         }
     }
 
-    async fn accept(&self, request: Request, site: &Site, outlets: Vec<OutletId>, key: Option<String>) -> Result<Ticket, Refusal> {
+    async fn accept(
+        &self,
+        request: Request,
+        site: &Site,
+        outlets: Vec<OutletId>,
+        key: Option<String>,
+    ) -> Result<Ticket, Refusal> {
         if self.stop.is_cancelled() {
             return Err(Refusal::Ending);
         }
@@ -201,7 +236,8 @@ impl Switching {
         // A plan's first step is intended in the same commit that accepts it: one fsync before the wire.
         super::execute::intend_first(&mut record, now);
         super::crash::point("submitted");
-        let bound = key.map(|key| (key, Bound { plan: record.id.clone(), asked: asked(&request), at: now.0 }));
+        let bound = key
+            .map(|key| (key, Bound { plan: record.id.clone(), asked: asked(&request), at: now.0 }));
         if let Err(error) = self.save(&record, bound).await {
             self.release(&record);
             return Err(error.into());
@@ -217,7 +253,11 @@ impl Switching {
     }
 
     /// Runs something over a plan, watched; its outlets are released at the end.
-    pub(super) fn watched<F>(&self, record: Record, work: impl FnOnce(Arc<watch::Sender<Record>>) -> F) -> Ticket
+    pub(super) fn watched<F>(
+        &self,
+        record: Record,
+        work: impl FnOnce(Arc<watch::Sender<Record>>) -> F,
+    ) -> Ticket
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -236,14 +276,23 @@ impl Switching {
     }
 
     /// Whether an outlet may be switched now: known, unlocked, switchable, seen a moment ago.
-    pub(super) async fn check(&self, site: &Site, outlet: &OutletId) -> Result<(Handle, u16), Refusal> {
-        let handle = self.fleet.get(&outlet.pdu).ok_or_else(|| Refusal::Unknown(format!("PDU {}", outlet.pdu)))?;
+    pub(super) async fn check(
+        &self,
+        site: &Site,
+        outlet: &OutletId,
+    ) -> Result<(Handle, u16), Refusal> {
+        let handle = self
+            .fleet
+            .get(&outlet.pdu)
+            .ok_or_else(|| Refusal::Unknown(format!("PDU {}", outlet.pdu)))?;
         if let Some(reason) = site.locked.get(outlet) {
             return Err(Refusal::Locked { outlet: outlet.to_string(), reason: reason.clone() });
         }
         let view = handle.view();
         let doubtful = |reason: String| Refusal::Doubtful { outlet: outlet.to_string(), reason };
-        if let (Health::Offline(reason), true) = (&view.health, view.layout.parts(Scope::Outlet).is_empty()) {
+        if let (Health::Offline(reason), true) =
+            (&view.health, view.layout.parts(Scope::Outlet).is_empty())
+        {
             return Err(doubtful(format!("PDU {} is offline: {reason}", outlet.pdu)));
         }
         let Some(at) = view.layout.outlet(outlet.number) else {
@@ -251,7 +300,10 @@ impl Switching {
         };
         let part = &view.layout.parts(Scope::Outlet)[usize::from(at)];
         if let Some(reason) = view.read_only.as_deref() {
-            return Err(Refusal::NotSwitchable { outlet: outlet.to_string(), reason: reason.to_owned() });
+            return Err(Refusal::NotSwitchable {
+                outlet: outlet.to_string(),
+                reason: reason.to_owned(),
+            });
         }
         if !part.switchable {
             let reason = "the PDU or its driver does not switch it".to_owned();
@@ -259,18 +311,28 @@ impl Switching {
         }
         let age = view.observed.map(|observed| self.clock.tick() - observed);
         let fresh = view.health == Health::Online && age.is_some_and(|age| age <= site.fresh);
-        let state = if fresh { view.outlet_state(at) } else { self.look(&handle, at, &doubtful).await? };
+        let state =
+            if fresh { view.outlet_state(at) } else { self.look(&handle, at, &doubtful).await? };
         match state {
             Ok(Word::On | Word::Off) => Ok((handle, at)),
             Ok(Word::Pending) => Err(doubtful("a delayed command is pending in the PDU".into())),
-            Ok(_) | Err(Gap::UnknownState) => Err(doubtful("the PDU tells a state that its driver does not know".into())),
+            Ok(_) | Err(Gap::UnknownState) => {
+                Err(doubtful("the PDU tells a state that its driver does not know".into()))
+            }
             Err(gap) => Err(doubtful(format!("its state could not be read ({gap})"))),
         }
     }
 
-    async fn look(&self, handle: &Handle, at: u16, doubtful: &impl Fn(String) -> Refusal) -> Result<Result<Word, Gap>, Refusal> {
+    async fn look(
+        &self,
+        handle: &Handle,
+        at: u16,
+        doubtful: &impl Fn(String) -> Refusal,
+    ) -> Result<Result<Word, Gap>, Refusal> {
         let looked = handle.look(at).await;
-        looked.map(|seen| seen.state).map_err(|error| doubtful(format!("the last reading is too old, and now {error}")))
+        looked
+            .map(|seen| seen.state)
+            .map_err(|error| doubtful(format!("the last reading is too old, and now {error}")))
     }
 
     fn plan(&self, request: &Request, site: &Site, outlets: &[OutletId], now: Stamp) -> Record {
@@ -319,7 +381,10 @@ impl Switching {
         let mut running = self.running();
         for step in &record.steps {
             if let Some(plan) = running.outlets.get(&step.outlet) {
-                return Err(Refusal::Busy { outlet: step.outlet.to_string(), plan: plan.to_string() });
+                return Err(Refusal::Busy {
+                    outlet: step.outlet.to_string(),
+                    plan: plan.to_string(),
+                });
             }
         }
         for step in &record.steps {
@@ -335,7 +400,11 @@ impl Switching {
     }
 
     /// Makes a record durable.
-    pub(super) async fn save(&self, record: &Record, bound: Option<(String, Bound)>) -> Result<(), JournalError> {
+    pub(super) async fn save(
+        &self,
+        record: &Record,
+        bound: Option<(String, Bound)>,
+    ) -> Result<(), JournalError> {
         let (id, open) = (record.id.clone(), record.state == PlanState::Running);
         let bytes = to_json(record)?;
         let bound = match bound {
@@ -362,7 +431,9 @@ impl Switching {
     /// Forgets old plans and keys.
     pub async fn forget(&self) -> Result<(), JournalError> {
         let old = self.clock.stamp().0 - KEYS_KEPT_MS;
-        let is_old = move |bytes: &[u8]| serde_json::from_slice::<Bound>(bytes).is_ok_and(|bound| bound.at < old);
+        let is_old = move |bytes: &[u8]| {
+            serde_json::from_slice::<Bound>(bytes).is_ok_and(|bound| bound.at < old)
+        };
         self.in_journal(move |journal| journal.forget(is_old)).await
     }
 

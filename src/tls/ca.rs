@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams,
+    CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams,
+    SanType, SerialNumber, date_time_ymd,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -135,9 +136,15 @@ impl Authority {
     /// Opens an authority.
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join("register.json");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("there is no authority in {}: run \"pmgate ca init --dir {}\"", dir.display(), dir.display()))?;
-        let register = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            format!(
+                "there is no authority in {}: run \"pmgate ca init --dir {}\"",
+                dir.display(),
+                dir.display()
+            )
+        })?;
+        let register = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged", path.display()))?;
         Ok(Self { dir: dir.to_owned(), register })
     }
 
@@ -157,12 +164,17 @@ impl Authority {
     }
 
     fn save(&self) -> anyhow::Result<()> {
-        files::write_secret(&self.dir.join("register.json"), &serde_json::to_string_pretty(&self.register)?)
+        files::write_secret(
+            &self.dir.join("register.json"),
+            &serde_json::to_string_pretty(&self.register)?,
+        )
     }
 
     fn issuer(&self) -> anyhow::Result<Issuer<'static, KeyPair>> {
-        let key = std::fs::read_to_string(self.dir.join("ca.key")).context("the authority's key cannot be read")?;
-        let certificate = std::fs::read_to_string(self.certificate_path()).context("the authority's certificate cannot be read")?;
+        let key = std::fs::read_to_string(self.dir.join("ca.key"))
+            .context("the authority's key cannot be read")?;
+        let certificate = std::fs::read_to_string(self.certificate_path())
+            .context("the authority's certificate cannot be read")?;
         Ok(Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?)
     }
 
@@ -177,7 +189,8 @@ impl Authority {
 
     /// Signs a request. Only its public key is taken over: a request may ask to be an authority.
     pub fn sign(&mut self, csr: &str, order: &Order<'_>) -> anyhow::Result<Made> {
-        let mut request = CertificateSigningRequestParams::from_pem(csr).context("the request does not parse")?;
+        let mut request =
+            CertificateSigningRequestParams::from_pem(csr).context("the request does not parse")?;
         request.params = self.leaf_params(order)?;
         let certificate = request.signed_by(&self.issuer()?)?;
         self.register(order, &certificate.pem(), certificate.der(), None)
@@ -191,13 +204,20 @@ impl Authority {
         match order.for_use {
             Use::Client(role) => {
                 let uri = Identity::uri(&self.register.domain, role, order.name);
-                Identity::from_uri(&uri, "0").map_err(|_| anyhow!("\"{}\" is no name for a certificate: letters, digits, . - _ @ only", order.name))?;
+                Identity::from_uri(&uri, "0").map_err(|_| {
+                    anyhow!(
+                        "\"{}\" is no name for a certificate: letters, digits, . - _ @ only",
+                        order.name
+                    )
+                })?;
                 params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             }
             Use::Server => {
                 if order.hosts.is_empty() {
-                    return Err(anyhow!("a gateway's certificate needs the names and addresses that it is reached by: --host gw.example.net --host 10.0.0.5"));
+                    return Err(anyhow!(
+                        "a gateway's certificate needs the names and addresses that it is reached by: --host gw.example.net --host 10.0.0.5"
+                    ));
                 }
                 let san = |host: &String| -> anyhow::Result<SanType> {
                     match host.parse::<IpAddr>() {
@@ -205,14 +225,21 @@ impl Authority {
                         Err(_) => Ok(SanType::DnsName(host.clone().try_into()?)),
                     }
                 };
-                params.subject_alt_names = order.hosts.iter().map(san).collect::<anyhow::Result<_>>()?;
+                params.subject_alt_names =
+                    order.hosts.iter().map(san).collect::<anyhow::Result<_>>()?;
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             }
         }
         Ok(params)
     }
 
-    fn register(&mut self, order: &Order<'_>, pem: &str, der: &[u8], key: Option<String>) -> anyhow::Result<Made> {
+    fn register(
+        &mut self,
+        order: &Order<'_>,
+        pem: &str,
+        der: &[u8],
+        key: Option<String>,
+    ) -> anyhow::Result<Made> {
         let leaf = leaf::read(der)?;
         let role = match order.for_use {
             Use::Client(role) => role.word(),
@@ -299,5 +326,8 @@ fn date(at: Stamp) -> OffsetDateTime {
 fn unhex(text: &str) -> anyhow::Result<Vec<u8>> {
     let padded = if text.len() % 2 == 0 { text.to_owned() } else { format!("0{text}") };
     let byte = |at: usize| u8::from_str_radix(padded.get(at..at + 2).unwrap_or(""), 16);
-    (0..padded.len()).step_by(2).map(|at| byte(at).with_context(|| format!("{text} is no serial number"))).collect()
+    (0..padded.len())
+        .step_by(2)
+        .map(|at| byte(at).with_context(|| format!("{text} is no serial number")))
+        .collect()
 }

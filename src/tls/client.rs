@@ -12,14 +12,18 @@ use super::files;
 pub fn load(certificate: &Path, key: &Path, authority: &Path) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     for root in files::certificates(authority)? {
-        roots.add(root).with_context(|| format!("{} is no authority's certificate", authority.display()))?;
+        roots
+            .add(root)
+            .with_context(|| format!("{} is no authority's certificate", authority.display()))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_client_auth_cert(files::certificates(certificate)?, files::key(key)?)
-        .with_context(|| format!("{} and {} do not belong together", certificate.display(), key.display()))?;
+        .with_context(|| {
+            format!("{} and {} do not belong together", certificate.display(), key.display())
+        })?;
     config.resumption = rustls::client::Resumption::disabled();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

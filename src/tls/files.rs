@@ -11,7 +11,8 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 /// The certificates in a file, at least one.
 pub fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = read.with_context(|| format!("cannot read certificates from {}", path.display()))?;
+    let found =
+        read.with_context(|| format!("cannot read certificates from {}", path.display()))?;
     if found.is_empty() {
         return Err(anyhow!("there is no certificate in {}", path.display()));
     }
@@ -20,16 +21,26 @@ pub fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>>
 
 /// The private key in a file that only its owner may read.
 pub fn key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
-    let mode = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.permissions().mode();
+    let mode = std::fs::metadata(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .permissions()
+        .mode();
     if mode & 0o077 != 0 {
-        return Err(anyhow!("{} can be read by others (mode {:o}): run chmod 600 {}", path.display(), mode & 0o777, path.display()));
+        return Err(anyhow!(
+            "{} can be read by others (mode {:o}): run chmod 600 {}",
+            path.display(),
+            mode & 0o777,
+            path.display()
+        ));
     }
-    PrivateKeyDer::from_pem_file(path).with_context(|| format!("cannot read a key from {}", path.display()))
+    PrivateKeyDer::from_pem_file(path)
+        .with_context(|| format!("cannot read a key from {}", path.display()))
 }
 
 /// The revocation lists in a file.
 pub fn revocations(path: &Path) -> anyhow::Result<Vec<CertificateRevocationListDer<'static>>> {
-    let read = CertificateRevocationListDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let read = CertificateRevocationListDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>);
     read.with_context(|| format!("cannot read revocation lists from {}", path.display()))
 }
 
@@ -50,7 +61,12 @@ fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     if beside.exists() {
         std::fs::remove_file(&beside).with_context(context)?;
     }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside).with_context(context)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)
+        .with_context(context)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(context)?;
     std::fs::rename(&beside, path).with_context(context)
 }

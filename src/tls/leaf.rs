@@ -32,7 +32,9 @@ pub enum LeafError {
     #[error("the certificate belongs to an authority, not to a client")]
     Authority,
     /// Names nobody.
-    #[error("the certificate has no single URI that names a role, as spiffe://DOMAIN/role/ROLE/NAME")]
+    #[error(
+        "the certificate has no single URI that names a role, as spiffe://DOMAIN/role/ROLE/NAME"
+    )]
     NoUri,
     /// The URI is no identity.
     #[error(transparent)]

@@ -43,10 +43,13 @@ pub struct Server {
 pub fn load(files: &ServerFiles<'_>) -> anyhow::Result<Server> {
     let chain = files::certificates(files.certificate)?;
     let key = files::key(files.key)?;
-    let not_after = leaf::read(&chain[0]).with_context(|| files.certificate.display().to_string())?.not_after;
+    let not_after =
+        leaf::read(&chain[0]).with_context(|| files.certificate.display().to_string())?.not_after;
     let mut roots = RootCertStore::empty();
     for root in files::certificates(files.client_ca)? {
-        roots.add(root).with_context(|| format!("{} is no authority's certificate", files.client_ca.display()))?;
+        roots.add(root).with_context(|| {
+            format!("{} is no authority's certificate", files.client_ca.display())
+        })?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
@@ -62,12 +65,20 @@ pub fn load(files: &ServerFiles<'_>) -> anyhow::Result<Server> {
         // Whether a list is still fresh is told as an alarm: an old list must not lock everybody out.
         verifier = verifier.with_crls(lists).allow_unknown_revocation_status();
     }
-    let verifier = verifier.build().with_context(|| format!("client certificates of {}", files.client_ca.display()))?;
+    let verifier = verifier
+        .build()
+        .with_context(|| format!("client certificates of {}", files.client_ca.display()))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
-        .with_context(|| format!("{} and {} do not belong together", files.certificate.display(), files.key.display()))?;
+        .with_context(|| {
+            format!(
+                "{} and {} do not belong together",
+                files.certificate.display(),
+                files.key.display()
+            )
+        })?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -77,6 +88,7 @@ pub fn load(files: &ServerFiles<'_>) -> anyhow::Result<Server> {
 fn parse_crl(der: &[u8]) -> anyhow::Result<(Vec<String>, Option<i64>)> {
     let (_, list) = x509_parser::revocation_list::CertificateRevocationList::from_der(der)
         .map_err(|error| anyhow!("the revocation list does not parse: {error}"))?;
-    let serials = list.iter_revoked_certificates().map(|one| leaf::serial(one.raw_serial())).collect();
+    let serials =
+        list.iter_revoked_certificates().map(|one| leaf::serial(one.raw_serial())).collect();
     Ok((serials, list.next_update().map(|time| time.timestamp())))
 }

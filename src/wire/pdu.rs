@@ -367,7 +367,8 @@ impl<'v> Taker<'v> {
 pub fn body(view: &PduView, site: &dyn Site, now: Tick) -> PduBody {
     let identity = &view.identity;
     let parts = |scope: Scope| (0u16..).zip(view.layout.parts(scope));
-    let mut inlets: Vec<InletBody> = parts(Scope::Inlet).map(|(at, part)| inlet(view, at, part)).collect();
+    let mut inlets: Vec<InletBody> =
+        parts(Scope::Inlet).map(|(at, part)| inlet(view, at, part)).collect();
     let total = total(&inlets);
     if inlets.len() < 2 {
         inlets.clear();
@@ -514,7 +515,14 @@ fn sensor(view: &PduView, at: u16, part: &Part) -> Option<SensorBody> {
         // Nothing is plugged in.
         (None, None) => return None,
     };
-    Some(SensorBody { id: part.id.clone(), kind, name: part.name.clone(), temperature_c, humidity_percent, gaps: take.gaps })
+    Some(SensorBody {
+        id: part.id.clone(),
+        kind,
+        name: part.name.clone(),
+        temperature_c,
+        humidity_percent,
+        gaps: take.gaps,
+    })
 }
 
 fn linked(view: &PduView, scope: Scope, at: Option<u16>) -> Option<String> {

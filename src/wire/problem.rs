@@ -24,7 +24,12 @@ pub struct Problem {
 
 impl Problem {
     /// A problem.
-    pub fn new(status: u16, title: &str, detail: impl Into<String>, next: impl Into<String>) -> Self {
+    pub fn new(
+        status: u16,
+        title: &str,
+        detail: impl Into<String>,
+        next: impl Into<String>,
+    ) -> Self {
         Self {
             title: title.to_owned(),
             status,

@@ -47,7 +47,11 @@ async fn two_hundred_readers_cost_one_poll_per_max_age() {
     let readers = connected.into_iter().map(|mut remote| {
         tokio::spawn(async move {
             for _ in 0..5 {
-                let body = remote.get("/v1/pdus/pdu-a?max_age_ms=1000").await.map_err(|exit| exit.error).unwrap();
+                let body = remote
+                    .get("/v1/pdus/pdu-a?max_age_ms=1000")
+                    .await
+                    .map_err(|exit| exit.error)
+                    .unwrap();
                 assert_eq!(body["state"], "online");
                 // Young when it was made; the way back is not the gateway's.
                 assert!(body["age_ms"].as_u64().unwrap() <= 1_100, "{}", body["age_ms"]);

@@ -9,12 +9,14 @@ use crate::proxy::{Proxy, is_set};
 use crate::rig::{Gateway, Sim, pdu_section};
 
 /// The places at which the program kills itself, as the debug build knows them, in the order of a switching.
-const PLACES: [&str; 6] = ["submitted", "intended", "before-write", "written", "verified", "recorded"];
+const PLACES: [&str; 6] =
+    ["submitted", "intended", "before-write", "written", "verified", "recorded"];
 
 async fn kill_at(place: &'static str, action: &'static str) {
     let sim = Sim::start(Family::ApcRpdu2, 4).await;
     let proxy = Proxy::before(sim.address).await;
-    let sections = format!("[switching]\nhold_s = 1\n{}", pdu_section("pdu-a", proxy.address, "fast_s = 1"));
+    let sections =
+        format!("[switching]\nhold_s = 1\n{}", pdu_section("pdu-a", proxy.address, "fast_s = 1"));
     let sets = || proxy.take_requests().iter().filter(|request| is_set(request)).count();
     let (gateway, killed_sets) = tokio::task::spawn_blocking({
         let (sections, proxy) = (sections.clone(), proxy.clone());
@@ -24,10 +26,14 @@ async fn kill_at(place: &'static str, action: &'static str) {
             gateway.wait_online("pdu-a");
             proxy.take_requests();
             let body = format!("{{\"action\":\"{action}\"}}");
-            let output = gateway.curl().raw("/v1/pdus/pdu-a/outlets/2/power", &["-X", "POST", "-d", &body, "-H", "idempotency-key: k"]);
+            let output = gateway.curl().raw(
+                "/v1/pdus/pdu-a/outlets/2/power",
+                &["-X", "POST", "-d", &body, "-H", "idempotency-key: k"],
+            );
             assert!(!output.status.success(), "{place}: the gateway answered instead of dying");
             gateway.running.ended(std::time::Duration::from_secs(20));
-            let killed_sets = proxy.take_requests().iter().filter(|request| is_set(request)).count();
+            let killed_sets =
+                proxy.take_requests().iter().filter(|request| is_set(request)).count();
             let dir = std::mem::replace(&mut gateway.dir, tempfile::tempdir().unwrap());
             let gateway = Gateway::in_dir(dir, &sections, &[]);
             gateway.wait_online("pdu-a");
@@ -36,7 +42,9 @@ async fn kill_at(place: &'static str, action: &'static str) {
     })
     .await
     .unwrap();
-    let plans = gateway.wait_for("/v1/plans", |plans| plans["plans"].as_array().unwrap().iter().all(|plan| plan["state"] != "running"));
+    let plans = gateway.wait_for("/v1/plans", |plans| {
+        plans["plans"].as_array().unwrap().iter().all(|plan| plan["state"] != "running")
+    });
     let plan = &plans["plans"][0];
     let relay = sim.pdu.lock().unwrap().relay(1, Tick(u64::MAX / 2)).unwrap();
     let later_sets = sets();
@@ -49,26 +57,42 @@ async fn kill_at(place: &'static str, action: &'static str) {
         }
         ("intended" | "before-write", _) => {
             assert_eq!((killed_sets, later_sets), (0, 0), "{place}: {plan}");
-            assert_eq!((plan["state"].as_str(), plan["outcome"].as_str()), (Some("interrupted"), Some("not_done")), "{place}: {plan}");
+            assert_eq!(
+                (plan["state"].as_str(), plan["outcome"].as_str()),
+                (Some("interrupted"), Some("not_done")),
+                "{place}: {plan}"
+            );
             assert_eq!(relay, Relay::On);
         }
         (_, "off") => {
             assert!(written, "{place}");
             assert_eq!((killed_sets, later_sets), (1, 0), "{place}: {plan}");
-            assert_eq!((plan["state"].as_str(), plan["outcome"].as_str()), (Some("done"), Some("done")), "{place}: {plan}");
+            assert_eq!(
+                (plan["state"].as_str(), plan["outcome"].as_str()),
+                (Some("done"), Some("done")),
+                "{place}: {plan}"
+            );
             assert_eq!(relay, Relay::Off);
         }
         // A cycle whose off was seen goes on with the on that had not begun.
         (_, _) => {
             assert_eq!((killed_sets, later_sets), (1, 1), "{place}: {plan}");
-            assert_eq!((plan["state"].as_str(), plan["outcome"].as_str()), (Some("done"), Some("done")), "{place}: {plan}");
+            assert_eq!(
+                (plan["state"].as_str(), plan["outcome"].as_str()),
+                (Some("done"), Some("done")),
+                "{place}: {plan}"
+            );
             assert_eq!(relay, Relay::On);
         }
     }
     if !plan.is_null() {
         // The same request again: told what came of it, and nothing is written.
         let body = format!("{{\"action\":\"{action}\"}}");
-        let again = gateway.curl().post("/v1/pdus/pdu-a/outlets/2/power", &body, &["-H", "idempotency-key: k"]);
+        let again = gateway.curl().post(
+            "/v1/pdus/pdu-a/outlets/2/power",
+            &body,
+            &["-H", "idempotency-key: k"],
+        );
         let id = again.json().get("id").or(again.json().get("plan")).cloned();
         assert_eq!(id.as_ref(), Some(&plan["id"]), "{again:?}");
         assert_eq!(sets(), 0);
@@ -116,7 +140,9 @@ async fn a_command_that_the_network_still_holds_at_the_kill_is_seen_after_it() {
     });
     proxy.delay(std::time::Duration::from_millis(700));
     let gateway = tokio::task::spawn_blocking(move || {
-        let output = gateway.curl().raw("/v1/pdus/pdu-a/outlets/3/power", &["-X", "POST", "-d", r#"{"action":"off"}"#]);
+        let output = gateway
+            .curl()
+            .raw("/v1/pdus/pdu-a/outlets/3/power", &["-X", "POST", "-d", r#"{"action":"off"}"#]);
         assert!(!output.status.success());
         killed.recv().unwrap();
         let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);

@@ -46,7 +46,10 @@ fn user(auth: &str, privacy: &str) -> User {
 }
 
 fn v3(address: std::net::SocketAddr) -> Target {
-    Target::User { address: address.to_string().parse().unwrap(), user: user("simulated-auth", "simulated-priv") }
+    Target::User {
+        address: address.to_string().parse().unwrap(),
+        user: user("simulated-auth", "simulated-priv"),
+    }
 }
 
 /// A sim, a proxy before it, and a line through the proxy; v2c or v3.
@@ -143,7 +146,10 @@ async fn a_value_of_another_instance_is_no_value() {
     use pmgate::profile::format::Speech;
     use pmgate::profile::sweep::{Item, Memory, ReadSet, Wanted};
     let (_sim, proxy, mut line) = behind_proxy(false, 150, 1).await;
-    let set = ReadSet::new(&Speech::plain_snmp(), vec![Wanted::single(Item::Oid(oid(&format!("{NAME}.2"))))]);
+    let set = ReadSet::new(
+        &Speech::plain_snmp(),
+        vec![Wanted::single(Item::Oid(oid(&format!("{NAME}.2"))))],
+    );
     let mut sweep = set.sweep(Memory::of(&Speech::plain_snmp()));
     proxy.faults(&[Fault::Forge(other_name)]);
     while let Some(ask) = sweep.next() {
@@ -181,7 +187,10 @@ async fn the_read_community_does_not_write() {
 #[tokio::test]
 async fn a_wrong_key_or_user_is_refused_and_says_so() {
     let sim = v3_sim().await;
-    for user in [user("wrong-password", "simulated-priv"), User { name: "stranger".into(), ..user("simulated-auth", "simulated-priv") }] {
+    for user in [
+        user("wrong-password", "simulated-priv"),
+        User { name: "stranger".into(), ..user("simulated-auth", "simulated-priv") },
+    ] {
         let target = Target::User { address: sim.address.to_string().parse().unwrap(), user };
         let error = name(&mut line(&target, 300, 1).await, 1).await.unwrap_err();
         assert!(matches!(error, LinkError::Denied(_) | LinkError::Timeout { .. }), "{error:?}");
@@ -198,12 +207,24 @@ async fn an_engine_that_was_replaced_is_found_anew() {
     let address = first.address;
     drop(first);
     let stop = tokio_util::sync::CancellationToken::new();
-    let clock: std::sync::Arc<dyn pmgate::model::time::Clock> = std::sync::Arc::new(pmgate::model::time::SystemClock::start());
-    let pdu = std::sync::Arc::new(std::sync::Mutex::new(pmgate::sim::physics::Pdu::new(1, 8, 3, 3)));
+    let clock: std::sync::Arc<dyn pmgate::model::time::Clock> =
+        std::sync::Arc::new(pmgate::model::time::SystemClock::start());
+    let pdu =
+        std::sync::Arc::new(std::sync::Mutex::new(pmgate::sim::physics::Pdu::new(1, 8, 3, 3)));
     // The first agent frees its port when it has ended.
     loop {
         let access = Access::User(user("simulated-auth", "simulated-priv"));
-        match pmgate::sim::snmp::serve(Family::ApcRpdu2, pdu.clone(), "SIM2", address, access, clock.clone(), stop.clone()).await {
+        match pmgate::sim::snmp::serve(
+            Family::ApcRpdu2,
+            pdu.clone(),
+            "SIM2",
+            address,
+            access,
+            clock.clone(),
+            stop.clone(),
+        )
+        .await
+        {
             Ok(_) => break,
             Err(_) => tokio::task::yield_now().await,
         }
@@ -235,11 +256,17 @@ async fn forged_v3_datagrams_do_not_stop_polling() {
 
 #[tokio::test]
 async fn a_set_is_sent_once_whatever_happens_to_its_reply() {
-    for fault in [Fault::Lose, Fault::Truncate(9), Fault::Forge(other_id), Fault::Late(Duration::from_millis(300))] {
+    for fault in [
+        Fault::Lose,
+        Fault::Truncate(9),
+        Fault::Forge(other_id),
+        Fault::Late(Duration::from_millis(300)),
+    ] {
         let (_sim, proxy, mut line) = behind_proxy(false, 150, 3).await;
         proxy.take_requests();
         proxy.faults(std::slice::from_ref(&fault));
-        let error = line.exchange(&Ask::Set(vec![(oid(COMMAND), Value::Integer(2))])).await.unwrap_err();
+        let error =
+            line.exchange(&Ask::Set(vec![(oid(COMMAND), Value::Integer(2))])).await.unwrap_err();
         assert!(error.may_have_arrived());
         let sets = proxy.take_requests().iter().filter(|request| is_set(request)).count();
         assert_eq!(sets, 1, "{fault:?}");

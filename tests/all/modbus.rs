@@ -24,7 +24,9 @@ struct Reaction {
 type Behaviour = Box<dyn FnMut(&[u8]) -> Reaction + Send>;
 
 /// A device whose every answer is decided by the test. Tells its address, and counts connections.
-async fn device(behaviour: impl FnMut(&[u8]) -> Reaction + Send + 'static) -> (SocketAddr, Arc<Mutex<usize>>) {
+async fn device(
+    behaviour: impl FnMut(&[u8]) -> Reaction + Send + 'static,
+) -> (SocketAddr, Arc<Mutex<usize>>) {
     let listener = TcpListener::bind(anywhere()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(Mutex::new(0));
@@ -54,7 +56,10 @@ async fn device(behaviour: impl FnMut(&[u8]) -> Reaction + Send + 'static) -> (S
 
 /// The right answer to a read of holding registers: each has its address as value.
 fn honest(request: &[u8]) -> Vec<u8> {
-    let (start, count) = (u16::from_be_bytes([request[8], request[9]]), u16::from_be_bytes([request[10], request[11]]));
+    let (start, count) = (
+        u16::from_be_bytes([request[8], request[9]]),
+        u16::from_be_bytes([request[10], request[11]]),
+    );
     let mut pdu = vec![request[7], (count * 2) as u8];
     (start..start + count).for_each(|register| pdu.extend(register.to_be_bytes()));
     framed(request, &pdu)
@@ -129,7 +134,10 @@ async fn a_reply_to_another_transaction_or_unit_or_function_is_none() {
         .await;
         let mut line = line(&target(address), 300, 1).await;
         let result = read(&mut line, 10, 2).await;
-        assert!(matches!(result, Err(LinkError::Garbled(_) | LinkError::Closed(_))), "byte {byte}: {result:?}");
+        assert!(
+            matches!(result, Err(LinkError::Garbled(_) | LinkError::Closed(_))),
+            "byte {byte}: {result:?}"
+        );
         assert_eq!(read(&mut line, 10, 2).await.unwrap(), [10, 11]);
     }
 }
@@ -141,7 +149,11 @@ async fn a_connection_cut_half_way_is_made_anew() {
         let (address, connections) = device(move |request| {
             seen += 1;
             let reply = honest(request);
-            if seen == 1 { Reaction { bytes: reply[..keep].to_vec(), after: Duration::ZERO, cut: true } } else { at_once(reply) }
+            if seen == 1 {
+                Reaction { bytes: reply[..keep].to_vec(), after: Duration::ZERO, cut: true }
+            } else {
+                at_once(reply)
+            }
         })
         .await;
         let mut line = line(&target(address), 300, 2).await;
@@ -171,13 +183,15 @@ async fn a_write_that_is_not_echoed_is_not_taken_for_done_and_never_repeated() {
 async fn an_exception_is_an_answer() {
     let (address, _) = device(|request| at_once(framed(request, &[request[7] | 0x80, 2]))).await;
     let mut line = line(&target(address), 300, 1).await;
-    let reply = line.exchange(&Ask::Read { table: Registers::Holding, start: 1, count: 1 }).await.unwrap();
+    let reply =
+        line.exchange(&Ask::Read { table: Registers::Holding, start: 1, count: 1 }).await.unwrap();
     assert_eq!(reply, Reply::Exception(2));
 }
 
 #[tokio::test]
 async fn a_malformed_request_ends_one_connection_of_the_simulator_and_nothing_else() {
-    let clock: Arc<dyn pmgate::model::time::Clock> = Arc::new(pmgate::model::time::SystemClock::start());
+    let clock: Arc<dyn pmgate::model::time::Clock> =
+        Arc::new(pmgate::model::time::SystemClock::start());
     let pdu = Arc::new(Mutex::new(pmgate::sim::physics::Pdu::new(1, 4, 1, 1)));
     let stop = tokio_util::sync::CancellationToken::new();
     let address = pmgate::sim::modbus::serve(pdu, anywhere(), clock, stop.clone()).await.unwrap();
@@ -187,7 +201,8 @@ async fn a_malformed_request_ends_one_connection_of_the_simulator_and_nothing_el
     let mut rest = Vec::new();
     drop(bad.read_to_end(&mut rest).await);
     let mut line = line(&target(address), 500, 1).await;
-    let reply = line.exchange(&Ask::Read { table: Registers::Coil, start: 101, count: 4 }).await.unwrap();
+    let reply =
+        line.exchange(&Ask::Read { table: Registers::Coil, start: 101, count: 4 }).await.unwrap();
     assert!(matches!(reply, Reply::Bits(bits) if bits[..4] == [true; 4]));
     stop.cancel();
 }

@@ -40,10 +40,14 @@ async fn a_poll_of_24_outlets_with_totals_takes_three_requests_at_most() {
 
 #[tokio::test]
 async fn a_dead_pdu_turns_stale_then_offline_with_its_reason_and_delays_no_other() {
-    let (good, bad) = (Sim::start(Family::ApcRpdu2, 4).await, Sim::start(Family::ApcRpdu2, 4).await);
+    let (good, bad) =
+        (Sim::start(Family::ApcRpdu2, 4).await, Sim::start(Family::ApcRpdu2, 4).await);
     let proxy = Proxy::before(bad.address).await;
     let house = House::new();
-    house.fleet.apply(vec![settings("good", v2c(good.address), 200), settings("bad", v2c(proxy.address), 200)]);
+    house.fleet.apply(vec![
+        settings("good", v2c(good.address), 200),
+        settings("bad", v2c(proxy.address), 200),
+    ]);
     let mut bad_view = house.board.watch(&"bad".parse().unwrap()).unwrap();
     let good_view = house.board.watch(&"good".parse().unwrap()).unwrap();
     bad_view.wait_for(|view| view.health == Health::Online).await.unwrap();

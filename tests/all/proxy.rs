@@ -61,7 +61,8 @@ impl Proxy {
             let (pass, delay) = {
                 let mut shared = self.shared.lock().unwrap();
                 shared.requests.push(datagram.clone());
-                let wanted = shared.on_request.as_mut().is_none_or(|on_request| on_request(&datagram));
+                let wanted =
+                    shared.on_request.as_mut().is_none_or(|on_request| on_request(&datagram));
                 (wanted && !shared.silent, shared.delay)
             };
             if !pass {
@@ -100,7 +101,9 @@ impl Proxy {
                     drop(front.send_to(&reply, client).await);
                     drop(front.send_to(&reply, client).await);
                 }
-                Fault::Truncate(len) => drop(front.send_to(&reply[..len.min(reply.len())], client).await),
+                Fault::Truncate(len) => {
+                    drop(front.send_to(&reply[..len.min(reply.len())], client).await)
+                }
                 Fault::Forge(forge) => drop(front.send_to(&forge(&reply), client).await),
                 Fault::ForgeFirst(forge) => {
                     drop(front.send_to(&forge(&reply), client).await);

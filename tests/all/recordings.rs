@@ -19,7 +19,8 @@ const FAMILIES: [&str; 3] = ["apc-rpdu", "raritan-px2", "sentry4"];
 async fn adopt(path: &Path) -> Adopted {
     let catalog = Catalog::embedded().unwrap();
     let text = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
-    let recording = Recording::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let recording =
+        Recording::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let detection = Detection::among(catalog.speaking(true));
     let mut line = Line::new(Box::new(recording), Patience::new((0, 1_000, 1)));
     let set = detection.set().unwrap();
@@ -27,7 +28,9 @@ async fn adopt(path: &Path) -> Adopted {
     while let Some(ask) = sweep.next() {
         sweep.answer(line.exchange(&ask).await.unwrap());
     }
-    let id = detection.verdict(&sweep.finish().0, || path.display().to_string()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let id = detection
+        .verdict(&sweep.finish().0, || path.display().to_string())
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     over(line, catalog.get(&id).unwrap().clone(), None).await.unwrap()
 }
 
@@ -44,7 +47,16 @@ fn same_word(expected: &str, read: &str) -> bool {
 }
 
 fn compare(expected: &Value, point: &Value) -> Result<(), String> {
-    let fail = || Err(format!("{} {} {}: expected {} {}, read {point}", expected["scope"], expected["class"], expected["oid"], expected["value"], expected["unit"]));
+    let fail = || {
+        Err(format!(
+            "{} {} {}: expected {} {}, read {point}",
+            expected["scope"],
+            expected["class"],
+            expected["oid"],
+            expected["value"],
+            expected["unit"]
+        ))
+    };
     match (&expected["value"], &point["value"]) {
         (Value::Null, Value::Null) => Ok(()),
         (Value::Number(wanted), Value::Number(read)) => {
@@ -59,7 +71,8 @@ fn compare(expected: &Value, point: &Value) -> Result<(), String> {
         }
         // A rating in a text ("32A") is read as a number.
         (Value::String(wanted), Value::Number(read)) => {
-            let digits: String = wanted.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+            let digits: String =
+                wanted.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
             if digits.parse() == Ok(read.as_f64().unwrap()) { Ok(()) } else { fail() }
         }
         (Value::String(wanted), Value::String(read)) => {
@@ -68,7 +81,11 @@ fn compare(expected: &Value, point: &Value) -> Result<(), String> {
         // A state that the device says it does not have.
         (Value::String(wanted), Value::Null) if wanted == "unsupported" => Ok(()),
         // What is written with a state that means "nothing there", as for a missing trip sensor.
-        (Value::Number(wanted), Value::String(read)) if read == "closed" && wanted.as_f64() == Some(1.0) => Ok(()),
+        (Value::Number(wanted), Value::String(read))
+            if read == "closed" && wanted.as_f64() == Some(1.0) =>
+        {
+            Ok(())
+        }
         _ => fail(),
     }
 }
@@ -76,7 +93,8 @@ fn compare(expected: &Value, point: &Value) -> Result<(), String> {
 #[tokio::test]
 async fn real_recordings_read_as_expected_to_the_last_digit() {
     let Some(dir) = shared().map(|dir| dir.join("recordings")) else { return };
-    let manifest: Value = serde_json::from_str(&std::fs::read_to_string(dir.join("MANIFEST.json")).unwrap()).unwrap();
+    let manifest: Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("MANIFEST.json")).unwrap()).unwrap();
     let mut wrong = Vec::new();
     let mut compared = 0;
     for entry in manifest.as_array().unwrap() {
@@ -90,17 +108,26 @@ async fn real_recordings_read_as_expected_to_the_last_digit() {
         }
         let adopted = adopt(&path).await;
         let points: Value = serde_json::to_value(pmgate::cli::driver::points(&adopted)).unwrap();
-        let expected: Value = serde_json::from_str(&std::fs::read_to_string(dir.join(format!("{name}.expected.json"))).unwrap()).unwrap();
+        let expected: Value = serde_json::from_str(
+            &std::fs::read_to_string(dir.join(format!("{name}.expected.json"))).unwrap(),
+        )
+        .unwrap();
         for expected in expected.as_array().unwrap() {
             if expected["class"] == "identity" || expected["class"] == "detect" {
                 continue;
             }
-            let of_oid: Vec<&Value> = points.as_array().unwrap().iter().filter(|point| point["oid"] == expected["oid"]).collect();
+            let of_oid: Vec<&Value> = points
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|point| point["oid"] == expected["oid"])
+                .collect();
             if of_oid.is_empty() {
                 continue; // The model has no place for it; counted below.
             }
             compared += 1;
-            let results: Vec<Result<(), String>> = of_oid.iter().map(|point| compare(expected, point)).collect();
+            let results: Vec<Result<(), String>> =
+                of_oid.iter().map(|point| compare(expected, point)).collect();
             if results.iter().all(Result::is_err) {
                 wrong.push(format!("{name}: {}", results[0].clone().unwrap_err()));
             }
@@ -121,14 +148,21 @@ async fn the_projects_own_recordings_prove_their_drivers() {
             let adopted = adopt(&path).await;
             assert_eq!(adopted.profile.id, profile.id, "{}", path.display());
             for (point, expected) in &proof.expect {
-                let read = adopted.points.iter().find(|read| read.point == *point && proof.part.is_none_or(|part| part == read.row));
-                let read = read.unwrap_or_else(|| panic!("{}: {point} was not read", proof.recording));
+                let read = adopted.points.iter().find(|read| {
+                    read.point == *point && proof.part.is_none_or(|part| part == read.row)
+                });
+                let read =
+                    read.unwrap_or_else(|| panic!("{}: {point} was not read", proof.recording));
                 let kept = pmgate::profile::expected(*point, expected);
                 let same = match kept {
                     Some(kept) => read.datum.value() == Some(kept),
                     None => read.datum.word().is_some_and(|word| word.word() == expected),
                 };
-                assert!(same, "{} {point}: expected {expected}, read {:?}", proof.recording, read.datum);
+                assert!(
+                    same,
+                    "{} {point}: expected {expected}, read {:?}",
+                    proof.recording, read.datum
+                );
                 proofs += 1;
             }
         }
@@ -189,12 +223,17 @@ async fn holes_in_tables_are_gaps_and_not_shifted_values() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/apc-rpdu2.snmprec");
     let text = std::fs::read_to_string(dir).unwrap();
     let hole = "1.3.6.1.4.1.318.1.1.26.9.4.3.1.7.2|";
-    let holey: String = text.lines().filter(|line| !line.starts_with(hole)).map(|line| format!("{line}\n")).collect();
+    let holey: String = text
+        .lines()
+        .filter(|line| !line.starts_with(hole))
+        .map(|line| format!("{line}\n"))
+        .collect();
     assert_ne!(holey.len(), text.len());
     let catalog = Catalog::embedded().unwrap();
     let profile = catalog.get(&"apc-rpdu2".parse().unwrap()).unwrap().clone();
     let read = async |text: &str| {
-        let line = Line::new(Box::new(Recording::parse(text).unwrap()), Patience::new((0, 1_000, 1)));
+        let line =
+            Line::new(Box::new(Recording::parse(text).unwrap()), Patience::new((0, 1_000, 1)));
         let adopted = over(line, Arc::clone(&profile), None).await.unwrap();
         let powers = adopted.points.iter().filter(|read| read.point.to_string() == "outlet.power");
         powers.map(|read| (read.row, read.datum.value())).collect::<Vec<_>>()

@@ -41,7 +41,17 @@ impl Sim {
         let stop = CancellationToken::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let pdu = Arc::new(Mutex::new(Pdu::new(1, outlets, 3, 3)));
-        let address = pmgate::sim::snmp::serve(family, pdu.clone(), "SIM1", anywhere(), access, clock, stop.clone()).await.unwrap();
+        let address = pmgate::sim::snmp::serve(
+            family,
+            pdu.clone(),
+            "SIM1",
+            anywhere(),
+            access,
+            clock,
+            stop.clone(),
+        )
+        .await
+        .unwrap();
         Self { address, pdu, stop }
     }
 }
@@ -85,7 +95,10 @@ impl Running {
         let mut child = command.spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (told, ready) = std::sync::mpsc::channel();
-        for stream in [Box::new(child.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>, Box::new(child.stderr.take().unwrap())] {
+        for stream in [
+            Box::new(child.stdout.take().unwrap()) as Box<dyn std::io::Read + Send>,
+            Box::new(child.stderr.take().unwrap()),
+        ] {
             let (lines, told, wanted) = (lines.clone(), told.clone(), ready_line.to_owned());
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -114,7 +127,10 @@ impl Running {
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.pid().to_string()])
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 
@@ -155,9 +171,26 @@ impl Demo {
         let dir = tempfile::tempdir().unwrap();
         let (pdus, outlets) = (pdus.to_string(), outlets.to_string());
         let at = dir.path().to_str().unwrap();
-        let args = ["demo", "--listen", "127.0.0.1:0", "--sim-port", "0", "--dir", at, "--pdus", &pdus, "--outlets", &outlets];
+        let args = [
+            "demo",
+            "--listen",
+            "127.0.0.1:0",
+            "--sim-port",
+            "0",
+            "--dir",
+            at,
+            "--pdus",
+            &pdus,
+            "--outlets",
+            &outlets,
+        ];
         let running = Running::start(&args, &[], "ready");
-        let url = running.output().lines().find_map(|line| line.strip_prefix("base URL      ")).unwrap().to_owned();
+        let url = running
+            .output()
+            .lines()
+            .find_map(|line| line.strip_prefix("base URL      "))
+            .unwrap()
+            .to_owned();
         Self { running, dir, url }
     }
 
@@ -212,15 +245,25 @@ impl<'d> Curl<'d> {
         let file = |name: &str| self.dir.join(name).to_str().unwrap().to_owned();
         let mut command = Command::new("curl");
         command.args(["-s", "--max-time", "60", "--cacert", &file("ca.pem")]);
-        command.args(["--cert", &file(&format!("{}.pem", self.who)), "--key", &file(&format!("{}.key", self.who))]);
-        command.args(["-w", "\n%{http_code} %{content_type}"]).args(more).arg(format!("{}{path}", self.url));
+        command.args([
+            "--cert",
+            &file(&format!("{}.pem", self.who)),
+            "--key",
+            &file(&format!("{}.key", self.who)),
+        ]);
+        command
+            .args(["-w", "\n%{http_code} %{content_type}"])
+            .args(more)
+            .arg(format!("{}{path}", self.url));
         command.output().expect("curl is installed by the test set-up")
     }
 
     pub fn send(&self, path: &str, more: &[&str]) -> Answer {
         let output = self.raw(path, more);
         let text = String::from_utf8(output.stdout).unwrap();
-        let (body, tail) = text.rsplit_once('\n').unwrap_or_else(|| panic!("curl says nothing: {}", output.status));
+        let (body, tail) = text
+            .rsplit_once('\n')
+            .unwrap_or_else(|| panic!("curl says nothing: {}", output.status));
         let (status, kind) = tail.split_once(' ').unwrap();
         Answer { status: status.parse().unwrap(), kind: kind.to_owned(), body: body.to_owned() }
     }
@@ -239,7 +282,11 @@ impl<'d> Curl<'d> {
 
     pub fn power(&self, outlet: &str, action: &str) -> Answer {
         let (pdu, number) = outlet.split_once('/').unwrap();
-        self.post(&format!("/v1/pdus/{pdu}/outlets/{number}/power"), &format!("{{\"action\":\"{action}\",\"reason\":\"test\"}}"), &[])
+        self.post(
+            &format!("/v1/pdus/{pdu}/outlets/{number}/power"),
+            &format!("{{\"action\":\"{action}\",\"reason\":\"test\"}}"),
+            &[],
+        )
     }
 }
 
@@ -262,16 +309,28 @@ impl Gateway {
         if !at("ca.pem").exists() {
             certificates(dir.path());
             std::fs::create_dir(at("state")).unwrap();
-            for (name, secret) in [("community", "public"), ("write", "private"), ("auth", "simulated-auth"), ("priv", "simulated-priv")] {
+            for (name, secret) in [
+                ("community", "public"),
+                ("write", "private"),
+                ("auth", "simulated-auth"),
+                ("priv", "simulated-priv"),
+            ] {
                 secret_file(&at(name), secret);
             }
         }
         Self::write_config(dir.path(), sections);
         let config = at("gateway.toml");
-        let running = Running::start(&["serve", "--config", config.to_str().unwrap()], env, "is served at https://");
+        let running = Running::start(
+            &["serve", "--config", config.to_str().unwrap()],
+            env,
+            "is served at https://",
+        );
         let output = running.output();
         let line = output.lines().find(|line| line.contains("is served at https://")).unwrap();
-        let url = format!("https://{}", line.split("https://").nth(1).unwrap().split_whitespace().next().unwrap());
+        let url = format!(
+            "https://{}",
+            line.split("https://").nth(1).unwrap().split_whitespace().next().unwrap()
+        );
         Self { running, dir, url }
     }
 
@@ -292,7 +351,11 @@ impl Gateway {
             if answer.status == 200 && holds(&answer.json()) {
                 return answer.json();
             }
-            assert!(Instant::now() < until, "never came: {path}: {answer:?}\n{}", self.running.output());
+            assert!(
+                Instant::now() < until,
+                "never came: {path}: {answer:?}\n{}",
+                self.running.output()
+            );
         }
     }
 
@@ -317,25 +380,43 @@ fn secret_file(path: &Path, secret: &str) {
 pub fn certificates(dir: &Path) {
     let ca = dir.join("ca");
     let run = |args: &[&str]| {
-        let output = Command::new(PMGATE).arg("ca").args(args).args(["--dir", ca.to_str().unwrap()]).output().unwrap();
+        let output = Command::new(PMGATE)
+            .arg("ca")
+            .args(args)
+            .args(["--dir", ca.to_str().unwrap()])
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     run(&["init", "--domain", "test.local"]);
     run(&["issue", "--role", "server", "--host", "127.0.0.1", "server"]);
-    for (role, name) in [("operator", "client"), ("viewer", "viewer"), ("admin", "admin"), ("approver", "approver"), ("hub", "hub")] {
+    for (role, name) in [
+        ("operator", "client"),
+        ("viewer", "viewer"),
+        ("admin", "admin"),
+        ("approver", "approver"),
+        ("hub", "hub"),
+    ] {
         run(&["issue", "--role", role, name]);
     }
     std::fs::copy(ca.join("ca.pem"), dir.join("ca.pem")).unwrap();
     for name in ["server", "client", "viewer", "admin", "approver", "hub"] {
         for kind in ["pem", "key"] {
-            std::fs::copy(ca.join(format!("{name}.{kind}")), dir.join(format!("{name}.{kind}"))).unwrap();
+            std::fs::copy(ca.join(format!("{name}.{kind}")), dir.join(format!("{name}.{kind}")))
+                .unwrap();
         }
     }
 }
 
 /// Runs the command line; standard output, standard error, exit code.
 pub fn pmgate(args: &[&str], env: &[(&str, &str)]) -> (String, String, i32) {
-    let mut child = Command::new(PMGATE).args(args).envs(env.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(PMGATE)
+        .args(args)
+        .envs(env.iter().copied())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut err = child.stderr.take().unwrap();
     let errors = std::thread::spawn(move || {
         let mut text = String::new();
@@ -376,7 +457,9 @@ impl House {
     pub fn new() -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let board = pmgate::board::Board::default();
-        let (catalog, seen) = tokio::sync::watch::channel(Arc::new(pmgate::profile::catalog::Catalog::embedded().unwrap()));
+        let (catalog, seen) = tokio::sync::watch::channel(Arc::new(
+            pmgate::profile::catalog::Catalog::embedded().unwrap(),
+        ));
         let (sender, rows) = tokio::sync::mpsc::channel(1_000);
         let services = pmgate::device::Services {
             clock: clock.clone(),
@@ -394,7 +477,12 @@ impl House {
 /// Settings of a device that is polled often, for tests that wait for polls.
 pub fn settings(id: &str, target: Target, fast_ms: u64) -> pmgate::device::Settings {
     use pmgate::model::time::Span;
-    let paces = pmgate::pace::Paces { fast: Span(fast_ms), slow: Span(fast_ms * 10), retry: Span(fast_ms), retry_max: Span(fast_ms * 4) };
+    let paces = pmgate::pace::Paces {
+        fast: Span(fast_ms),
+        slow: Span(fast_ms * 10),
+        retry: Span(fast_ms),
+        retry_max: Span(fast_ms * 4),
+    };
     pmgate::device::Settings {
         id: id.parse().unwrap(),
         name: None,

@@ -22,7 +22,8 @@ async fn readings_survive_a_kill_but_for_the_last_second() {
         let path = "/v1/series?target=pdu-a/2&metric=power_w&start=-10m";
         let gateway = Gateway::start(&sections);
         let before = gateway.wait_for(path, |series| points(series).len() >= 5);
-        let killed_at = pmgate::model::time::Clock::stamp(&pmgate::model::time::SystemClock::start()).0;
+        let killed_at =
+            pmgate::model::time::Clock::stamp(&pmgate::model::time::SystemClock::start()).0;
         let dir = gateway.kill();
         let gateway = Gateway::in_dir(dir, &sections, &[]);
         let after = gateway.curl().get(path);
@@ -33,8 +34,16 @@ async fn readings_survive_a_kill_but_for_the_last_second() {
         // The command line reads the same.
         let dir = gateway.dir.path();
         let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-        let env = [("PMGATE_URL", gateway.url.as_str()), ("PMGATE_CERT", &file("client.pem")), ("PMGATE_KEY", &file("client.key")), ("PMGATE_CA", &file("ca.pem"))];
-        let (out, err, code) = crate::rig::pmgate(&["series", "pdu-a/2", "power_w", "--start", "-10m", "--json"], &env);
+        let env = [
+            ("PMGATE_URL", gateway.url.as_str()),
+            ("PMGATE_CERT", &file("client.pem")),
+            ("PMGATE_KEY", &file("client.key")),
+            ("PMGATE_CA", &file("ca.pem")),
+        ];
+        let (out, err, code) = crate::rig::pmgate(
+            &["series", "pdu-a/2", "power_w", "--start", "-10m", "--json"],
+            &env,
+        );
         assert_eq!(code, 0, "{err}");
         let listed = points(&serde_json::from_str(&out).unwrap());
         assert!(after.iter().all(|point| listed.contains(point)));
@@ -58,7 +67,8 @@ async fn a_store_that_does_not_open_stops_nothing() {
     let sections = pdu_section("pdu-a", sim.address, "fast_s = 1");
     tokio::task::spawn_blocking(move || {
         let gateway = Gateway::start(&sections);
-        gateway.wait_for("/v1/status", |status| status["store"]["rows_written"].as_u64() >= Some(3));
+        gateway
+            .wait_for("/v1/status", |status| status["store"]["rows_written"].as_u64() >= Some(3));
         let dir = gateway.kill();
         // Rot in the file that sled reads first.
         let file = dir.path().join("state/readings/conf");
@@ -69,7 +79,8 @@ async fn a_store_that_does_not_open_stops_nothing() {
         gateway.wait_online("pdu-a");
         let off = gateway.curl().power("pdu-a/1", "off");
         assert_eq!(off.status, 200, "{off:?}");
-        let status = gateway.wait_for("/v1/status", |status| status["store"]["rows_written"].as_u64() >= Some(1));
+        let status = gateway
+            .wait_for("/v1/status", |status| status["store"]["rows_written"].as_u64() >= Some(1));
         assert_eq!(status["state"], "degraded");
         assert!(status["alarms"][0].as_str().unwrap().contains("set aside"), "{status}");
     })

@@ -30,7 +30,9 @@ fn relay(sim: &Sim, outlet: u16) -> Relay {
 #[tokio::test(flavor = "multi_thread")]
 async fn off_on_and_cycle_answer_once_they_are_verified() {
     let sim = Sim::start(Family::ApcRpdu2, 8).await;
-    let gateway = gateway(format!("[switching]\nhold_s = 1\n{}", pdu_section("pdu-a", sim.address, ""))).await;
+    let gateway =
+        gateway(format!("[switching]\nhold_s = 1\n{}", pdu_section("pdu-a", sim.address, "")))
+            .await;
     let curl = gateway.curl();
     let off = curl.power("pdu-a/3", "off");
     assert_eq!((off.status, off.json()["outcome"].as_str()), (200, Some("done")), "{off:?}");
@@ -39,7 +41,12 @@ async fn off_on_and_cycle_answer_once_they_are_verified() {
     let again = curl.power("pdu-a/3", "off").json();
     assert_eq!(again["outcome"], "already_there");
     let cycle = curl.power("pdu-a/4", "cycle").json();
-    let steps: Vec<(&str, &str)> = cycle["steps"].as_array().unwrap().iter().map(|s| (s["action"].as_str().unwrap(), s["state"].as_str().unwrap())).collect();
+    let steps: Vec<(&str, &str)> = cycle["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| (s["action"].as_str().unwrap(), s["state"].as_str().unwrap()))
+        .collect();
     assert_eq!(steps, [("off", "done"), ("on", "done")]);
     assert!(cycle["makespan_ms"].as_u64().unwrap() >= 1_000, "{cycle}");
     assert_eq!(relay(&sim, 4), Relay::On);
@@ -62,7 +69,12 @@ async fn a_host_with_two_feeds_is_cycled_as_one() {
     let cycle = curl.post("/v1/hosts/web/power", r#"{"action":"cycle"}"#, &[]);
     assert_eq!(cycle.status, 200, "{cycle:?}");
     let json = cycle.json();
-    let order: Vec<String> = json["steps"].as_array().unwrap().iter().map(|s| format!("{} {}", s["outlet"].as_str().unwrap(), s["action"].as_str().unwrap())).collect();
+    let order: Vec<String> = json["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| format!("{} {}", s["outlet"].as_str().unwrap(), s["action"].as_str().unwrap()))
+        .collect();
     assert_eq!(order, ["pdu-a/1 off", "pdu-b/2 off", "pdu-a/1 on", "pdu-b/2 on"]);
     assert_eq!(curl.get("/v1/hosts/web?max_age_ms=0")["state"], "on");
     let off = curl.post("/v1/hosts/web/power", r#"{"action":"off"}"#, &[]);
@@ -83,7 +95,8 @@ async fn one_idempotency_key_switches_once_also_across_a_restart() {
     proxy.take_requests();
     // Twice at the same time, and once more after that.
     let answers: Vec<Value> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| gateway.curl().post(path, body, &key).json())).collect();
+        let threads: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| gateway.curl().post(path, body, &key).json())).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let third = gateway.curl().post(path, body, &key).json();
@@ -110,10 +123,15 @@ async fn one_idempotency_key_switches_once_also_across_a_restart() {
 async fn nothing_is_switched_on_stale_or_unknown_state() {
     let sim = Sim::start(Family::ApcRpdu2, 4).await;
     let proxy = Proxy::before(sim.address).await;
-    let section = pdu_section("pdu-a", proxy.address, "fast_s = 1\nstale_after_s = 60\nnever_switch = [4]");
+    let section =
+        pdu_section("pdu-a", proxy.address, "fast_s = 1\nstale_after_s = 60\nnever_switch = [4]");
     let gateway = gateway(format!("[switching]\nfresh_s = 1\n{section}")).await;
     let refused = |answer: crate::rig::Answer, status: u16, says: &str| {
-        assert_eq!((answer.status, answer.kind.as_str()), (status, "application/problem+json"), "{answer:?}");
+        assert_eq!(
+            (answer.status, answer.kind.as_str()),
+            (status, "application/problem+json"),
+            "{answer:?}"
+        );
         let problem = answer.json();
         assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
         assert!(!problem["next"].as_str().unwrap().is_empty());
@@ -124,7 +142,10 @@ async fn nothing_is_switched_on_stale_or_unknown_state() {
     proxy.silent(true);
     gateway.wait_for("/v1/pdus/pdu-a", |pdu| pdu["state"] == "stale");
     refused(gateway.curl().power("pdu-a/1", "off"), 409, "not known for certain");
-    assert!(proxy.take_requests().iter().all(|request| !is_set(request)), "something was written on doubt");
+    assert!(
+        proxy.take_requests().iter().all(|request| !is_set(request)),
+        "something was written on doubt"
+    );
     assert_eq!(relay(&sim, 1), Relay::On);
 }
 
@@ -156,12 +177,26 @@ fn losing_next(proxy: &Proxy) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_does_not_move_is_told_and_not_taken_for_done() {
-    let recording = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/sentry4.snmprec");
-    let recording = pmgate::link::recording::Recording::parse(&std::fs::read_to_string(recording).unwrap()).unwrap();
+    let recording =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/sentry4.snmprec");
+    let recording =
+        pmgate::link::recording::Recording::parse(&std::fs::read_to_string(recording).unwrap())
+            .unwrap();
     // Writable, acknowledged, and nothing comes of it.
-    let rules = pmgate::sim::recording::Rule::parse_all("1.3.6.1.4.1.1718.4.1.8.5.1.2 -> 1.3.6.1.4.1.1718.4.1.8.5.1.3 1:0, 2:0\n").unwrap();
+    let rules = pmgate::sim::recording::Rule::parse_all(
+        "1.3.6.1.4.1.1718.4.1.8.5.1.2 -> 1.3.6.1.4.1.1718.4.1.8.5.1.3 1:0, 2:0\n",
+    )
+    .unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
-    let address = pmgate::sim::recording::serve(recording, rules, crate::rig::anywhere(), crate::rig::communities(), stop.clone()).await.unwrap();
+    let address = pmgate::sim::recording::serve(
+        recording,
+        rules,
+        crate::rig::anywhere(),
+        crate::rig::communities(),
+        stop.clone(),
+    )
+    .await
+    .unwrap();
     let gateway = gateway(pdu_section("pdu-a", address, "")).await;
     let off = gateway.curl().power("pdu-a/1", "off");
     let problem = off.json();
@@ -175,15 +210,28 @@ async fn a_relay_that_does_not_move_is_told_and_not_taken_for_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_prefers_not_to_wait_gets_202_and_a_place_to_look() {
     let sim = Sim::start(Family::ApcRpdu2, 4).await;
-    let gateway = gateway(format!("[switching]\nhold_s = 1\n{}", pdu_section("pdu-a", sim.address, ""))).await;
-    let answer = gateway.curl().post("/v1/pdus/pdu-a/outlets/2/power", r#"{"action":"cycle"}"#, &["-H", "prefer: respond-async", "-D", "-"]);
+    let gateway =
+        gateway(format!("[switching]\nhold_s = 1\n{}", pdu_section("pdu-a", sim.address, "")))
+            .await;
+    let answer = gateway.curl().post(
+        "/v1/pdus/pdu-a/outlets/2/power",
+        r#"{"action":"cycle"}"#,
+        &["-H", "prefer: respond-async", "-D", "-"],
+    );
     assert_eq!(answer.status, 202, "{answer:?}");
-    let location = answer.body.lines().find_map(|line| line.strip_prefix("location: ")).unwrap().trim().to_owned();
+    let location = answer
+        .body
+        .lines()
+        .find_map(|line| line.strip_prefix("location: "))
+        .unwrap()
+        .trim()
+        .to_owned();
     let busy = gateway.curl().power("pdu-a/2", "on");
     assert_eq!(busy.status, 409, "{busy:?}");
     gateway.wait_for(&location, |plan| plan["state"] == "done");
     let events = gateway.curl().get("/v1/events?last=10");
-    let kinds: Vec<&str> = events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> =
+        events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
     assert!(kinds.ends_with(&["outlet.off", "outlet.on", "plan.done"]), "{kinds:?}");
 }
 

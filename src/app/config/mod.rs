@@ -38,7 +38,8 @@ pub struct Config {
 
 /// Reads and checks a configuration file with all that it names.
 pub fn load(path: &Path) -> anyhow::Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let base = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(check(&path.display().to_string(), &text, base)?)
 }
@@ -53,15 +54,23 @@ pub fn check(file: &str, text: &str, base: &Path) -> Result<Config, FaultList> {
 }
 
 fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
-    let rack = root.need("rack", "the rack's name, unique in the fleet, as in \"r42\"").and_then(|i| i.parsed());
-    let listen = root.need("listen", "where the API listens, as in \"0.0.0.0:8443\"").and_then(|i| i.parsed());
-    let state_dir = root.need("state_dir", "where readings and the journal are kept").and_then(|i| {
-        let dir = base.join(i.text()?);
-        if !dir.is_dir() {
-            i.fault(format!("there is no directory {}: make it, owned by the user that runs pmgate", dir.display()));
-        }
-        Some(dir)
-    });
+    let rack = root
+        .need("rack", "the rack's name, unique in the fleet, as in \"r42\"")
+        .and_then(|i| i.parsed());
+    let listen = root
+        .need("listen", "where the API listens, as in \"0.0.0.0:8443\"")
+        .and_then(|i| i.parsed());
+    let state_dir =
+        root.need("state_dir", "where readings and the journal are kept").and_then(|i| {
+            let dir = base.join(i.text()?);
+            if !dir.is_dir() {
+                i.fault(format!(
+                    "there is no directory {}: make it, owned by the user that runs pmgate",
+                    dir.display()
+                ));
+            }
+            Some(dir)
+        });
     let catalog = catalog(&root, base);
     let tls = tls(&root, base);
     let paces = sections::poll(&root);
@@ -74,7 +83,15 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     root.done();
     let tls = tls?;
     site.revoked.clone_from(&tls.revoked);
-    Some(Config { rack: rack?, listen: listen?, state_dir: state_dir?, catalog: Arc::new(catalog), tls, devices: pdus.devices, site })
+    Some(Config {
+        rack: rack?,
+        listen: listen?,
+        state_dir: state_dir?,
+        catalog: Arc::new(catalog),
+        tls,
+        devices: pdus.devices,
+        site,
+    })
 }
 
 /// The drivers in the program, and those of `drivers_dir`; faults in them are told with their own places.
@@ -95,7 +112,8 @@ fn catalog(root: &Fields<'_>, base: &Path) -> Catalog {
             return catalog;
         }
     };
-    let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> =
+        entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "toml")) {
         match std::fs::read_to_string(path) {
@@ -112,14 +130,21 @@ fn catalog(root: &Fields<'_>, base: &Path) -> Catalog {
 fn tls(root: &Fields<'_>, base: &Path) -> Option<Server> {
     let item = root.need("tls", "[tls] with certificate, key and client_ca")?;
     let fields = item.fields()?;
-    let path = |key: &'static str, what: &str| fields.need(key, what).and_then(|i| i.text()).map(|text| base.join(text));
+    let path = |key: &'static str, what: &str| {
+        fields.need(key, what).and_then(|i| i.text()).map(|text| base.join(text))
+    };
     let certificate = path("certificate", "the gateway's certificate chain, PEM");
     let key = path("key", "its key, PEM");
     let client_ca = path("client_ca", "the authority of client certificates, PEM");
     let crl = fields.get("crl").and_then(|i| i.text()).map(|text| base.join(text));
     fields.done();
     let (certificate, key, client_ca) = (certificate?, key?, client_ca?);
-    let files = ServerFiles { certificate: &certificate, key: &key, client_ca: &client_ca, crl: crl.as_deref() };
+    let files = ServerFiles {
+        certificate: &certificate,
+        key: &key,
+        client_ca: &client_ca,
+        crl: crl.as_deref(),
+    };
     match server::load(&files) {
         Ok(server) => Some(server),
         Err(error) => {

@@ -21,7 +21,12 @@ pub(super) struct Pdus {
 }
 
 /// `[[pdu]]`.
-pub(super) fn pdus(root: &Fields<'_>, catalog: &Catalog, poll: Poll, secrets: &BTreeMap<String, Credentials>) -> Pdus {
+pub(super) fn pdus(
+    root: &Fields<'_>,
+    catalog: &Catalog,
+    poll: Poll,
+    secrets: &BTreeMap<String, Credentials>,
+) -> Pdus {
     let mut pdus = Pdus::default();
     let Some(list) = root.get("pdu") else { return pdus };
     let items = list.list();
@@ -29,7 +34,9 @@ pub(super) fn pdus(root: &Fields<'_>, catalog: &Catalog, poll: Poll, secrets: &B
         list.fault(format!("there are {} PDUs; one gateway takes {PDUS}", items.len()));
     }
     for (at, item) in items.iter().enumerate() {
-        let Some(mut settings) = pdu(item, catalog, poll, secrets, &mut pdus.locked) else { continue };
+        let Some(mut settings) = pdu(item, catalog, poll, secrets, &mut pdus.locked) else {
+            continue;
+        };
         if pdus.devices.iter().any(|other| other.id == settings.id) {
             item.fault(format!("the id \"{}\" is given twice", settings.id));
         }
@@ -49,15 +56,20 @@ fn pdu(
     locked: &mut BTreeMap<OutletId, String>,
 ) -> Option<Settings> {
     let fields = item.fields()?;
-    let id: Option<PduId> = fields.need("id", "its id in URLs, as in \"pdu-a\"").and_then(|i| i.parsed());
-    let text = |key: &'static str| fields.get(key).and_then(|i| i.text()).map(std::sync::Arc::<str>::from);
+    let id: Option<PduId> =
+        fields.need("id", "its id in URLs, as in \"pdu-a\"").and_then(|i| i.parsed());
+    let text =
+        |key: &'static str| fields.get(key).and_then(|i| i.text()).map(std::sync::Arc::<str>::from);
     let (name, location) = (text("name"), text("location"));
     let target = target(&fields, secrets);
     let driver = driver(&fields, catalog, target.as_ref());
     let unit = fields.get("chain_unit").and_then(|i| i.integer(0..=255)).map(|n| n as u32);
     take_paces(&fields, &mut poll);
     let manners = Manners {
-        timeout_ms: fields.get("timeout_ms").and_then(|i| i.integer(50..=30_000)).map(|ms| ms as u64),
+        timeout_ms: fields
+            .get("timeout_ms")
+            .and_then(|i| i.integer(50..=30_000))
+            .map(|ms| ms as u64),
         attempts: fields.get("attempts").and_then(|i| i.integer(1..=5)).map(|n| n as u32),
     };
     let read_only = fields.get("read_only").and_then(|i| i.flag()).unwrap_or(false);
@@ -66,7 +78,8 @@ fn pdu(
         for item in list.list() {
             let number = item.integer(0..=65_535).map(|n| n as u16);
             if let (Some(pdu), Some(number)) = (id.clone(), number) {
-                locked.insert(OutletId { pdu, number }, "the configuration says never_switch".into());
+                locked
+                    .insert(OutletId { pdu, number }, "the configuration says never_switch".into());
             }
         }
     }
@@ -102,21 +115,35 @@ fn target(fields: &Fields<'_>, secrets: &BTreeMap<String, Credentials>) -> Optio
             };
             let Some(credentials) = secrets.get(secret.text()?) else {
                 let known: Vec<&str> = secrets.keys().map(String::as_str).collect();
-                secret.fault(format!("there is no [secret.{}] without faults; there are: {}", secret.text()?, known.join(", ")));
+                secret.fault(format!(
+                    "there is no [secret.{}] without faults; there are: {}",
+                    secret.text()?,
+                    known.join(", ")
+                ));
                 return None;
             };
             match (credentials, version) {
-                (Credentials::User(user), None | Some(3)) => Some(Target::User { address: address?, user: user.clone() }),
+                (Credentials::User(user), None | Some(3)) => {
+                    Some(Target::User { address: address?, user: user.clone() })
+                }
                 (Credentials::Communities { read, write }, None | Some(1 | 2)) => {
                     let v1 = version == Some(1);
-                    Some(Target::Community { address: address?, v1, read: read.clone(), write: write.clone() })
+                    Some(Target::Community {
+                        address: address?,
+                        v1,
+                        read: read.clone(),
+                        write: write.clone(),
+                    })
                 }
                 (Credentials::User(_), Some(_)) => {
-                    secret.fault("is an SNMPv3 user: leave version out, or name a secret with communities");
+                    secret.fault(
+                        "is an SNMPv3 user: leave version out, or name a secret with communities",
+                    );
                     None
                 }
                 (Credentials::Communities { .. }, Some(_)) => {
-                    secret.fault("has communities: version 3 needs a secret with user and passwords");
+                    secret
+                        .fault("has communities: version 3 needs a secret with user and passwords");
                     None
                 }
             }
@@ -129,13 +156,19 @@ fn target(fields: &Fields<'_>, secrets: &BTreeMap<String, Credentials>) -> Optio
             Some(Target::Modbus { address: address(&modbus, 502)?, unit })
         }
         _ => {
-            fields.fault("says not where it is reached: write snmp = \"ADDR:161\" or modbus = \"ADDR:502\"");
+            fields.fault(
+                "says not where it is reached: write snmp = \"ADDR:161\" or modbus = \"ADDR:502\"",
+            );
             None
         }
     }
 }
 
-fn driver(fields: &Fields<'_>, catalog: &Catalog, target: Option<&Target>) -> Option<Option<DriverId>> {
+fn driver(
+    fields: &Fields<'_>,
+    catalog: &Catalog,
+    target: Option<&Target>,
+) -> Option<Option<DriverId>> {
     let Some(item) = fields.get("driver") else { return Some(None) };
     if item.text()? == "auto" {
         return Some(None);
@@ -146,7 +179,10 @@ fn driver(fields: &Fields<'_>, catalog: &Catalog, target: Option<&Target>) -> Op
             let names: Vec<&str> = catalog.iter().map(|profile| profile.id.as_str()).collect();
             let near = crate::model::document::nearest(id.as_str(), names.iter().copied());
             let near = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
-            item.fault(format!("there is no driver \"{id}\"{near} write \"auto\", or one of: {}", names.join(", ")));
+            item.fault(format!(
+                "there is no driver \"{id}\"{near} write \"auto\", or one of: {}",
+                names.join(", ")
+            ));
             None
         }
         Some(profile) => {
@@ -167,7 +203,9 @@ pub(super) fn hosts(root: &Fields<'_>, devices: &[Settings]) -> BTreeMap<HostId,
         for outlet in &host.outlets {
             let other = hosts.iter().find(|(_, other)| other.outlets.contains(outlet));
             if let Some((other, _)) = other {
-                item.fault(format!("outlet {outlet} feeds host {other} already: an outlet feeds one host"));
+                item.fault(format!(
+                    "outlet {outlet} feeds host {other} already: an outlet feeds one host"
+                ));
             }
         }
         if hosts.insert(id.clone(), host).is_some() {
@@ -179,9 +217,11 @@ pub(super) fn hosts(root: &Fields<'_>, devices: &[Settings]) -> BTreeMap<HostId,
 
 fn host(item: &Item<'_>, devices: &[Settings]) -> Option<(HostId, HostSpec)> {
     let fields = item.fields()?;
-    let id: Option<HostId> = fields.need("id", "its id in URLs, as in \"web-01\"").and_then(|i| i.parsed());
+    let id: Option<HostId> =
+        fields.need("id", "its id in URLs, as in \"web-01\"").and_then(|i| i.parsed());
     let name = fields.get("name").and_then(|i| i.text()).map(str::to_owned);
-    let outlets = fields.need("outlets", "the outlets that feed it, as in [\"pdu-a/1\", \"pdu-b/1\"]");
+    let outlets =
+        fields.need("outlets", "the outlets that feed it, as in [\"pdu-a/1\", \"pdu-b/1\"]");
     let mut feeds: Vec<OutletId> = Vec::new();
     for item in outlets.map_or(Vec::new(), |list| list.list()) {
         let Some(outlet) = item.parsed::<OutletId>() else { continue };
@@ -196,7 +236,8 @@ fn host(item: &Item<'_>, devices: &[Settings]) -> Option<(HostId, HostSpec)> {
     if feeds.is_empty() {
         fields.fault("a host needs at least one outlet");
     }
-    let hold = fields.get("hold_s").and_then(|i| i.integer(1..=3_600)).map(|s| Span::seconds(s as u64));
+    let hold =
+        fields.get("hold_s").and_then(|i| i.integer(1..=3_600)).map(|s| Span::seconds(s as u64));
     fields.done();
     let id = id?;
     let name = name.unwrap_or_else(|| id.to_string());

@@ -43,11 +43,18 @@ pub(super) fn take_paces(fields: &Fields<'_>, poll: &mut Poll) {
         fields.fault("slow_s is less than fast_s: the slow poll reads everything, the fast one what changes fast");
     }
     if poll.stale_after <= poll.paces.fast {
-        fields.fault("stale_after_s must be more than fast_s, else every late poll takes the PDU offline");
+        fields.fault(
+            "stale_after_s must be more than fast_s, else every late poll takes the PDU offline",
+        );
     }
 }
 
-fn set(fields: &Fields<'_>, key: &'static str, bounds: std::ops::RangeInclusive<i64>, to: &mut Span) {
+fn set(
+    fields: &Fields<'_>,
+    key: &'static str,
+    bounds: std::ops::RangeInclusive<i64>,
+    to: &mut Span,
+) {
     if let Some(seconds) = fields.get(key).and_then(|i| i.integer(bounds)) {
         *to = Span::seconds(seconds as u64);
     }
@@ -69,11 +76,17 @@ pub(super) fn secrets(root: &Fields<'_>, base: &Path) -> BTreeMap<String, Creden
 
 fn credentials(item: &Item<'_>, base: &Path) -> Option<Credentials> {
     let fields = item.fields()?;
-    let file = |key: &'static str, least: usize| fields.get(key).and_then(|i| read_secret(&i, base, least));
+    let file = |key: &'static str, least: usize| {
+        fields.get(key).and_then(|i| read_secret(&i, base, least))
+    };
     let credentials = if let Some(user) = fields.get("user") {
         let name = user.text().filter(|name| !name.is_empty());
-        let auth_protocol = fields.get("auth_protocol").map_or(Some(AUTH_PROTOCOLS[3].1), |i| i.one_of(&AUTH_PROTOCOLS));
-        let priv_protocol = fields.get("priv_protocol").map_or(Some(PRIV_PROTOCOLS[2].1), |i| i.one_of(&PRIV_PROTOCOLS));
+        let auth_protocol = fields
+            .get("auth_protocol")
+            .map_or(Some(AUTH_PROTOCOLS[3].1), |i| i.one_of(&AUTH_PROTOCOLS));
+        let priv_protocol = fields
+            .get("priv_protocol")
+            .map_or(Some(PRIV_PROTOCOLS[2].1), |i| i.one_of(&PRIV_PROTOCOLS));
         // RFC 3414 section 11.2: at least eight characters.
         let auth = file("auth_password_file", 8);
         let privacy = file("priv_password_file", 8);
@@ -88,7 +101,8 @@ fn credentials(item: &Item<'_>, base: &Path) -> Option<Credentials> {
             context,
         }))
     } else {
-        let read = fields.need("community_file", "a file with the community for reading, or user for SNMPv3");
+        let read = fields
+            .need("community_file", "a file with the community for reading, or user for SNMPv3");
         let read = read.and_then(|i| read_secret(&i, base, 1));
         let write = file("write_community_file", 1).or_else(|| read.clone());
         read.zip(write).map(|(read, write)| Credentials::Communities { read, write })
@@ -108,11 +122,18 @@ fn read_secret(item: &Item<'_>, base: &Path, least: usize) -> Option<Secret> {
     };
     let open = std::fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
     if open {
-        item.fault(format!("{} can be read by others: run chmod 600 {}", path.display(), path.display()));
+        item.fault(format!(
+            "{} can be read by others: run chmod 600 {}",
+            path.display(),
+            path.display()
+        ));
     }
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.chars().count() < least {
-        item.fault(format!("the secret in {} is too short: at least {least} characters", path.display()));
+        item.fault(format!(
+            "the secret in {} is too short: at least {least} characters",
+            path.display()
+        ));
         return None;
     }
     Some(Secret::new(secret.to_owned()))
@@ -124,7 +145,9 @@ pub(super) fn switching(root: &Fields<'_>) -> Site {
     let Some(fields) = root.get("switching").and_then(|i| i.fields()) else { return site };
     set(&fields, "hold_s", 1..=3_600, &mut site.hold);
     set(&fields, "fresh_s", 1..=3_600, &mut site.fresh);
-    if let Some(resume) = fields.get("after_restart").and_then(|i| i.one_of(&[("resume", true), ("stop", false)])) {
+    if let Some(resume) =
+        fields.get("after_restart").and_then(|i| i.one_of(&[("resume", true), ("stop", false)]))
+    {
         site.resume = resume;
     }
     fields.done();
@@ -132,10 +155,16 @@ pub(super) fn switching(root: &Fields<'_>) -> Site {
 }
 
 /// `[policy]`.
-pub(super) fn policy(root: &Fields<'_>, devices: &[Settings], hosts: &BTreeMap<HostId, HostSpec>) -> Policy {
+pub(super) fn policy(
+    root: &Fields<'_>,
+    devices: &[Settings],
+    hosts: &BTreeMap<HostId, HostSpec>,
+) -> Policy {
     let mut policy = Policy::default();
     let Some(fields) = root.get("policy").and_then(|i| i.fields()) else { return policy };
-    if let Some(whole) = fields.get("default").and_then(|i| i.one_of(&[("role", true), ("none", false)])) {
+    if let Some(whole) =
+        fields.get("default").and_then(|i| i.one_of(&[("role", true), ("none", false)]))
+    {
         policy.whole_role_by_default = whole;
     }
     if let Some(list) = fields.get("grant") {
@@ -145,12 +174,20 @@ pub(super) fn policy(root: &Fields<'_>, devices: &[Settings], hosts: &BTreeMap<H
     policy
 }
 
-fn grant(item: &Item<'_>, devices: &[Settings], hosts: &BTreeMap<HostId, HostSpec>) -> Option<Grant> {
+fn grant(
+    item: &Item<'_>,
+    devices: &[Settings],
+    hosts: &BTreeMap<HostId, HostSpec>,
+) -> Option<Grant> {
     let fields = item.fields()?;
     let name = fields.get("name").and_then(|i| i.text()).map(str::to_owned);
-    let role = fields.need("role", "the role of the certificates that it is for").and_then(|i| i.one_of(&Role::ALL));
-    let reach = fields.need("reach", "what may be switched: \"rack\", \"pdu-a\", \"pdu-a/7\", \"host:web-01\"");
-    let reach = reach.map(|list| list.list().iter().filter_map(|i| reach_of(i, devices, hosts)).collect());
+    let role = fields
+        .need("role", "the role of the certificates that it is for")
+        .and_then(|i| i.one_of(&Role::ALL));
+    let reach = fields
+        .need("reach", "what may be switched: \"rack\", \"pdu-a\", \"pdu-a/7\", \"host:web-01\"");
+    let reach =
+        reach.map(|list| list.list().iter().filter_map(|i| reach_of(i, devices, hosts)).collect());
     let actions = match fields.get("actions") {
         Some(list) => list.list().iter().filter_map(|i| i.one_of(&Action::ALL)).collect(),
         None => Action::ALL.iter().map(|(_, action)| *action).collect(),
@@ -159,7 +196,11 @@ fn grant(item: &Item<'_>, devices: &[Settings], hosts: &BTreeMap<HostId, HostSpe
     Some(Grant { name, role: role?, reach: reach?, actions })
 }
 
-fn reach_of(item: &Item<'_>, devices: &[Settings], hosts: &BTreeMap<HostId, HostSpec>) -> Option<Reach> {
+fn reach_of(
+    item: &Item<'_>,
+    devices: &[Settings],
+    hosts: &BTreeMap<HostId, HostSpec>,
+) -> Option<Reach> {
     let text = item.text()?;
     let known = |id: &crate::model::id::PduId| {
         let known = devices.iter().any(|device| device.id == *id);
