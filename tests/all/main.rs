@@ -1,6 +1,8 @@
 //! Everything that is tested from outside, in one program: each test starts what it needs on ports of its
 //! own and ends it.
 
+#![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
+
 mod api;
 mod cli;
 mod coalesce;

@@ -68,16 +68,13 @@ impl Proxy {
             if !pass {
                 continue;
             }
-            let back = match backs.get(&client) {
-                Some(back) => back.clone(),
-                None => {
-                    let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-                    back.connect(agent).await.unwrap();
-                    backs.insert(client, back.clone());
-                    let (this, front, replies) = (self.clone(), front.clone(), back.clone());
-                    tokio::spawn(async move { this.replies(&front, &replies, client).await });
-                    back
-                }
+            let back = if let Some(back) = backs.get(&client) { back.clone() } else {
+                let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                back.connect(agent).await.unwrap();
+                backs.insert(client, back.clone());
+                let (this, front, replies) = (self.clone(), front.clone(), back.clone());
+                tokio::spawn(async move { this.replies(&front, &replies, client).await });
+                back
             };
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
@@ -102,7 +99,7 @@ impl Proxy {
                     drop(front.send_to(&reply, client).await);
                 }
                 Fault::Truncate(len) => {
-                    drop(front.send_to(&reply[..len.min(reply.len())], client).await)
+                    drop(front.send_to(&reply[..len.min(reply.len())], client).await);
                 }
                 Fault::Forge(forge) => drop(front.send_to(&forge(&reply), client).await),
                 Fault::ForgeFirst(forge) => {

@@ -112,9 +112,7 @@ impl Running {
         }
         drop(told);
         let running = Self { child, lines };
-        if ready.recv_timeout(Duration::from_secs(60)).is_err() {
-            panic!("not \"{ready_line}\" within 60 s:\n{}", running.output());
-        }
+        assert!(!ready.recv_timeout(Duration::from_mins(1)).is_err(), "not \"{ready_line}\" within 60 s:\n{}", running.output());
         running
     }
 
@@ -345,7 +343,7 @@ impl Gateway {
 
     /// Waits until a condition on an answer holds.
     pub fn wait_for(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         loop {
             let answer = self.curl().send(path, &[]);
             if answer.status == 200 && holds(&answer.json()) {
