@@ -74,7 +74,7 @@ impl Collector for Everything {
             for scope in Scope::ALL {
                 readings(&mut families, &view, scope, &|number| {
                     let outlet = crate::model::id::OutletId { pdu: view.id.clone(), number };
-                    site.host_of(&outlet).unwrap_or_else(String::new)
+                    site.host_of(&outlet)
                 });
             }
         }
@@ -86,9 +86,9 @@ impl Collector for Everything {
             for (labels, value) in &family.samples {
                 let labelled = metric.encode_family(labels)?;
                 if family.counts {
-                    ConstCounter::new(*value).encode(labelled)?
+                    ConstCounter::new(*value).encode(labelled)?;
                 } else {
-                    ConstGauge::new(*value).encode(labelled)?
+                    ConstGauge::new(*value).encode(labelled)?;
                 }
             }
         }
@@ -154,7 +154,7 @@ fn readings(
     families: &mut BTreeMap<String, Family>,
     view: &PduView,
     scope: Scope,
-    host_of: &dyn Fn(u16) -> String,
+    host_of: &dyn Fn(u16) -> Option<String>,
 ) {
     // Readings of a PDU that is offline are not the present's.
     if matches!(view.health, Health::Offline(_)) {
@@ -170,14 +170,10 @@ fn readings(
                 Scope::Sensor => labels.push(("sensor", part.id.clone())),
                 Scope::Outlet => {
                     labels.push(("outlet", part.id.clone()));
-                    labels.push((
-                        "name",
-                        part.name
-                            .clone()
-                            .or_else(|| part.label.clone())
-                            .unwrap_or_else(String::new),
-                    ));
-                    labels.push(("host", host_of(part.number)));
+                    // What it does not have is left out: to Prometheus an empty label is none.
+                    let name = part.name.as_ref().or(part.label.as_ref());
+                    labels.extend(name.map(|name| ("name", name.clone())));
+                    labels.extend(host_of(part.number).map(|host| ("host", host)));
                 }
             }
             labels
@@ -199,19 +195,19 @@ fn readings(
                 value,
             );
         }
-        if scope == Scope::Outlet {
-            if let Ok(state @ (Word::On | Word::Off)) = view.outlet_state(at) {
-                let value = f64::from(u8::from(state == Word::On));
-                put(
-                    families,
-                    "pdu_outlet_state",
-                    "Whether the outlet is on (1) or off (0); absent while unknown",
-                    None,
-                    false,
-                    labels(),
-                    value,
-                );
-            }
+        if scope == Scope::Outlet
+            && let Ok(state @ (Word::On | Word::Off)) = view.outlet_state(at)
+        {
+            let value = f64::from(u8::from(state == Word::On));
+            put(
+                families,
+                "pdu_outlet_state",
+                "Whether the outlet is on (1) or off (0); absent while unknown",
+                None,
+                false,
+                labels(),
+                value,
+            );
         }
         if let Some(Datum::Value(kept)) =
             view.reading(scope, at, Metric::Rating).map(|reading| reading.datum)

@@ -75,6 +75,7 @@ impl Routes {
     }
 
     /// Answers a request: finds the route, asks whether the client may, calls the handler.
+    #[allow(clippy::too_many_arguments)] // the parts of one request, taken apart once
     pub async fn answer(
         &self,
         state: Arc<State>,

@@ -154,7 +154,12 @@ impl Server {
             .max_buf_size(64 * 1024)
             .serve_connection(TokioIo::new(tls), service);
         let mut connection = std::pin::pin!(connection);
-        finish(&stop, connection.as_mut(), |c| c.graceful_shutdown()).await
+        finish(
+            &stop,
+            connection.as_mut(),
+            hyper::server::conn::http1::Connection::graceful_shutdown,
+        )
+        .await
     }
 
     async fn http2(
@@ -173,7 +178,12 @@ impl Server {
             .max_pending_accept_reset_streams(20)
             .serve_connection(TokioIo::new(tls), service);
         let mut connection = std::pin::pin!(connection);
-        finish(&stop, connection.as_mut(), |c| c.graceful_shutdown()).await
+        finish(
+            &stop,
+            connection.as_mut(),
+            hyper::server::conn::http2::Connection::graceful_shutdown,
+        )
+        .await
     }
 
     async fn respond(

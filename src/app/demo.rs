@@ -77,7 +77,8 @@ fn certificates(dir: &Path, listen: String) -> anyhow::Result<()> {
     let mut issue = |for_use, name: &str, files: &str| -> anyhow::Result<()> {
         let made: Made = authority.issue(&Order { for_use, name, hosts: &hosts, days: 30, now })?;
         write_public(&dir.join(format!("{files}.pem")), &made.certificate)?;
-        write_secret(&dir.join(format!("{files}.key")), &made.key.unwrap_or_else(String::new))
+        let key = made.key.context("the certificate authority made no key")?;
+        write_secret(&dir.join(format!("{files}.key")), &key)
     };
     issue(Use::Server, "gateway", "server")?;
     issue(Use::Client(Role::Operator), "operator", "client")?;

@@ -324,7 +324,7 @@ fn print_points(adopted: &Adopted, json: bool) -> Outcome {
         return out::json(&lines);
     }
     let cells = |line: &PointLine| {
-        let at = line.oid.clone().or_else(|| line.register.clone()).unwrap_or_else(String::new);
+        let at = line.oid.clone().or_else(|| line.register.clone()).unwrap_or_else(|| "-".into());
         let value = match &line.value {
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Number(n) => {

@@ -14,12 +14,17 @@ use super::remote::Gateway;
 pub async fn run(args: Events) -> Outcome {
     let mut gateway = Gateway::connect(&args.client).await?;
     let last = gateway.get("/v1/events?last=50").await?;
-    let events = last.as_array().cloned().unwrap_or_else(Vec::new);
-    for event in &events {
+    let Some(events) = last.as_array() else {
+        return Err(Exit::failed(anyhow::anyhow!("the gateway's answer is no list of events")));
+    };
+    for event in events {
         print(event, args.client.json);
     }
     let mut seen = events.last().and_then(|event| event["id"].as_u64());
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         // A connection that ends, as when the gateway restarts, is taken up where it ended.
         if let Err(exit) = follow(&mut gateway, &args, &mut seen).await {
             out::complain(&format!("{:#}; trying again", exit.error));
@@ -31,11 +36,10 @@ pub async fn run(args: Events) -> Outcome {
             Err(exit) => return Err(exit),
         }
     }
-    Ok(())
 }
 
 async fn follow(gateway: &mut Gateway, args: &Events, seen: &mut Option<u64>) -> Outcome {
-    let id = seen.map(|id| id.to_string()).unwrap_or_else(|| "0".into());
+    let id = seen.map_or_else(|| "0".into(), |id| id.to_string());
     let mut response = gateway
         .send(
             Method::GET,

@@ -26,7 +26,7 @@ use super::exit::Exit;
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long an answer may take: a plan with a hold takes its time.
-const ANSWER: Duration = Duration::from_secs(900);
+const ANSWER: Duration = Duration::from_mins(15);
 
 /// A connection to a gateway.
 pub struct Gateway {

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::model::id::OutletId;
+use crate::model::id::{HostId, OutletId};
 
 use super::args::{Client, Host, Outlet, Switch};
 use super::exit::{Exit, Outcome};
@@ -84,19 +84,19 @@ fn path(id: &str) -> Result<String, Exit> {
 }
 
 fn host_path(id: &str) -> Result<String, Exit> {
-    Ok(format!("/v1/hosts/{}", escape(id)))
+    let id: HostId = id.parse().map_err(Exit::usage)?;
+    Ok(format!("/v1/hosts/{id}"))
 }
 
 async fn list(pdu: Option<&str>, client: &Client) -> Outcome {
     let mut gateway = Gateway::connect(client).await?;
-    let outlets = match pdu {
-        Some(pdu) => gateway.list(&format!("/v1/pdus/{}/outlets", escape(pdu)), "outlets").await?,
-        None => {
-            let pdus = gateway.list("/v1/pdus", "pdus").await?;
-            pdus.iter()
-                .flat_map(|pdu| pdu["outlets"].as_array().cloned().unwrap_or_else(Vec::new))
-                .collect()
-        }
+    let outlets = if let Some(pdu) = pdu {
+        gateway.list(&format!("/v1/pdus/{}/outlets", escape(pdu)), "outlets").await?
+    } else {
+        let pdus = gateway.list("/v1/pdus", "pdus").await?;
+        pdus.iter()
+            .flat_map(|pdu| pdu["outlets"].as_array().cloned().unwrap_or_else(Vec::new))
+            .collect()
     };
     if client.json {
         return out::json(&outlets);
@@ -154,7 +154,7 @@ async fn each(
             .await;
         match answer {
             Ok(text) if switch.client.json => {
-                plans.push(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+                plans.push(serde_json::from_str(&text).unwrap_or(Value::String(text)));
             }
             Ok(body) => {
                 let plan: Value = serde_json::from_str(&body).map_err(Exit::failed)?;

@@ -12,7 +12,7 @@ pub async fn sweep(
     memory: &mut Memory,
 ) -> Result<Vec<Answer>, LinkError> {
     let mut sweep = set.sweep(*memory);
-    while let Some(ask) = sweep.next() {
+    while let Some(ask) = sweep.next_ask() {
         let reply = line.exchange(&ask).await?;
         sweep.answer(reply);
     }

@@ -323,7 +323,7 @@ impl Device {
         tier: &Tier,
     ) -> Result<Vec<crate::profile::sweep::Answer>, LinkError> {
         let mut sweep = tier.set.sweep(adopted.memory);
-        while let Some(ask) = sweep.next() {
+        while let Some(ask) = sweep.next_ask() {
             while let Ok(order) = self.inbox.try_recv() {
                 self.serve_with(adopted, order).await;
             }
@@ -429,20 +429,17 @@ impl Device {
     }
 
     async fn serve(&mut self, order: Order) {
-        match self.adopted.take() {
-            Some((mut adopted, since)) => {
-                self.serve_with(&mut adopted, order).await;
-                self.adopted = Some((adopted, since));
-            }
-            None => {
-                let why = self.place.view().health.reason().unwrap_or("not polled yet").to_owned();
-                let error = OrderError::NotAdopted(why);
-                // Whoever asked may have left.
-                match order {
-                    Order::Refresh { .. } => {}
-                    Order::Look { reply, .. } => drop(reply.send(Err(error))),
-                    Order::Write { reply, .. } => drop(reply.send(Err(error))),
-                }
+        if let Some((mut adopted, since)) = self.adopted.take() {
+            self.serve_with(&mut adopted, order).await;
+            self.adopted = Some((adopted, since));
+        } else {
+            let why = self.place.view().health.reason().unwrap_or("not polled yet").to_owned();
+            let error = OrderError::NotAdopted(why);
+            // Whoever asked may have left.
+            match order {
+                Order::Refresh { .. } => {}
+                Order::Look { reply, .. } => drop(reply.send(Err(error))),
+                Order::Write { reply, .. } => drop(reply.send(Err(error))),
             }
         }
     }

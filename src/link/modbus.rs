@@ -43,14 +43,12 @@ impl ModbusLink {
             let result = connection.call(request).await.map_err(failure)?;
             Ok::<_, LinkError>((connection, result))
         };
-        let (connection, result) = match tokio::time::timeout(timeout, exchange).await {
-            Ok(result) => result?,
+        let Ok(exchanged) = tokio::time::timeout(timeout, exchange).await else {
             // The connection is gone with the future that held it.
-            Err(_) => {
-                let waited_ms = timeout.as_millis() as u64;
-                return Err(LinkError::Timeout { waited_ms, hint: "" });
-            }
+            let waited_ms = timeout.as_millis() as u64;
+            return Err(LinkError::Timeout { waited_ms, hint: "" });
         };
+        let (connection, result) = exchanged?;
         let reply = match result {
             Ok(response) => checked(ask, response)?,
             Err(exception) => Reply::Exception(exception.into()),

@@ -129,7 +129,7 @@ impl Value {
         match self {
             Value::Integer(number) => number.to_string(),
             Value::Unsigned(number) => number.to_string(),
-            Value::Bytes(_) => self.text().unwrap_or_else(String::new),
+            Value::Bytes(_) => self.text().unwrap_or_else(|| "?".into()),
             Value::Oid(oid) => oid.to_string(),
             Value::Ip(ip) => ip.map(|b| b.to_string()).join("."),
             Value::Nothing => "noSuchInstance".into(),

@@ -112,14 +112,13 @@ impl<'a> Fields<'a> {
                 continue;
             }
             let near = nearest(name, asked.iter().copied());
-            let hint = match near {
-                Some(near) => format!("unknown key; did you mean \"{near}\"?"),
-                None => {
-                    let mut known = asked.clone();
-                    known.sort_unstable();
-                    known.dedup();
-                    format!("unknown key; known here: {}", known.join(", "))
-                }
+            let hint = if let Some(near) = near {
+                format!("unknown key; did you mean \"{near}\"?")
+            } else {
+                let mut known = asked.clone();
+                known.sort_unstable();
+                known.dedup();
+                format!("unknown key; known here: {}", known.join(", "))
             };
             self.faults.add(key.span(), self.path_of(name), hint);
         }

@@ -97,6 +97,7 @@ impl Oid {
 
     /// An identifier whose successor in a walk is this one, if this one exists: for GETNEXT and
     /// GETBULK, which name the predecessor of what they want.
+    #[must_use]
     pub fn predecessor(&self) -> Self {
         let mut parts = self.parts();
         match parts.last_mut() {

@@ -225,7 +225,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_stepped_clock_follows_paused_time() {
         let clock = SteppedClock::starting(Stamp(5_000));
-        tokio::time::advance(Duration::from_secs(86_400)).await;
+        tokio::time::advance(Duration::from_hours(24)).await;
         assert_eq!(clock.stamp(), Stamp(86_405_000));
     }
 }

@@ -82,7 +82,7 @@ mod tests {
         assert!(!vitals.failed(Tick(26_000), "no answer".into()).changed);
         assert_eq!(vitals.wake(), Some(Tick(41_001)));
         assert_eq!(vitals.health(Tick(41_001)).word(), "offline");
-        assert!(vitals.failed(Tick(41_001), "no answer".into()).changed == false);
+        assert!(!vitals.failed(Tick(41_001), "no answer".into()).changed);
         assert!(vitals.answered(Tick(60_000)).changed);
         assert_eq!(vitals.wake(), None);
     }

@@ -47,8 +47,8 @@ pub struct Known {
 }
 
 impl Known {
-    fn is_able(&self, needs: &Option<String>) -> bool {
-        needs.as_ref().is_none_or(|name| self.capabilities.contains(name))
+    fn is_able(&self, needs: Option<&String>) -> bool {
+        needs.is_none_or(|name| self.capabilities.contains(name))
     }
 }
 
@@ -250,12 +250,11 @@ impl<'p> Filter<'p> {
         let mut rows = Vec::new();
         let mut items = Vec::new();
         for (at, table) in profile.tables.iter().enumerate() {
-            let of_table = match found.get(&at) {
-                Some(instances) => walked(profile, table, known.unit, instances),
-                None => {
-                    let count = known.counts.get(&at).copied().unwrap_or(0);
-                    listed(profile, table, known.unit, count)
-                }
+            let of_table = if let Some(instances) = found.get(&at) {
+                walked(profile, table, known.unit, instances)
+            } else {
+                let count = known.counts.get(&at).copied().unwrap_or(0);
+                listed(profile, table, known.unit, count)
             };
             if let Some(keep) = &table.keep {
                 items.extend(of_table.iter().filter_map(|row| item_at(&keep.source, row)));
@@ -315,7 +314,7 @@ impl<'p> Probe<'p> {
     }
 
     fn points<'a>(profile: &'a Profile, known: &Known) -> Vec<&'a PointSpec> {
-        profile.points.iter().filter(|spec| known.is_able(&spec.needs)).collect()
+        profile.points.iter().filter(|spec| known.is_able(spec.needs.as_ref())).collect()
     }
 
     fn companions(spec: &PointSpec) -> Vec<&Source> {
@@ -507,7 +506,8 @@ impl Builder {
                 if target == Scope::Branch { part.branch = at } else { part.phase = at }
             }
         }
-        let chosen = |verbs: &[Verb]| verbs.iter().find(|v| known.is_able(&v.needs)).cloned();
+        let chosen =
+            |verbs: &[Verb]| verbs.iter().find(|v| known.is_able(v.needs.as_ref())).cloned();
         let verbs = (chosen(&profile.on), chosen(&profile.off));
         let can_switch = verbs.0.is_some() && verbs.1.is_some();
         for (number, part) in &mut self.parts[Scope::Outlet as usize] {

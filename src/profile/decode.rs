@@ -147,11 +147,10 @@ fn plausible(metric: Metric, value: i64) -> bool {
         Unit::Volt => within(0, 2_000),
         // A few meters tell 1.001 or 1.01 at full load.
         Unit::Ratio => (-10_200..=10_200).contains(&value),
-        Unit::Hertz => within(0, 1_000),
         Unit::WattHour => within(0, 1_000_000_000_000),
         Unit::Celsius => within(-60, 150),
         Unit::Percent if metric == Metric::Humidity => within(0, 100),
-        Unit::Percent => within(0, 1_000),
+        Unit::Hertz | Unit::Percent => within(0, 1_000),
     }
 }
 
@@ -188,10 +187,8 @@ fn number_in_words(words: &[u16], shape: Shape) -> Result<Number, Gap> {
         return Err(Gap::Malformed);
     }
     let bits = |acc: u64, word: &u16| acc << 16 | u64::from(*word);
-    let value = match shape.low_first {
-        true => words.iter().rev().fold(0, bits),
-        false => words.iter().fold(0, bits),
-    };
+    let value =
+        if shape.low_first { words.iter().rev().fold(0, bits) } else { words.iter().fold(0, bits) };
     if let Some(bit) = shape.bit {
         return Ok(Number::Whole((value >> bit & 1) as i64));
     }
@@ -295,10 +292,12 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps)] // an answer is what they stand for
     fn whole(n: i64) -> Answer {
         Ok(Raw::Value(Value::Integer(n)))
     }
 
+    #[allow(clippy::unnecessary_wraps)]
     fn text(t: &str) -> Answer {
         Ok(Raw::Value(Value::Bytes(t.as_bytes().into())))
     }

@@ -184,7 +184,7 @@ fn columns(readers: &[Reader], wanted: &[usize]) -> HashMap<usize, (u32, u32)> {
     let mut keys: Vec<_> = grouped.keys().copied().collect();
     keys.sort_unstable();
     for (column, key) in (0u32..).zip(keys) {
-        let mut rows = grouped.remove(&key).unwrap_or_else(Vec::new);
+        let Some(mut rows) = grouped.remove(&key) else { continue };
         rows.sort_unstable();
         // A row that lacks this reading breaks the column: what is left is asked for exactly.
         if rows.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0) {

@@ -21,10 +21,10 @@ pub fn load(file: &str, text: &str) -> Result<Profile, FaultList> {
 }
 
 fn profile(root: Fields<'_>) -> Option<Profile> {
-    if let Some(format) = root.need("format", "write format = 1") {
-        if format.integer(0..=i64::MAX).is_some_and(|n| n != 1) {
-            format.fault("this program reads format 1");
-        }
+    if let Some(format) = root.need("format", "write format = 1")
+        && format.integer(0..=i64::MAX).is_some_and(|n| n != 1)
+    {
+        format.fault("this program reads format 1");
     }
     let head = root.need("driver", "who this driver is").and_then(|item| head(item.fields()?));
     let snmp = head.as_ref().is_none_or(|head| head.snmp);

@@ -106,10 +106,10 @@ fn verify_timing(item: &Item<'_>, word: &str) -> Option<(u64, u64)> {
             "is verified by outlet.state, the relay itself; a second witness goes into \"also\"",
         );
     }
-    if let Some(is) = fields.need("is", "the state that is waited for") {
-        if is.text().is_some_and(|text| text != word) {
-            is.fault(format!("the verb \"{word}\" is verified by is = \"{word}\""));
-        }
+    if let Some(is) = fields.need("is", "the state that is waited for")
+        && is.text().is_some_and(|text| text != word)
+    {
+        is.fault(format!("the verb \"{word}\" is verified by is = \"{word}\""));
     }
     let within = fields
         .need("within_ms", "how long the device may take")

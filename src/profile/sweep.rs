@@ -106,11 +106,13 @@ impl Memory {
 
     /// With the size of requests that another reading learned. Whether bulk works is not taken over from a
     /// probe, which asks for columns that are not there.
+    #[must_use]
     pub fn with_chunk_of(self, other: Memory) -> Self {
         Self { chunk: other.chunk, split: other.split, ..self }
     }
 
     /// For SNMPv1, which has no GETBULK.
+    #[must_use]
     pub fn without_bulk(self) -> Self {
         Self { rows: 0, ..self }
     }
@@ -164,7 +166,7 @@ enum SweepKind<'s> {
 impl Sweep<'_> {
     /// What to ask next; nothing once everything is answered, or once the device has cost more
     /// requests than twice its items.
-    pub fn next(&mut self) -> Option<Ask> {
+    pub fn next_ask(&mut self) -> Option<Ask> {
         self.budget = self.budget.checked_sub(1)?;
         match &mut self.kind {
             SweepKind::Snmp(sweep) => sweep.next(&self.memory),

@@ -180,13 +180,13 @@ impl<'s> SnmpSweep<'s> {
     pub fn answer(&mut self, reply: Reply, answers: &mut [Option<Answer>], memory: &mut Memory) {
         match (std::mem::replace(&mut self.asked, Asked::Nothing), reply) {
             (Asked::Exact(asked), Reply::Binds(binds)) => {
-                self.exact_answered(asked, binds, answers, memory);
+                self.exact_answered(&asked, binds, answers, memory);
             }
             (Asked::Exact(asked), Reply::Refused { status, index }) => {
                 self.exact_refused(asked, status, index, answers, memory);
             }
             (Asked::Bulk { singles, rows }, Reply::Binds(binds)) => {
-                self.bulk_answered(singles, rows, binds, answers, memory);
+                self.bulk_answered(&singles, rows, binds, answers, memory);
             }
             (Asked::Bulk { singles, rows }, _) => {
                 // tooBig and its kin: fewer rows; at one row, no more bulk for this device.
@@ -202,7 +202,7 @@ impl<'s> SnmpSweep<'s> {
 
     fn exact_answered(
         &mut self,
-        asked: Vec<usize>,
+        asked: &[usize],
         binds: Vec<(Oid, Value)>,
         answers: &mut [Option<Answer>],
         memory: &mut Memory,
@@ -246,7 +246,7 @@ impl<'s> SnmpSweep<'s> {
 
     fn bulk_answered(
         &mut self,
-        singles: Vec<usize>,
+        singles: &[usize],
         rows: usize,
         binds: Vec<(Oid, Value)>,
         answers: &mut [Option<Answer>],
@@ -324,7 +324,7 @@ mod tests {
     fn read(set: &ReadSet, mut memory: Memory, most: usize) -> (usize, Vec<Answer>) {
         let mut sweep = set.sweep(memory);
         let mut requests = 0;
-        while let Some(ask) = sweep.next() {
+        while let Some(ask) = sweep.next_ask() {
             requests += 1;
             let next = |oid: &Oid| {
                 let mut parts = oid.parts();

@@ -133,7 +133,10 @@ impl Netio {
             }
             302.. if at < 302 + 2 * outlets => {
                 let outlet = (at - 302) / 2;
-                Ok(half(self.show(Scope::Outlet, outlet, Metric::Energy, "1 Wh"), at % 2 == 0))
+                Ok(half(
+                    self.show(Scope::Outlet, outlet, Metric::Energy, "1 Wh"),
+                    at.is_multiple_of(2),
+                ))
             }
             _ => Err(ExceptionCode::IllegalDataAddress),
         }

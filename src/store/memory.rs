@@ -11,10 +11,13 @@ const ROWS: usize = 50_000;
 /// Entries that are visited under one lock.
 const PAGE: usize = 256;
 
+/// The entries of a tree, in the order of their keys.
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// A store in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    trees: Mutex<BTreeMap<Tree, BTreeMap<Vec<u8>, Vec<u8>>>>,
+    trees: Mutex<BTreeMap<Tree, Entries>>,
 }
 
 impl MemoryStore {
@@ -25,7 +28,7 @@ impl MemoryStore {
         range.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Tree, BTreeMap<Vec<u8>, Vec<u8>>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Tree, Entries>> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -70,17 +70,16 @@ pub fn read(
             found.damaged += 1;
             return true;
         };
-        let column = match columns.get(&row.schema) {
-            Some(column) => *column,
-            None => {
-                let looked_up = column_of(store, row.schema, series);
-                let column = looked_up.unwrap_or_else(|error| {
-                    failure = Some(error);
-                    None
-                });
-                columns.insert(row.schema, column);
-                column
-            }
+        let column = if let Some(column) = columns.get(&row.schema) {
+            *column
+        } else {
+            let looked_up = column_of(store, row.schema, series);
+            let column = looked_up.unwrap_or_else(|error| {
+                failure = Some(error);
+                None
+            });
+            columns.insert(row.schema, column);
+            column
         };
         if let Some(value) = column.and_then(|column| row.column(column)) {
             if found.samples.len() == limit {

@@ -79,6 +79,7 @@ impl SledStore {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // as `map_err` gives it
 fn failed(error: sled::Error) -> StoreError {
     StoreError(error.to_string())
 }

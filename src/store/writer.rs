@@ -54,6 +54,10 @@ pub type Alarm = Box<dyn Fn(&'static str, About, String) + Send>;
 /// Most rows in one batch.
 const BATCH: usize = 256;
 
+/// What a schema was made from: the address of its layout (which is kept beside it), how many columns,
+/// and whose.
+type Origin = (usize, usize, PduId);
+
 /// Writes rows into a store.
 pub struct Writer {
     store: Arc<dyn ChunkStore>,
@@ -62,7 +66,7 @@ pub struct Writer {
     devices: HashMap<PduId, u32>,
     schemas: HashMap<Schema, u32>,
     /// Schemas by what they were made from, so that a row costs one look-up.
-    known: HashMap<(usize, usize, PduId), (Arc<Layout>, Vec<u16>, u32)>,
+    known: HashMap<Origin, (Arc<Layout>, Vec<u16>, u32)>,
     failing: bool,
 }
 
@@ -152,10 +156,10 @@ impl Writer {
         let slots: Vec<u16> = series.iter().map(|(slot, _)| *slot).collect();
         let memo = (Arc::as_ptr(&row.layout) as usize, slots.len(), row.pdu.clone());
         // The layout is held beside its address, so that the address cannot come back for another.
-        if let Some((_, known, number)) = self.known.get(&memo) {
-            if *known == slots {
-                return *number;
-            }
+        if let Some((_, known, number)) = self.known.get(&memo)
+            && *known == slots
+        {
+            return *number;
         }
         let next = self.devices.values().max().map_or(1, |n| n + 1);
         let device = *self.devices.entry(row.pdu.clone()).or_insert_with(|| {

@@ -124,7 +124,7 @@ impl Record {
     /// What came of it: the outcome of the last step that was begun.
     pub fn outcome(&self) -> Option<Outcome> {
         let begun = self.steps.iter().rev().filter_map(|step| step.state.outcome());
-        begun.clone().find(|outcome| *outcome != Outcome::Skipped).or_else(|| begun.last())
+        begun.clone().find(|outcome| *outcome != Outcome::Skipped).or_else(|| begun.clone().next())
     }
 
     /// Whether it ended as was wished.

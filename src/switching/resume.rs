@@ -138,11 +138,11 @@ impl Switching {
                         Ok(seen) => match seen.state {
                             Ok(word @ (Word::On | Word::Off)) => return Some(word),
                             state => {
-                                tracing::debug!(%outlet, "outlet {outlet} reads {}", state_word(state))
+                                tracing::debug!(%outlet, "outlet {outlet} reads {}", state_word(state));
                             }
                         },
                         Err(error) => {
-                            tracing::debug!(%outlet, %error, "outlet {outlet} cannot be looked at yet")
+                            tracing::debug!(%outlet, %error, "outlet {outlet} cannot be looked at yet");
                         }
                     }
                 }

@@ -74,7 +74,9 @@ impl Ticket {
     /// The plan once it has ended.
     pub async fn end(mut self) -> Record {
         let ended = self.plan.wait_for(|plan| plan.state != PlanState::Running).await;
-        ended.map(|plan| plan.clone()).unwrap_or_else(|_| self.plan.borrow().clone())
+        let ended = ended.map(|plan| plan.clone());
+        // The one who carries it out is gone: what is known is how it stood last.
+        if let Ok(plan) = ended { plan } else { self.plan.borrow().clone() }
     }
 }
 
@@ -137,7 +139,7 @@ impl Switching {
     /// anybody waits or not.
     pub async fn submit(&self, request: Request) -> Result<Ticket, Refusal> {
         let site = self.site.borrow().clone();
-        let (host, outlets) = self.feeds(&site, &request.target)?;
+        let (host, outlets) = Self::feeds(&site, &request.target)?;
         site.policy.allow_switching(&request.who, request.action, host.as_ref(), &outlets)?;
         let Some(key) = request.key.as_ref().map(|key| scoped(&request.who, key)) else {
             return self.accept(request, &site, outlets, None).await;
@@ -202,11 +204,7 @@ impl Switching {
         self.running().plans.len()
     }
 
-    fn feeds(
-        &self,
-        site: &Site,
-        target: &Target,
-    ) -> Result<(Option<HostId>, Vec<OutletId>), Refusal> {
+    fn feeds(site: &Site, target: &Target) -> Result<(Option<HostId>, Vec<OutletId>), Refusal> {
         match target {
             Target::Outlet(outlet) => Ok((None, vec![outlet.clone()])),
             Target::Host(id) => {
@@ -231,7 +229,7 @@ impl Switching {
             self.check(site, outlet).await?;
         }
         let now = self.clock.stamp();
-        let mut record = self.plan(&request, site, &outlets, now);
+        let mut record = Self::plan(&request, site, &outlets, now);
         self.claim(&record)?;
         // A plan's first step is intended in the same commit that accepts it: one fsync before the wire.
         super::execute::intend_first(&mut record, now);
@@ -335,7 +333,7 @@ impl Switching {
             .map_err(|error| doubtful(format!("the last reading is too old, and now {error}")))
     }
 
-    fn plan(&self, request: &Request, site: &Site, outlets: &[OutletId], now: Stamp) -> Record {
+    fn plan(request: &Request, site: &Site, outlets: &[OutletId], now: Stamp) -> Record {
         let host_hold = match &request.target {
             Target::Host(id) => site.hosts.get(id).and_then(|host| host.hold),
             Target::Outlet(_) => None,

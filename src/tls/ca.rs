@@ -22,7 +22,7 @@ use crate::model::time::Stamp;
 use super::{files, leaf};
 
 /// Clocks of machines differ: a new certificate is valid from a little before now.
-const SKEW: Duration = Duration::from_secs(300);
+const SKEW: Duration = Duration::from_mins(5);
 
 /// What a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -324,7 +324,7 @@ fn date(at: Stamp) -> OffsetDateTime {
 }
 
 fn unhex(text: &str) -> anyhow::Result<Vec<u8>> {
-    let padded = if text.len() % 2 == 0 { text.to_owned() } else { format!("0{text}") };
+    let padded = if text.len().is_multiple_of(2) { text.to_owned() } else { format!("0{text}") };
     let byte = |at: usize| u8::from_str_radix(padded.get(at..at + 2).unwrap_or(""), 16);
     (0..padded.len())
         .step_by(2)

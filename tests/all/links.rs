@@ -152,7 +152,7 @@ async fn a_value_of_another_instance_is_no_value() {
     );
     let mut sweep = set.sweep(Memory::of(&Speech::plain_snmp()));
     proxy.faults(&[Fault::Forge(other_name)]);
-    while let Some(ask) = sweep.next() {
+    while let Some(ask) = sweep.next_ask() {
         sweep.answer(line.exchange(&ask).await.unwrap());
     }
     assert_eq!(sweep.finish().0, [Err(Gap::Malformed)]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 
 /// What is done to the next replies, one after the other; then they pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Fault {
     /// Passes.
     Pass,
@@ -26,13 +26,16 @@ pub enum Fault {
     ForgeFirst(fn(&[u8]) -> Vec<u8>),
 }
 
+/// Is shown each request; whether it goes on to the device.
+type Guard = Box<dyn FnMut(&[u8]) -> bool + Send>;
+
 #[derive(Default)]
 struct Shared {
     faults: Vec<Fault>,
     requests: Vec<Vec<u8>>,
     delay: Duration,
     silent: bool,
-    on_request: Option<Box<dyn FnMut(&[u8]) -> bool + Send>>,
+    on_request: Option<Guard>,
 }
 
 /// The proxy.
@@ -68,7 +71,9 @@ impl Proxy {
             if !pass {
                 continue;
             }
-            let back = if let Some(back) = backs.get(&client) { back.clone() } else {
+            let back = if let Some(back) = backs.get(&client) {
+                back.clone()
+            } else {
                 let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
                 back.connect(agent).await.unwrap();
                 backs.insert(client, back.clone());

@@ -25,7 +25,7 @@ async fn adopt(path: &Path) -> Adopted {
     let mut line = Line::new(Box::new(recording), Patience::new((0, 1_000, 1)));
     let set = detection.set().unwrap();
     let mut sweep = set.sweep(Memory::careful());
-    while let Some(ask) = sweep.next() {
+    while let Some(ask) = sweep.next_ask() {
         sweep.answer(line.exchange(&ask).await.unwrap());
     }
     let id = detection

@@ -112,7 +112,11 @@ impl Running {
         }
         drop(told);
         let running = Self { child, lines };
-        assert!(!ready.recv_timeout(Duration::from_mins(1)).is_err(), "not \"{ready_line}\" within 60 s:\n{}", running.output());
+        assert!(
+            !ready.recv_timeout(Duration::from_mins(1)).is_err(),
+            "not \"{ready_line}\" within 60 s:\n{}",
+            running.output()
+        );
         running
     }
 

@@ -164,6 +164,7 @@ fn target(fields: &Fields<'_>, secrets: &BTreeMap<String, Credentials>) -> Optio
     }
 }
 
+#[allow(clippy::option_option)] // None: faulty and told; Some(None): detect it
 fn driver(
     fields: &Fields<'_>,
     catalog: &Catalog,
