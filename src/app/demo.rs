@@ -193,7 +193,10 @@ fn print(gateway: &Gateway, dir: &Path, sims: &[sims::Running]) {
     out::line(&format!(
         "  export PMGATE_URL={url} PMGATE_CERT={d}/client.pem PMGATE_KEY={d}/client.key PMGATE_CA={d}/ca.pem"
     ));
-    out::line("  pmgate pdu list");
+    // By its path: after `make demo` it is not on anyone's PATH.
+    let program = std::env::current_exe();
+    let program = program.map_or_else(|_| "pmgate".into(), |path| path.display().to_string());
+    out::line(&format!("  {program} pdu list"));
     out::line("");
     out::line("Ctrl-C ends it.");
     out::line("ready");

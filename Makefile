@@ -1,0 +1,42 @@
+# What a developer types. `make demo` and `make test` need nothing by hand on a fresh Debian with Rust.
+
+SHELL  := /bin/bash
+TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# The released program is static: it runs on any Linux of its architecture, and in the image without a libc.
+STATIC := CARGO_TARGET_$(shell echo '$(TRIPLE)' | tr 'a-z-' 'A-Z_')_RUSTFLAGS='-C target-feature=+crt-static'
+PMGATE := target/$(TRIPLE)/release/pmgate
+
+.PHONY: help demo build test lint bench clean
+
+help:
+	@echo 'make demo    a simulated rack, the gateway, certificates and curl lines (ARGS="--listen 127.0.0.1:9443" …)'
+	@echo 'make build   the static program: $(PMGATE)'
+	@echo 'make test    install what the tests need, run all of them'
+	@echo 'make lint    formatting, clippy, documentation, dependencies'
+	@echo 'make bench   what a poll and a switch cost, beside a floor and net-snmp'
+
+build:
+	@tests/setup/build.sh
+	$(STATIC) cargo build --release --locked --target $(TRIPLE)
+
+demo: build
+	@exec $(PMGATE) demo $(ARGS)
+
+test:
+	@tests/setup/test.sh
+	@if cargo test --locked; then echo 'make test: passed'; else echo 'make test: FAILED'; exit 1; fi
+
+lint:
+	@tests/setup/build.sh
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	 else echo 'cargo-deny is not installed: dependencies not checked (cargo install --locked cargo-deny)'; fi
+
+bench: build
+	@tests/setup/test.sh
+	@PMGATE=$(PMGATE) benches/run.sh
+
+clean:
+	cargo clean
