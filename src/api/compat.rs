@@ -2,6 +2,7 @@
 
 use hyper::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::model::metric::{Metric, Scope};
 use crate::model::reading::Datum;
@@ -9,6 +10,7 @@ use crate::model::switching::Action;
 use crate::model::topology::Part;
 use crate::model::view::PduView;
 use crate::switching::Target;
+use crate::wire::plan::PlanBody;
 use crate::wire::problem::Problem;
 
 use super::context::{Answer, Context, json};
@@ -16,7 +18,7 @@ use super::power::{answer, carry_out, outlet_of};
 use super::problem::{bad, not_found};
 
 /// An outlet as the prototype showed it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct Retdata {
     outlet: String,
     status: &'static str,
@@ -33,7 +35,7 @@ struct Retdata {
 }
 
 /// The first outlet, or the one that `?outlet=B` names, and all of them beside it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct RetdataList {
     #[serde(flatten)]
     first: Retdata,
@@ -94,6 +96,10 @@ fn entry(view: &PduView, at: u16, part: &Part) -> Retdata {
 }
 
 /// The readings of a PDU in the prototype's form.
+#[utoipa::path(get, path = "/api/{pdu}/retdata", tag = "prototype",
+    params(("pdu" = String, Path, description = "its id"), ("outlet" = Option<String>, Query, description = "letter of the outlet that stands first"),
+        ("max_age_ms" = Option<u64>, Query, description = "how old the reading may be")),
+    responses((status = 200, body = RetdataList), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn retdata(context: Context) -> Answer {
     context.only(&["outlet", "max_age_ms"])?;
     let view = super::pdus::view(&context).await?;
@@ -110,16 +116,25 @@ pub async fn retdata(context: Context) -> Answer {
 }
 
 /// Switches on.
+#[utoipa::path(method(post, patch), path = "/api/{pdu}/{outlet}/{n}/power_on", tag = "prototype",
+    params(("pdu" = String, Path, description = "its id"), ("outlet" = String, Path, description = "outletA and so on: its letter, or that of its branch"), ("n" = u16, Path, description = "its number")),
+    responses((status = 200, body = PlanBody), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 504, body = Problem, content_type = "application/problem+json")))]
 pub async fn power_on(context: Context) -> Answer {
     switch(&context, Action::On).await
 }
 
 /// Switches off.
+#[utoipa::path(method(post, patch), path = "/api/{pdu}/{outlet}/{n}/power_off", tag = "prototype",
+    params(("pdu" = String, Path, description = "its id"), ("outlet" = String, Path, description = "outletA and so on: its letter, or that of its branch"), ("n" = u16, Path, description = "its number")),
+    responses((status = 200, body = PlanBody), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 504, body = Problem, content_type = "application/problem+json")))]
 pub async fn power_off(context: Context) -> Answer {
     switch(&context, Action::Off).await
 }
 
 /// Off, hold, on.
+#[utoipa::path(method(post, patch), path = "/api/{pdu}/{outlet}/{n}/power_cycle", tag = "prototype",
+    params(("pdu" = String, Path, description = "its id"), ("outlet" = String, Path, description = "outletA and so on: its letter, or that of its branch"), ("n" = u16, Path, description = "its number")),
+    responses((status = 200, body = PlanBody), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 504, body = Problem, content_type = "application/problem+json")))]
 pub async fn power_cycle(context: Context) -> Answer {
     switch(&context, Action::Cycle).await
 }

@@ -22,6 +22,7 @@ use crate::wire::problem::Problem;
 use super::context::{Answer, Context, State, bytes};
 
 /// Everything that is known now.
+#[utoipa::path(get, path = "/metrics", tag = "gateway", responses((status = 200, content_type = "application/openmetrics-text", body = String)))]
 pub async fn metrics(context: Context) -> Answer {
     context.only(&[])?;
     let mut registry = Registry::default();

@@ -2,9 +2,10 @@
 
 use hyper::StatusCode;
 use utoipa::OpenApi;
+use utoipa::openapi::{RefOr, Response as ResponseSpec};
 
 use super::context::{Answer, Context, json};
-use super::{events, hosts, pdus, plans, power, series, status};
+use super::{compat, events, hosts, metrics, pdus, plans, power, series, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -14,12 +15,14 @@ use super::{events, hosts, pdus, plans, power, series, status};
         power::outlet, power::host,
         hosts::list, hosts::show,
         plans::list, plans::show,
-        series::series, events::events, status::status, status::version,
+        series::series, events::events, status::status, status::version, metrics::metrics,
+        compat::retdata, compat::power_on, compat::power_off, compat::power_cycle,
     ),
     tags(
         (name = "pdus", description = "PDUs and their outlets"), (name = "switching", description = "Switching, and the plans that it makes"),
         (name = "hosts", description = "Loads with one or more feeds"), (name = "series", description = "Readings over time"),
         (name = "events", description = "What happens"), (name = "gateway", description = "The gateway itself"),
+        (name = "prototype", description = "The URLs of the prototype, which keep working"),
     ),
 )]
 struct Document;
@@ -27,5 +30,36 @@ struct Document;
 /// The document.
 pub async fn document(context: Context) -> Answer {
     context.only(&[])?;
-    json(StatusCode::OK, &Document::openapi())
+    let mut document = Document::openapi();
+    for (path, item) in &mut document.paths.paths {
+        let methods =
+            [("get", &mut item.get), ("post", &mut item.post), ("patch", &mut item.patch)];
+        for (method, operation) in methods {
+            let Some(operation) = operation else { continue };
+            operation.operation_id = Some(format!("{method}{}", snake(path)));
+            for (status, response) in &mut operation.responses.responses {
+                describe(status, response);
+            }
+        }
+    }
+    json(StatusCode::OK, &document)
+}
+
+/// A description is required (OpenAPI 3.1, Response Object): the status's own words where there is no better.
+fn describe(status: &str, response: &mut RefOr<ResponseSpec>) {
+    let RefOr::T(response) = response else { return };
+    if response.description.is_empty() {
+        let status = StatusCode::from_bytes(status.as_bytes()).ok();
+        response.description =
+            status.and_then(|status| status.canonical_reason()).unwrap_or("Answer").to_owned();
+    }
+}
+
+/// A path as part of an operation's id, which must be the only one of its name (OpenAPI 3.1, Operation Object):
+/// `/v1/pdus/{pdu}` is `_v1_pdus_pdu`.
+fn snake(path: &str) -> String {
+    path.chars()
+        .filter(|c| !matches!(c, '{' | '}'))
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect()
 }

@@ -86,7 +86,7 @@ impl Routes {
         headers: HeaderMap,
         body: Bytes,
     ) -> Response<Body> {
-        // HEAD is GET without the body, which hyper leaves out.
+        // HEAD is GET without the body; the server leaves it out.
         let method = if method == Method::HEAD { Method::GET } else { method };
         let Ok(found) = self.router.at(path) else {
             return problem::response(&problem::not_found("such path"));
@@ -133,6 +133,10 @@ fn decode(query: &str) -> Result<Vec<(String, String)>, Problem> {
                 b'%' => {
                     let hex = [rest.next().ok_or_else(wrong)?, rest.next().ok_or_else(wrong)?];
                     let hex = std::str::from_utf8(&hex).map_err(|_| wrong())?;
+                    // Rust reads "+f" as a number too.
+                    if !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                        return Err(wrong());
+                    }
                     u8::from_str_radix(hex, 16).map_err(|_| wrong())?
                 }
                 byte => byte,

@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use anyhow::{Context as _, anyhow};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -35,6 +37,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEAD: Duration = Duration::from_secs(10);
 /// How long a request's body may take.
 const BODY: Duration = Duration::from_secs(10);
+/// How long a client whose handshake failed may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
 /// How often a silent HTTP/2 connection is asked whether it lives.
 const PING: Duration = Duration::from_secs(20);
 /// How long connections may take to finish when the gateway ends.
@@ -136,9 +140,15 @@ impl Server {
             self.handshakes.clone().try_acquire_owned().context("too many handshakes at once")?;
         stream.set_nodelay(true)?;
         let config = self.state.tls.borrow().config.clone();
-        Ok(tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream))
-            .await
-            .context("the handshake took too long")??)
+        let accept = TlsAcceptor::from(config).accept(stream).into_fallible();
+        match tokio::time::timeout(HANDSHAKE, accept).await {
+            Ok(Ok(tls)) => Ok(tls),
+            Ok(Err((error, stream))) => {
+                linger(stream).await;
+                Err(error.into())
+            }
+            Err(_) => Err(anyhow!("the handshake took too long")),
+        }
     }
 
     async fn http1(
@@ -212,10 +222,34 @@ impl Server {
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().map(str::to_owned));
         let state = self.state.clone();
         tracing::debug!(%who, method = %head.method, %path, "{who} asks for {} {path}", head.method);
-        Ok(self
+        let is_head = head.method == Method::HEAD;
+        let response = self
             .routes
             .answer(state, who, head.method, &path, query.as_deref(), head.headers, body)
-            .await)
+            .await;
+        Ok(if is_head { without_body(response) } else { response })
+    }
+}
+
+/// Closes a connection whose handshake failed so that the alert arrives: closing while the client is still
+/// sending (in TLS 1.3 it may, before it learns that its certificate will not do) would take the alert back.
+async fn linger(mut stream: TcpStream) {
+    let farewell = async {
+        stream.shutdown().await?;
+        let mut bytes = [0; 4096];
+        let mut left: usize = 64 * 1024;
+        while left > 0 {
+            let count = stream.read(&mut bytes).await?;
+            if count == 0 {
+                break;
+            }
+            left = left.saturating_sub(count);
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    // Whatever becomes of it, the connection is closed.
+    if !matches!(tokio::time::timeout(LINGER, farewell).await, Ok(Ok(()))) {
+        tracing::trace!("a refused client did not close");
     }
 }
 
@@ -245,17 +279,41 @@ fn nobody(error: &LeafError) -> Problem {
     )
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Problem> {
-    let collected = tokio::time::timeout(BODY, Limited::new(body, BODY_BYTES).collect()).await;
-    match collected {
+/// The answer to HEAD: what GET would answer, with its length but without its body. hyper leaves the body out
+/// in HTTP/1.1, but not in HTTP/2.
+fn without_body(mut response: Response<Body>) -> Response<Body> {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response.map(|_| Empty::new().boxed())
+}
+
+/// The body, whole. One that is too long is read on for a while and thrown away: a client that is still
+/// sending when the connection closes would never see the answer.
+async fn read(mut body: Incoming) -> Result<Bytes, Problem> {
+    let collect = async {
+        let mut bytes = BytesMut::new();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            length += data.len();
+            if length <= BODY_BYTES {
+                bytes.extend_from_slice(&data);
+            } else if length > 16 * BODY_BYTES {
+                break;
+            }
+        }
+        Ok::<_, hyper::Error>((length <= BODY_BYTES).then(|| bytes.freeze()))
+    };
+    match tokio::time::timeout(BODY, collect).await {
         Err(_) => Err(Problem::new(
             408,
             "Request timeout",
             "the body did not come in time",
             "send it at once",
         )),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Problem::new(
+        Ok(Ok(Some(body))) => Ok(body),
+        Ok(Ok(None)) => Err(Problem::new(
             413,
             "Body too large",
             format!("the body has more than {BODY_BYTES} bytes"),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::model::id::DriverId;
+use crate::model::reading::Gap;
 
 use super::adopt::shape;
 use super::decode::holds;
@@ -21,6 +22,12 @@ pub enum Undetected {
         /// What the device said of itself.
         seen: String,
     },
+    /// Nothing is shown, not even sysObjectID, which every agent has (RFC 3418): the view of these credentials
+    /// excludes it, or there is none (RFC 3415).
+    #[error(
+        "the device refuses to tell these credentials what it is; let them read 1.3.6.1.2.1.1 and 1.3.6.1.4.1 in its access settings"
+    )]
+    Refused,
     /// Several drivers fit equally well.
     #[error("several drivers fit this device equally well: {}; name one with driver = \"…\"", .0.join(", "))]
     Several(Vec<String>),
@@ -63,11 +70,16 @@ impl<'p> Detection<'p> {
         let most = fitting.iter().map(|profile| profile.detect.len()).max();
         fitting.retain(|profile| Some(profile.detect.len()) == most);
         match fitting.as_slice() {
+            [] if !answers.is_empty() && answers.iter().all(refused) => Err(Undetected::Refused),
             [] => Err(Undetected::None { seen: seen() }),
             [one] => Ok(one.id.clone()),
             several => Err(Undetected::Several(several.iter().map(|p| p.id.to_string()).collect())),
         }
     }
+}
+
+fn refused(answer: &Answer) -> bool {
+    matches!(answer, Err(Gap::DeviceError | Gap::Missing))
 }
 
 fn fits(profile: &Profile, answers: &HashMap<&Item, &Answer>) -> bool {

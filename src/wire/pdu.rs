@@ -205,6 +205,7 @@ pub struct OutletBody {
     /// The number printed beside it.
     pub number: u16,
     /// Name set in the device, or its label.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `on`, `off`, `pending` or `unknown`.
     pub state: &'static str,

@@ -91,8 +91,14 @@ impl Running {
     /// Starts the program and waits until it prints a line that begins with `ready_line`.
     pub fn start(args: &[&str], env: &[(&str, &str)], ready_line: &str) -> Self {
         let mut command = Command::new(PMGATE);
-        command.args(args).envs(env.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.args(args).envs(env.iter().copied());
+        Self::command(command, ready_line)
+    }
+
+    /// The same of another program.
+    pub fn command(mut command: Command, ready_line: &str) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (told, ready) = std::sync::mpsc::channel();
         for stream in [
@@ -113,7 +119,7 @@ impl Running {
         drop(told);
         let running = Self { child, lines };
         assert!(
-            !ready.recv_timeout(Duration::from_mins(1)).is_err(),
+            ready.recv_timeout(Duration::from_mins(1)).is_ok(),
             "not \"{ready_line}\" within 60 s:\n{}",
             running.output()
         );
@@ -434,6 +440,21 @@ pub fn pmgate(args: &[&str], env: &[(&str, &str)]) -> (String, String, i32) {
 /// A `[[pdu]]` section for an SNMPv2c agent.
 pub fn pdu_section(id: &str, address: SocketAddr, more: &str) -> String {
     format!("[[pdu]]\nid = \"{id}\"\nsnmp = \"{address}\"\nsecret = \"v2c\"\n{more}\n")
+}
+
+/// A port that nobody has now, for programs that cannot choose one themselves.
+pub fn free_udp_port() -> u16 {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The same for TCP.
+pub fn free_tcp_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Python with what the test set-up installed.
+pub fn python() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-tools/venv/bin/python")
 }
 
 /// The material prepared beside the project, where it is; a test that needs it says when it is not.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::device::Settings;
-use crate::model::document::{self, Fields};
+use crate::model::document::{self, Fields, Item};
 use crate::model::fault::{FaultList, Faults};
 use crate::model::id::RackId;
 use crate::profile::catalog::Catalog;
@@ -59,7 +59,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
         .and_then(|i| i.parsed());
     let listen = root
         .need("listen", "where the API listens, as in \"0.0.0.0:8443\"")
-        .and_then(|i| i.parsed());
+        .and_then(|i| socket_address(&i));
     let state_dir =
         root.need("state_dir", "where readings and the journal are kept").and_then(|i| {
             let dir = base.join(i.text()?);
@@ -92,6 +92,17 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
         devices: pdus.devices,
         site,
     })
+}
+
+fn socket_address(item: &Item<'_>) -> Option<SocketAddr> {
+    let text = item.text()?;
+    let parsed = text.parse();
+    if parsed.is_err() {
+        item.fault(format!(
+            "\"{text}\" is no address to listen at: write ADDRESS:PORT, as in \"0.0.0.0:8443\" or \"[::]:8443\""
+        ));
+    }
+    parsed.ok()
 }
 
 /// The drivers in the program, and those of `drivers_dir`; faults in them are told with their own places.
