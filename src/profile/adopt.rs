@@ -135,7 +135,7 @@ fn counted(table: &super::format::Table) -> Option<&Source> {
 
 /// Answers by item.
 struct Lookup<'a> {
-    by_item: std::collections::HashMap<&'a Item, &'a Answer>,
+    by_item: std::collections::BTreeMap<&'a Item, &'a Answer>,
 }
 
 impl<'a> Lookup<'a> {
@@ -295,7 +295,7 @@ impl<'p> Probe<'p> {
     /// From the rows that count.
     pub fn new(profile: &'p Profile, known: Known, rows: Vec<Vec<Row>>) -> Self {
         let mut wanted: Vec<Wanted> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = std::collections::BTreeSet::new();
         let mut push = |item: Option<Item>, cell| {
             if let Some(item) = item.filter(|item| seen.insert(item.clone())) {
                 wanted.push(Wanted { item, cell });

@@ -1,6 +1,6 @@
 //! Which driver a device needs: exactly one, or a clear word on why none or several.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::model::id::DriverId;
 use crate::model::reading::Gap;
@@ -64,7 +64,7 @@ impl<'p> Detection<'p> {
         answers: &[Answer],
         seen: impl FnOnce() -> String,
     ) -> Result<DriverId, Undetected> {
-        let by_item: HashMap<&Item, &Answer> = self.items.iter().zip(answers).collect();
+        let by_item: BTreeMap<&Item, &Answer> = self.items.iter().zip(answers).collect();
         let mut fitting: Vec<&Profile> =
             self.profiles.iter().copied().filter(|profile| fits(profile, &by_item)).collect();
         let most = fitting.iter().map(|profile| profile.detect.len()).max();
@@ -82,7 +82,7 @@ fn refused(answer: &Answer) -> bool {
     matches!(answer, Err(Gap::DeviceError | Gap::Missing))
 }
 
-fn fits(profile: &Profile, answers: &HashMap<&Item, &Answer>) -> bool {
+fn fits(profile: &Profile, answers: &BTreeMap<&Item, &Answer>) -> bool {
     let row = unit_row(profile, None);
     !profile.detect.is_empty()
         && profile.detect.iter().all(|test| {

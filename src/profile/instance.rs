@@ -1,6 +1,6 @@
 //! An adopted device: its parts, and for each reading where it is read and how it is decoded.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::id::DriverId;
@@ -152,7 +152,7 @@ impl Tier {
     fn of(speech: &Speech, readers: &[Reader], wanted: &[usize], with_trust: bool) -> Self {
         let columns = columns(readers, wanted);
         let mut items: Vec<Wanted> = Vec::new();
-        let mut places: HashMap<Item, usize> = HashMap::new();
+        let mut places: BTreeMap<Item, usize> = BTreeMap::new();
         let mut place = |item: &Item, cell| {
             *places.entry(item.clone()).or_insert_with(|| {
                 items.push(Wanted { item: item.clone(), cell });
@@ -173,14 +173,14 @@ impl Tier {
 }
 
 /// Columns that are complete among the wanted slots: (column, row) by slot.
-fn columns(readers: &[Reader], wanted: &[usize]) -> HashMap<usize, (u32, u32)> {
-    let mut grouped: HashMap<(usize, Metric), Vec<(u16, usize)>> = HashMap::new();
+fn columns(readers: &[Reader], wanted: &[usize]) -> BTreeMap<usize, (u32, u32)> {
+    let mut grouped: BTreeMap<(usize, Metric), Vec<(u16, usize)>> = BTreeMap::new();
     for slot in wanted {
         if let Some((table, metric, place)) = readers[*slot].column {
             grouped.entry((table, metric)).or_default().push((place, *slot));
         }
     }
-    let mut cells = HashMap::new();
+    let mut cells = BTreeMap::new();
     let mut keys: Vec<_> = grouped.keys().copied().collect();
     keys.sort_unstable();
     for (column, key) in (0u32..).zip(keys) {

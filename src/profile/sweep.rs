@@ -10,7 +10,7 @@ use super::sweep_modbus::{ModbusSet, ModbusSweep};
 use super::sweep_snmp::{SnmpSet, SnmpSweep};
 
 /// One value wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
     /// An SNMP instance.
     Oid(Oid),

@@ -152,7 +152,7 @@ pub fn on_wire(form: &Form, metric: Metric, kept: i64) -> i64 {
     match form {
         Form::Count(count) => count.counts(kept),
         Form::Digits(digits) => {
-            let scale = metric.unit().map_or(1, super::super::model::quantity::Unit::scale);
+            let scale = metric.unit().map_or(1, crate::model::quantity::Unit::scale);
             let wanted = 10_i64.pow(*digits);
             (i128::from(kept) * i128::from(wanted) / i128::from(scale)) as i64
         }

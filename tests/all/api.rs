@@ -104,8 +104,7 @@ fn issue(dir: &Path, name: &str, flaw: Flaw) {
     } else {
         (read("ca/ca.pem"), read("ca/ca.key"))
     };
-    let issuer =
-        Issuer::from_ca_cert_pem(&ca_pem, KeyPair::from_pem(&ca_key).unwrap()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&ca_pem, KeyPair::from_pem(&ca_key).unwrap()).unwrap();
     let made = params.signed_by(&key, &issuer).unwrap();
     std::fs::write(dir.join(format!("{name}.pem")), made.pem()).unwrap();
     std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
@@ -401,8 +400,18 @@ fn the_prototypes_urls_keep_working() {
     let body = curl.get("/api/pdu-a/retdata");
     let keys: BTreeSet<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();
     let wanted = [
-        "outlet", "status", "power", "energy", "temp", "voltage", "current", "frequency", "phase",
-        "meter", "location", "id",
+        "outlet",
+        "status",
+        "power",
+        "energy",
+        "temp",
+        "voltage",
+        "current",
+        "frequency",
+        "phase",
+        "meter",
+        "location",
+        "id",
     ];
     assert!(wanted.iter().all(|key| keys.contains(key)), "{body}");
     assert_eq!((&body["outlet"], &body["status"]), (&"A".into(), &"ON".into()));

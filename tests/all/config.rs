@@ -106,9 +106,9 @@ fn the_commented_example_is_good_also_with_its_comments_taken_away() {
     assert!(out.contains("rack r42, 3 PDUs, 1 hosts"), "{out}");
     let commented = |line: &str| {
         let rest = line.strip_prefix("# ")?;
-        let is_key = rest.split_once(" = ").is_some_and(|(key, _)| {
-            key.trim().chars().all(|c| c.is_ascii_lowercase() || c == '_')
-        });
+        let is_key = rest
+            .split_once(" = ")
+            .is_some_and(|(key, _)| key.trim().chars().all(|c| c.is_ascii_lowercase() || c == '_'));
         (is_key || rest.starts_with("[[")).then(|| rest.to_owned())
     };
     let whole: Vec<String> =
@@ -154,8 +154,10 @@ fn told(gateway: &Gateway, kind: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_loses_no_poll_and_a_faulty_one_changes_nothing() {
     let (a, b) = (Sim::start(Family::ApcRpdu2, 4).await, Sim::start(Family::Sentry4, 4).await);
-    let sections = |pdus: &str| format!("[poll]\nfast_s = 1\nslow_s = 2\nstale_after_s = 3\n{pdus}");
-    let (first, second) = (pdu_section("pdu-a", a.address, ""), pdu_section("pdu-b", b.address, ""));
+    let sections =
+        |pdus: &str| format!("[poll]\nfast_s = 1\nslow_s = 2\nstale_after_s = 3\n{pdus}");
+    let (first, second) =
+        (pdu_section("pdu-a", a.address, ""), pdu_section("pdu-b", b.address, ""));
     tokio::task::spawn_blocking(move || {
         let gateway = Gateway::start(&sections(&first));
         gateway.wait_online("pdu-a");

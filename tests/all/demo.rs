@@ -80,8 +80,19 @@ fn switching_is_seen_by_net_snmp() {
     // The state's object of outlet 5 with its word for on and off: PowerNet-MIB rPDU2OutletSwitchedStatusState,
     // PDU2-MIB outletSwitchingState, Sentry4-MIB st4OutletState.
     let v3 = [
-        "-v3", "-l", "authPriv", "-u", "pmgate", "-a", "SHA-256", "-A", "simulated-auth", "-x",
-        "AES", "-X", "simulated-priv",
+        "-v3",
+        "-l",
+        "authPriv",
+        "-u",
+        "pmgate",
+        "-a",
+        "SHA-256",
+        "-A",
+        "simulated-auth",
+        "-x",
+        "AES",
+        "-X",
+        "simulated-priv",
     ];
     let v2c = ["-v2c", "-c", "public"];
     for (pdu, access, oid, on, off) in [

@@ -43,7 +43,7 @@ async fn device(
                     stream.read_exact(&mut pdu).await.unwrap();
                     let request = [&head[..], &pdu[..]].concat();
                     let reaction = (behaviour.lock().unwrap())(&request);
-                    tokio::time::sleep(reaction.after).await;
+                    tokio::time::sleep(reaction.after).await; // the peer's own delay
                     if stream.write_all(&reaction.bytes).await.is_err() || reaction.cut {
                         return;
                     }

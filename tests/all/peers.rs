@@ -18,8 +18,16 @@ struct Snmpd {
 }
 
 const USER: [&str; 10] = [
-    "--user", "rack", "--auth-protocol", "SHA-256", "--auth-password", "long-auth-pass",
-    "--priv-protocol", "AES-128", "--priv-password", "long-priv-pass",
+    "--user",
+    "rack",
+    "--auth-protocol",
+    "SHA-256",
+    "--auth-password",
+    "long-auth-pass",
+    "--priv-protocol",
+    "AES-128",
+    "--priv-password",
+    "long-priv-pass",
 ];
 
 impl Snmpd {
@@ -157,8 +165,19 @@ fn what_net_snmp_switches_on_a_simulated_pdu_we_read_and_the_other_way_round() {
     let demo = Demo::start(3, 4);
     let curl = demo.curl();
     let v3 = [
-        "-v3", "-l", "authPriv", "-u", "pmgate", "-a", "SHA-256", "-A", "simulated-auth", "-x",
-        "AES", "-X", "simulated-priv",
+        "-v3",
+        "-l",
+        "authPriv",
+        "-u",
+        "pmgate",
+        "-a",
+        "SHA-256",
+        "-A",
+        "simulated-auth",
+        "-x",
+        "AES",
+        "-X",
+        "simulated-priv",
     ];
     let v2c = ["-v2c", "-c", "private"];
     // PowerNet-MIB rPDU2OutletSwitchedControlCommand (immediateOff 2), PDU2-MIB switchingOperation (off 0),

@@ -82,7 +82,7 @@ impl Proxy {
                 back
             };
             if !delay.is_zero() {
-                tokio::time::sleep(delay).await;
+                tokio::time::sleep(delay).await; // the peer's own delay
             }
             back.send(&datagram).await.unwrap();
         }
@@ -114,7 +114,7 @@ impl Proxy {
                 Fault::Late(late) => {
                     let front = front.clone();
                     tokio::spawn(async move {
-                        tokio::time::sleep(late).await;
+                        tokio::time::sleep(late).await; // the peer's own delay
                         drop(front.send_to(&reply, client).await);
                     });
                 }
