@@ -149,6 +149,10 @@ impl Count {
     /// `mantissa` × 10^-`places` counts in kept steps, rounded half away from zero; `None` if it
     /// does not fit.
     pub fn apply(self, mantissa: i64, places: u32) -> Option<i64> {
+        // Nearly every reading is a whole count worth whole steps.
+        if places == 0 && self.denominator == 1 {
+            return mantissa.checked_mul(self.numerator);
+        }
         let top = i128::from(mantissa) * i128::from(self.numerator);
         let bottom = i128::from(self.denominator) * 10_i128.checked_pow(places.min(18))?;
         let half = bottom / 2;

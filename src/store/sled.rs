@@ -93,7 +93,11 @@ impl ChunkStore for SledStore {
         // Atomic per tree; a row whose schema is missing is skipped by the reader, so schemas go first.
         for (_, tree) in Tree::ALL {
             let mut puts = sled::Batch::default();
-            let of_tree = batch.iter().filter(|put| put.tree == tree);
+            let mut of_tree = batch.iter().filter(|put| put.tree == tree).peekable();
+            // An empty batch costs sled as much as a small one.
+            if of_tree.peek().is_none() {
+                continue;
+            }
             of_tree.for_each(|put| puts.insert(put.key.as_slice(), put.value.as_slice()));
             self.tree(tree)?.apply_batch(puts).map_err(failed)?;
         }
