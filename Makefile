@@ -36,7 +36,7 @@ lint:
 
 bench: build
 	@tests/setup/test.sh
-	@PMGATE=$(PMGATE) benches/run.sh
+	@PMGATE=$(PMGATE) python3 benches/bench.py
 
 clean:
 	cargo clean

@@ -78,6 +78,8 @@ pub struct Manners {
     pub timeout_ms: Option<u64>,
     /// How often a read is sent.
     pub attempts: Option<u32>,
+    /// Pause between two commands, ms.
+    pub write_gap_ms: Option<u64>,
 }
 
 impl Manners {

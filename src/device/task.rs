@@ -512,7 +512,9 @@ impl Device {
             .ok_or_else(|| refuse("its driver has no such verb".into()))?;
         let (within, every) = (Span(verb.within_ms), Span(verb.poll_ms));
         for ask in asks {
-            self.wait_for_write_gap(Span(adopted.profile.pacing.write_gap_ms)).await;
+            let gap = self.settings.manners.write_gap_ms;
+            let gap = gap.unwrap_or(adopted.profile.pacing.write_gap_ms);
+            self.wait_for_write_gap(Span(gap)).await;
             let reply = adopted.line.exchange(&ask).await;
             self.last_write = Some(self.services.clock.tick());
             match reply {

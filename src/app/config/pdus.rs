@@ -70,6 +70,10 @@ fn pdu(
             .get("timeout_ms")
             .and_then(|i| i.integer(50..=30_000))
             .map(|ms| ms as u64),
+        write_gap_ms: fields
+            .get("write_gap_ms")
+            .and_then(|i| i.integer(0..=60_000))
+            .map(|ms| ms as u64),
         attempts: fields.get("attempts").and_then(|i| i.integer(1..=5)).map(|n| n as u32),
     };
     let read_only = fields.get("read_only").and_then(|i| i.flag()).unwrap_or(false);
