@@ -174,7 +174,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// The reply to what [`Sweep::next`] asked.
+    /// The reply to what [`Sweep::next_ask`] asked.
     pub fn answer(&mut self, reply: Reply) {
         match &mut self.kind {
             SweepKind::Snmp(sweep) => sweep.answer(reply, &mut self.answers, &mut self.memory),

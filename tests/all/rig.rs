@@ -513,7 +513,11 @@ pub fn settings(id: &str, target: Target, fast_ms: u64) -> pmgate::device::Setti
         target,
         driver: Some("apc-rpdu2".parse().unwrap()),
         unit: None,
-        manners: pmgate::device::Manners { timeout_ms: Some(100), attempts: Some(1), write_gap_ms: None },
+        manners: pmgate::device::Manners {
+            timeout_ms: Some(100),
+            attempts: Some(1),
+            write_gap_ms: None,
+        },
         paces,
         stale_after: Span(fast_ms * 3),
         offset: Span(0),
