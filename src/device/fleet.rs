@@ -71,21 +71,23 @@ impl Fleet {
                 Some(entry) => {
                     entry.stop.cancel();
                     changes.changed += 1;
-                    devices.insert(settings.id.clone(), self.start(settings));
+                    let before = devices.remove(&settings.id).map(|entry| entry.task);
+                    devices.insert(settings.id.clone(), self.start(settings, before));
                 }
                 None => {
                     changes.started += 1;
-                    devices.insert(settings.id.clone(), self.start(settings));
+                    devices.insert(settings.id.clone(), self.start(settings, None));
                 }
             }
         }
         changes
     }
 
-    fn start(&self, settings: Settings) -> Entry {
+    /// Starts the task of a device, after the one in whose place it comes: the device is asked by one at a time.
+    fn start(&self, settings: Settings, before: Option<JoinHandle<()>>) -> Entry {
         let stop = self.stop.child_token();
         let (sender, receiver) = watch::channel(settings);
-        let (handle, task) = spawn(receiver, self.services.clone(), stop.clone());
+        let (handle, task) = spawn(receiver, self.services.clone(), stop.clone(), before);
         Entry { handle, settings: sender, stop, task }
     }
 

@@ -5,10 +5,12 @@ pub mod adopt;
 pub mod fleet;
 mod orders;
 mod read;
+mod serve;
 pub mod target;
 mod task;
 
 pub use fleet::Fleet;
-pub use orders::{Handle, OrderError, Seen, Terms};
+pub use orders::{Handle, Known, OrderError, Seen, Terms};
+pub use serve::state_word;
 pub use target::{Manners, Target};
-pub use task::{Services, Settings, spawn, state_word};
+pub use task::{Services, Settings, spawn};

@@ -10,6 +10,7 @@ use crate::model::metric::Word;
 use crate::model::reading::Gap;
 use crate::model::switching::Relay;
 use crate::model::time::{Span, Tick};
+use crate::model::topology::Layout;
 use crate::model::view::PduView;
 
 /// An outlet as a look has just shown it.
@@ -19,6 +20,17 @@ pub struct Seen {
     pub state: Result<Word, Gap>,
     /// When the look began.
     pub at: Tick,
+    /// How long a command may take here until it shows.
+    pub takes: Span,
+}
+
+/// What a write rests on: it is refused if that is no longer so when its turn comes.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The parts that the outlet was chosen among.
+    pub layout: Arc<Layout>,
+    /// How old its state may be.
+    pub fresh: Span,
 }
 
 /// How the outcome of a write is verified.
@@ -47,6 +59,12 @@ pub enum OrderError {
     /// There is no such outlet, or it cannot be switched.
     #[error("the outlet cannot be switched: {0}")]
     NotSwitchable(String),
+    /// The order's task ended before it answered: a write may have taken effect.
+    #[error("the PDU was configured anew while the order was on its way")]
+    Lost,
+    /// The state is not known well enough.
+    #[error("nothing was sent: {0}")]
+    Doubtful(String),
     /// The device refused the write: nothing was switched.
     #[error("the PDU refused the command: {0}")]
     Refused(String),
@@ -55,15 +73,20 @@ pub enum OrderError {
     Link(#[from] LinkError),
 }
 
-/// An order to a device task.
+/// An order to a device task. Outlets go by their numbers: places may have changed when its turn comes.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Read the state of one outlet.
-    Look { outlet: u16, reply: oneshot::Sender<Result<Seen, OrderError>> },
+    Look { number: u16, reply: oneshot::Sender<Result<Seen, OrderError>> },
     /// Read everything of one outlet: its load has changed.
-    Refresh { outlet: u16 },
+    Refresh { number: u16 },
     /// Write one outlet; sent at most once.
-    Write { outlet: u16, relay: Relay, reply: oneshot::Sender<Result<Terms, OrderError>> },
+    Write {
+        number: u16,
+        relay: Relay,
+        known: Known,
+        reply: oneshot::Sender<Result<Terms, OrderError>>,
+    },
 }
 
 /// A handle to a device task.
@@ -115,21 +138,33 @@ impl Handle {
         }
     }
 
-    /// Looks at an outlet.
-    pub async fn look(&self, outlet: u16) -> Result<Seen, OrderError> {
-        self.order(|reply| Order::Look { outlet, reply }).await
+    /// What the board says of the outlet with a number.
+    pub fn state(&self, number: u16) -> Result<Word, Gap> {
+        let view = self.view();
+        let at = view.layout.outlet(number).ok_or(Gap::NotRead)?;
+        view.outlet_state(at)
+    }
+
+    /// Looks at the outlet with a number.
+    pub async fn look(&self, number: u16) -> Result<Seen, OrderError> {
+        self.order(|reply| Order::Look { number, reply }).await
     }
 
     /// Has everything of an outlet read soon, for those who look at the board. Nobody waits for it; a busy
     /// device leaves it to its next poll.
-    pub fn refresh(&self, outlet: u16) {
-        self.orders.try_send(Order::Refresh { outlet }).ok();
+    pub fn refresh(&self, number: u16) {
+        self.orders.try_send(Order::Refresh { number }).ok();
     }
 
     /// Writes an outlet; tells how its outcome is to be verified. Must not be called before the intent is
     /// durable.
-    pub async fn write(&self, outlet: u16, relay: Relay) -> Result<Terms, OrderError> {
-        self.order(|reply| Order::Write { outlet, relay, reply }).await
+    pub async fn write(
+        &self,
+        number: u16,
+        relay: Relay,
+        known: Known,
+    ) -> Result<Terms, OrderError> {
+        self.order(|reply| Order::Write { number, relay, known, reply }).await
     }
 
     async fn order<T>(
@@ -141,6 +176,6 @@ impl Handle {
             mpsc::error::TrySendError::Full(_) => OrderError::Busy,
             mpsc::error::TrySendError::Closed(_) => OrderError::Gone,
         })?;
-        answer.await.unwrap_or(Err(OrderError::Gone))
+        answer.await.unwrap_or(Err(OrderError::Lost))
     }
 }

@@ -40,9 +40,26 @@ pub async fn walk(line: &mut Line, mut walk: Walk, budget: &mut usize) -> Result
     Ok(walk)
 }
 
-/// Whether a device took a write, or why not. An SNMP agent may answer with noError and yet say in the
-/// binding that there is nothing to write.
-pub fn accepted(ask: &Ask, reply: Reply) -> Result<(), String> {
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// The device says that it took it.
+    Yes,
+    /// The device says that it did not, and by the protocol nothing has changed.
+    No(String),
+    /// The answer leaves it open: only looking tells.
+    Perhaps(String),
+}
+
+/// SNMP errors after which something may have changed: genErr, commitFailed, undoFailed (RFC 3416 section 4.2.5).
+const OPEN_STATUS: [u32; 3] = [5, 14, 15];
+/// Modbus exceptions that come before anything is done: illegal function, address, value; busy (Modbus Application
+/// Protocol 1.1b3, section 7). The others may come after.
+const BEFORE: [u8; 4] = [1, 2, 3, 6];
+
+/// Whether a device took a write. An SNMP agent may answer with noError and yet say in the binding that there
+/// is nothing to write.
+pub fn taken(ask: &Ask, reply: Reply) -> Taken {
     match (ask, reply) {
         (Ask::Set(sent), Reply::Binds(binds)) => {
             let echoed = binds.len() == sent.len()
@@ -50,13 +67,22 @@ pub fn accepted(ask: &Ask, reply: Reply) -> Result<(), String> {
                     .iter()
                     .zip(&binds)
                     .all(|((oid, _), (back, value))| oid == back && *value != Value::Nothing);
-            if echoed { Ok(()) } else { Err("its reply does not name what was written".into()) }
+            let nothing = binds.iter().any(|(_, value)| *value == Value::Nothing);
+            match (echoed, nothing) {
+                (true, _) => Taken::Yes,
+                (_, true) => Taken::No("it has no such object to write".into()),
+                _ => Taken::Perhaps("its reply does not name what was written".into()),
+            }
         }
-        (_, Reply::Written) => Ok(()),
+        (_, Reply::Written) => Taken::Yes,
         (_, Reply::Refused { status, index }) => {
-            Err(format!("{} at binding {index}", status_name(status)))
+            let why = format!("{} at binding {index}", status_name(status));
+            if OPEN_STATUS.contains(&status) { Taken::Perhaps(why) } else { Taken::No(why) }
         }
-        (_, Reply::Exception(code)) => Err(format!("exception {code}, {}", exception_name(code))),
-        _ => Err("its reply is none to a write".into()),
+        (_, Reply::Exception(code)) => {
+            let why = format!("exception {code}, {}", exception_name(code));
+            if BEFORE.contains(&code) { Taken::No(why) } else { Taken::Perhaps(why) }
+        }
+        _ => Taken::Perhaps("its reply is none to a write".into()),
     }
 }

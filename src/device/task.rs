@@ -1,9 +1,11 @@
 //! The task of one device: polls when its schedule says so, carries out orders in between, and shows
 //! every change on the board.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Place};
@@ -12,19 +14,18 @@ use crate::link::LinkError;
 use crate::model::event::About;
 use crate::model::id::{DriverId, PduId};
 use crate::model::limits::DEVICE_ORDERS;
-use crate::model::metric::{Scope, Word};
+use crate::model::metric::Scope;
 use crate::model::reading::{Datum, Reading};
-use crate::model::switching::Relay;
 use crate::model::time::{Clock, Span, Stamp, Tick};
 use crate::model::view::{Health, PduView};
 use crate::pace::{Due, Paces, Pulse, Schedule, Vitals};
 use crate::profile::catalog::Catalog;
-use crate::profile::control;
 use crate::profile::instance::{Tier, Trust};
+use crate::profile::rows::Row as OutletRow;
 use crate::store::writer::{Counts, Row};
 
 use super::adopt::{Adopted, Failure, adopt, detect};
-use super::orders::{Handle, Order, OrderError, Seen, Terms};
+use super::orders::{Handle, Order};
 use super::target::{Manners, Target};
 
 /// What is read at adoption only (names, ratings, the rows there are) is read anew after this long.
@@ -83,12 +84,13 @@ impl Settings {
     }
 }
 
-/// Starts the task of a device.
+/// Starts the task of a device, once the one `before` it has ended.
 pub fn spawn(
     updates: watch::Receiver<Settings>,
     services: Services,
     stop: CancellationToken,
-) -> (Handle, tokio::task::JoinHandle<()>) {
+    before: Option<JoinHandle<()>>,
+) -> (Handle, JoinHandle<()>) {
     let settings = updates.borrow().clone();
     let (orders, inbox) = mpsc::channel(DEVICE_ORDERS);
     let (wanted, wants) = watch::channel(Tick(0));
@@ -110,23 +112,38 @@ pub fn spawn(
         adopted: None,
         trust: Vec::new(),
         last_write: None,
+        looked: BTreeSet::new(),
+        numbered: BTreeMap::new(),
+        renumbered: None,
     };
-    let task = tokio::spawn(device.run(stop));
+    let task = tokio::spawn(async move {
+        if let Some(before) = before
+            && let Err(error) = before.await
+        {
+            tracing::error!(%error, "a device task did not end well");
+        }
+        device.run(stop).await;
+    });
     (Handle { id, orders, wanted, view }, task)
 }
 
-struct Device {
-    settings: Settings,
-    updates: watch::Receiver<Settings>,
-    services: Services,
-    place: Place,
+pub(super) struct Device {
+    pub(super) settings: Settings,
+    pub(super) updates: watch::Receiver<Settings>,
+    pub(super) services: Services,
+    pub(super) place: Place,
     inbox: mpsc::Receiver<Order>,
     wants: watch::Receiver<Tick>,
     schedule: Schedule,
     vitals: Vitals,
-    adopted: Option<(Adopted, Tick)>,
-    trust: Trust,
-    last_write: Option<Tick>,
+    pub(super) adopted: Option<(Adopted, Tick)>,
+    pub(super) trust: Trust,
+    pub(super) last_write: Option<Tick>,
+    /// Slots that were looked at while a poll was under way.
+    pub(super) looked: BTreeSet<u16>,
+    /// Which row of the device each outlet number stands for, ever since the start.
+    numbered: BTreeMap<u16, OutletRow>,
+    renumbered: Option<Arc<str>>,
 }
 
 impl Device {
@@ -137,15 +154,15 @@ impl Device {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                changed = self.updates.changed() => match changed {
+                    Ok(()) => self.update(),
+                    Err(_) => return,
+                },
                 order = self.inbox.recv() => match order {
                     Some(order) => self.serve(order).await,
                     None => return,
                 },
                 () = tokio::time::sleep((wake - now).duration()) => self.tick().await,
-                changed = self.updates.changed() => match changed {
-                    Ok(()) => self.update(),
-                    Err(_) => return,
-                },
                 changed = self.wants.changed() => match changed {
                     Ok(()) => self.wanted().await,
                     Err(_) => return,
@@ -155,19 +172,46 @@ impl Device {
     }
 
     /// Takes new settings up without learning the device anew.
-    fn update(&mut self) {
+    pub(super) fn update(&mut self) {
         self.settings = self.updates.borrow_and_update().clone();
         self.schedule.set_paces(self.settings.paces, self.services.clock.tick());
         self.vitals.set_stale_after(self.settings.stale_after);
         let mut view = PduView::clone(&self.place.view());
         view.location = self.settings.location.clone();
-        view.read_only = self.settings.read_only.clone();
+        view.read_only = self.read_only();
         view.name = match (&self.settings.name, &view.identity.name) {
             (Some(name), _) => name.clone(),
             (None, Some(name)) => name.as_str().into(),
             (None, None) => self.settings.id.as_str().into(),
         };
         self.place.show(view);
+    }
+
+    /// Why nothing may be switched here, if so.
+    pub(super) fn read_only(&self) -> Option<Arc<str>> {
+        self.settings.read_only.clone().or_else(|| self.renumbered.clone())
+    }
+
+    /// Whether an outlet number stands for another row of the device than it did: a unit of a chain is missing,
+    /// perhaps, and those behind it have moved up. Then numbers mean what nobody meant, and nothing is switched
+    /// until they mean the same again or the gateway is started anew.
+    fn renumbering(&mut self, adopted: &Adopted) -> Option<Arc<str>> {
+        let instance = &adopted.instance;
+        let parts = instance.layout.parts(Scope::Outlet);
+        let rows = (0..)
+            .zip(parts)
+            .filter_map(|(at, part)| instance.outlet_row(at).map(|row| (part.number, row.clone())));
+        let rows: Vec<(u16, OutletRow)> = rows.collect();
+        let moved = rows
+            .iter()
+            .find(|(number, row)| self.numbered.get(number).is_some_and(|before| before != row));
+        let reason = moved.map(|(number, _)| {
+            format!("outlet number {number} stands for another outlet of the device than it did; see that all of its units answer, or restart the gateway if this is meant").into()
+        });
+        if reason.is_none() {
+            self.numbered.extend(rows);
+        }
+        reason
     }
 
     /// Whether the device has to be learned anew: long ago, or by a driver that has changed since.
@@ -245,7 +289,7 @@ impl Device {
         let adopted = adopt(target, profile, self.settings.unit, self.settings.manners).await?;
         let layout = &adopted.instance.layout;
         let first = self.adopted.is_none();
-        self.trust = adopted.instance.full_trust();
+        self.trust = adopted.instance.trust_after(&adopted.data);
         let readings = adopted.data.iter().map(|datum| Reading { datum: *datum, at }).collect();
         let data = (0..).zip(adopted.data.iter().copied()).collect();
         let before = self.place.view();
@@ -257,7 +301,8 @@ impl Device {
         if let (None, Some(name)) = (&self.settings.name, &view.identity.name) {
             view.name = name.as_str().into();
         }
-        view.read_only = self.settings.read_only.clone();
+        self.renumbered = self.renumbering(&adopted);
+        view.read_only = self.read_only();
         self.tell_adopted(first, &before, &view);
         self.adopted = Some((adopted, began));
         self.good(view, Due::Slow, began, at, data);
@@ -296,10 +341,11 @@ impl Device {
     async fn read(&mut self, due: Due, began: Tick, at: Stamp) -> Result<Due, Failure> {
         let Some((mut adopted, since)) = self.adopted.take() else { return Ok(due) };
         let tier = adopted.instance.tier(due == Due::Slow).clone();
+        self.looked.clear();
         let result = self.sweep(&mut adopted, &tier).await;
         self.adopted = Some((adopted, since));
         let answers = result?;
-        let data = self.decode(&tier, &answers);
+        let mut data = self.decode(&tier, &answers);
         // A device that answers but has none of its rows any more is not the one that was adopted.
         if !data.is_empty() && data.iter().all(|(_, datum)| !datum.is_good()) {
             self.adopted = None;
@@ -307,8 +353,14 @@ impl Device {
         }
         let mut view = PduView::clone(&self.place.view());
         let mut readings = view.readings.to_vec();
-        for (slot, datum) in &data {
-            readings[usize::from(*slot)] = Reading { datum: *datum, at };
+        for (slot, datum) in &mut data {
+            let reading = &mut readings[usize::from(*slot)];
+            // An outlet that was looked at while this poll was under way is known better than the poll knows it.
+            if self.looked.contains(slot) {
+                *datum = reading.datum;
+            } else {
+                *reading = Reading { datum: *datum, at };
+            }
         }
         view.readings = readings.into();
         self.good(view, due, began, at, data);
@@ -366,12 +418,12 @@ impl Device {
         self.told(&pulse);
         // A row that does not fit is told and counted; the device goes on.
         let sent = self.services.rows.upgrade().map(|rows| rows.try_send(row));
-        if let Some(Err(mpsc::error::TrySendError::Full(_))) = sent {
+        if let Some(Err(_)) = sent {
             self.services.counts.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             self.services.events.tell(
                 "store.behind",
                 About::pdu(&self.settings.id),
-                "the store cannot keep up: a row of readings was dropped",
+                "the store cannot keep up or has ended: a row of readings was dropped",
             );
         }
     }
@@ -426,121 +478,5 @@ impl Device {
                 events.tell("pdu.offline", about, format!("{id} is offline: {reason}"));
             }
         }
-    }
-
-    async fn serve(&mut self, order: Order) {
-        if let Some((mut adopted, since)) = self.adopted.take() {
-            self.serve_with(&mut adopted, order).await;
-            self.adopted = Some((adopted, since));
-        } else {
-            let why = self.place.view().health.reason().unwrap_or("not polled yet").to_owned();
-            let error = OrderError::NotAdopted(why);
-            // Whoever asked may have left.
-            match order {
-                Order::Refresh { .. } => {}
-                Order::Look { reply, .. } => drop(reply.send(Err(error))),
-                Order::Write { reply, .. } => drop(reply.send(Err(error))),
-            }
-        }
-    }
-
-    async fn serve_with(&mut self, adopted: &mut Adopted, order: Order) {
-        // A reply that nobody waits for any more is dropped: the look is on the board, and the outcome
-        // of a write is settled by looking.
-        match order {
-            Order::Look { outlet, reply } => {
-                let result = self.look(adopted, outlet, false).await;
-                drop(reply.send(result));
-            }
-            Order::Refresh { outlet } => {
-                if let Err(error) = self.look(adopted, outlet, true).await {
-                    tracing::debug!(pdu = %self.settings.id, %error, "an outlet of {} was not refreshed", self.settings.id);
-                }
-            }
-            Order::Write { outlet, relay, reply } => {
-                let result = self.write(adopted, outlet, relay).await;
-                drop(reply.send(result));
-            }
-        }
-    }
-
-    async fn look(
-        &mut self,
-        adopted: &mut Adopted,
-        outlet: u16,
-        everything: bool,
-    ) -> Result<Seen, OrderError> {
-        let began = self.services.clock.tick();
-        let at = self.services.clock.stamp();
-        let tier = adopted.instance.look(&adopted.profile.speech, outlet, everything);
-        let mut memory = adopted.memory;
-        let answers = super::read::sweep(&mut adopted.line, &tier.set, &mut memory).await?;
-        let data = adopted.instance.decode(&tier, &answers, &mut self.trust);
-        let mut view = PduView::clone(&self.place.view());
-        let mut readings = view.readings.to_vec();
-        for (slot, datum) in &data {
-            readings[*slot] = Reading { datum: *datum, at };
-        }
-        view.readings = readings.into();
-        let pulse = self.vitals.answered(began);
-        view.health = Health::Online;
-        let state = view.outlet_state(outlet);
-        self.place.show(view);
-        self.told(&pulse);
-        Ok(Seen { state, at: began })
-    }
-
-    async fn write(
-        &mut self,
-        adopted: &mut Adopted,
-        outlet: u16,
-        relay: Relay,
-    ) -> Result<Terms, OrderError> {
-        let refuse = |why: String| OrderError::NotSwitchable(why);
-        if let Some(reason) = &self.settings.read_only {
-            return Err(refuse(reason.to_string()));
-        }
-        let part = adopted.instance.layout.parts(Scope::Outlet).get(usize::from(outlet));
-        if !part.is_some_and(|part| part.switchable) {
-            return Err(refuse("the PDU or its driver does not let it be switched".into()));
-        }
-        let asks =
-            control::writes(&adopted.instance, outlet, relay).map_err(|e| refuse(e.to_string()))?;
-        let verb = adopted
-            .instance
-            .verb(relay)
-            .ok_or_else(|| refuse("its driver has no such verb".into()))?;
-        let (within, every) = (Span(verb.within_ms), Span(verb.poll_ms));
-        for ask in asks {
-            let gap = self.settings.manners.write_gap_ms;
-            let gap = gap.unwrap_or(adopted.profile.pacing.write_gap_ms);
-            self.wait_for_write_gap(Span(gap)).await;
-            let reply = adopted.line.exchange(&ask).await;
-            self.last_write = Some(self.services.clock.tick());
-            match reply {
-                Ok(reply) => super::read::accepted(&ask, reply).map_err(OrderError::Refused)?,
-                // Sent perhaps, and taken perhaps: only looking tells.
-                Err(error) if error.may_have_arrived() => {
-                    return Ok(Terms { within, every, acknowledged: false });
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Terms { within, every, acknowledged: true })
-    }
-
-    async fn wait_for_write_gap(&mut self, gap: Span) {
-        if let Some(last) = self.last_write {
-            let rest = (last + gap) - self.services.clock.tick();
-            tokio::time::sleep(rest.duration()).await;
-        }
-    }
-}
-
-/// The word for a state, for messages.
-pub fn state_word(state: Result<Word, crate::model::reading::Gap>) -> String {
-    match state {
-        Ok(word) => word.word().to_owned(),
-        Err(gap) => format!("unknown ({gap})"),
     }
 }

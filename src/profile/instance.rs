@@ -100,9 +100,9 @@ impl Instance {
         }
     }
 
-    /// Before the device has said anything about its sensors.
-    pub fn full_trust(&self) -> Trust {
-        vec![true; self.readers.len()]
+    /// What the first reading of everything says about the device's sensors.
+    pub fn trust_after(&self, data: &[Datum]) -> Trust {
+        data.iter().map(|datum| *datum != Datum::Gap(Gap::Unavailable)).collect()
     }
 
     /// The readings of a tier: slot and what was read there.

@@ -2,14 +2,24 @@
 
 use tokio::sync::watch;
 
-use crate::device::{Handle, OrderError, state_word};
+use crate::device::{Handle, Known, OrderError, Seen, Terms, state_word};
 use crate::model::event::About;
+use crate::model::id::OutletId;
 use crate::model::limits::QUIESCE_MS;
+use crate::model::metric::Word;
 use crate::model::switching::{Outcome, Relay};
 use crate::model::time::{Span, Stamp};
 
 use super::record::{PlanState, Record, StepState};
+use super::refusal::Refusal;
 use super::submit::Switching;
+
+/// How long a later step of a plan waits for a PDU that does not answer.
+const PATIENCE: Span = Span::seconds(60);
+/// Between two tries.
+const PAUSE: Span = Span(500);
+/// How long the outcome of a command is looked for whose device task was ended.
+const LOST: Span = Span::seconds(15);
 
 /// What came of a step, with what was seen or refused.
 type Ended = (Outcome, Option<String>);
@@ -61,32 +71,49 @@ impl Switching {
     /// One step: guard, durable intent, write, verify.
     async fn step(&self, plan: &watch::Sender<Record>, at: usize) -> Ended {
         let step = plan.borrow().steps[at].clone();
-        let site = self.site.borrow().clone();
-        let (handle, outlet) = match self.check(&site, &step.outlet).await {
+        let (handle, known) = match self.guard(&step.outlet, at > 0).await {
             Ok(found) => found,
             Err(refusal) => return (Outcome::Failed, Some(refusal.to_string())),
         };
+        let number = step.outlet.number;
         // Nothing is written to an outlet that is where it should be. The cached state may be some seconds
         // old, so this is looked at.
-        if handle.view().outlet_state(outlet) == Ok(step.relay.state()) {
-            match handle.look(outlet).await {
+        if handle.state(number) == Ok(step.relay.state()) {
+            match handle.look(number).await {
                 Ok(seen) if seen.state == Ok(step.relay.state()) => {
                     return (Outcome::AlreadyThere, None);
                 }
-                Ok(seen) if seen.state.is_err() => {
+                Ok(Seen { state: Ok(Word::On | Word::Off), .. }) => {}
+                Ok(seen) => {
                     return (
                         Outcome::Failed,
                         Some(format!("its state is {}", state_word(seen.state))),
                     );
                 }
-                Ok(_) => {}
                 Err(error) => return (Outcome::Failed, Some(error.to_string())),
             }
         }
         if step.state == StepState::Pending && !self.intend(plan, at).await {
             return (Outcome::Failed, Some("its intent could not be made durable".into()));
         }
-        self.write_and_verify(&handle, outlet, step.relay).await
+        self.write_and_verify(&handle, &step.outlet, step.relay, known).await
+    }
+
+    /// The guard before a step. A plan that is under way has perhaps left a host dark, so it waits a while for a
+    /// PDU that does not answer or is being learned anew; the first step of a plan does not wait.
+    async fn guard(&self, outlet: &OutletId, patient: bool) -> Result<(Handle, Known), Refusal> {
+        let until = self.clock.tick() + PATIENCE;
+        loop {
+            let site = self.site.borrow().clone();
+            match self.check(&site, outlet).await {
+                Err(Refusal::Doubtful { .. })
+                    if patient && self.clock.tick() < until && !self.stop.is_cancelled() =>
+                {
+                    tokio::time::sleep(PAUSE.duration()).await;
+                }
+                checked => return checked,
+            }
+        }
     }
 
     async fn intend(&self, plan: &watch::Sender<Record>, at: usize) -> bool {
@@ -104,10 +131,18 @@ impl Switching {
         saved.is_ok()
     }
 
-    async fn write_and_verify(&self, handle: &Handle, outlet: u16, relay: Relay) -> Ended {
+    async fn write_and_verify(
+        &self,
+        handle: &Handle,
+        outlet: &OutletId,
+        relay: Relay,
+        known: Known,
+    ) -> Ended {
         super::crash::point("before-write");
-        let terms = match handle.write(outlet, relay).await {
+        let terms = match handle.write(outlet.number, relay, known).await {
             Ok(terms) => terms,
+            // The task that had the order is gone; whether it was sent, only looking tells.
+            Err(OrderError::Lost) => Terms { within: LOST, every: PAUSE, acknowledged: false },
             Err(error @ OrderError::Link(_)) => {
                 return (Outcome::Unverified, Some(error.to_string()));
             }
@@ -117,10 +152,14 @@ impl Switching {
         let deadline = self.clock.tick() + terms.within;
         let mut seen;
         loop {
-            seen = handle.look(outlet).await;
+            // A reload may have put another task in the place of the one that wrote.
+            seen = match self.fleet.get(&outlet.pdu) {
+                Some(handle) => handle.look(outlet.number).await,
+                None => Err(OrderError::Gone),
+            };
             if seen.as_ref().is_ok_and(|seen| seen.state == Ok(relay.state())) {
                 super::crash::point("verified");
-                handle.refresh(outlet);
+                handle.refresh(outlet.number);
                 return (Outcome::Done, None);
             }
             if self.clock.tick() >= deadline {
@@ -163,7 +202,11 @@ impl Switching {
         }
         let saved = self.save(&record, None).await;
         super::crash::point("recorded");
-        plan.send_replace(record.clone());
+        // Whoever waits for the plan is told by `finish`, when nothing is left to be done.
+        plan.send_if_modified(|now| {
+            *now = record.clone();
+            record.state == PlanState::Running
+        });
         if let Err(error) = &saved {
             tracing::error!(plan = %record.id, %error, "plan {}: an outcome is not durable", record.id);
         }
@@ -201,8 +244,10 @@ impl Switching {
         );
         tracing::info!(plan = %record.id, "{text}");
         let kind = if record.is_success() { "plan.done" } else { "plan.stopped" };
-        // Waiters are told last: whoever hears that a plan is over finds it in the journal and the events.
+        // Waiters are told last: whoever hears that a plan is over finds it in the journal and the events, and
+        // may switch the same outlets at once.
         self.events.tell(kind, about, text);
+        self.release(&record);
         plan.send_replace(record);
     }
 

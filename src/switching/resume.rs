@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::device::state_word;
+use crate::device::{Seen, state_word};
 use crate::model::event::About;
 use crate::model::id::OutletId;
 use crate::model::metric::Word;
-use crate::model::switching::Outcome;
+use crate::model::switching::{Outcome, Relay};
 use crate::model::time::Span;
 use crate::store::journal::JournalError;
 
@@ -63,7 +63,7 @@ impl Switching {
                 continue;
             }
             let step = plan.borrow().steps[at].clone();
-            let (outcome, detail) = match self.look_for(&step.outlet).await {
+            let (outcome, detail) = match self.look_for(&step.outlet, Some(step.relay)).await {
                 Some(word) if word == step.relay.state() => {
                     (Outcome::Done, "seen after a restart of the gateway".to_owned())
                 }
@@ -98,6 +98,13 @@ impl Switching {
         let go_on = self.site.borrow().resume && open && ended_well(&plan.borrow());
         let record = plan.borrow().clone();
         if go_on {
+            // After a power cut the gateway is up before the PDU's card: the rest waits for it.
+            for step in record.steps.iter().filter(|step| step.state == StepState::Pending) {
+                self.look_for(&step.outlet, None).await;
+            }
+            if self.stop.is_cancelled() {
+                return;
+            }
             if let Err(error) = self.save(&record, None).await {
                 tracing::error!(plan = %record.id, %error, "plan {} does not go on: the journal failed", record.id);
                 return;
@@ -124,26 +131,30 @@ impl Switching {
             record.state.word()
         );
         self.events.tell("plan.interrupted", About::plan(&record.id), text);
+        self.release(&record);
         plan.send_replace(record);
     }
 
-    /// What an outlet does, once its PDU answers.
-    async fn look_for(&self, outlet: &OutletId) -> Option<Word> {
-        let until = self.clock.tick() + PATIENCE;
+    /// What an outlet does, once its PDU answers. While a command may still be at work, as long after this
+    /// start as the driver gives it, the outlet is looked at again.
+    async fn look_for(&self, outlet: &OutletId, wished: Option<Relay>) -> Option<Word> {
+        let began = self.clock.tick();
+        let until = began + PATIENCE;
         loop {
             if let Some(handle) = self.fleet.get(&outlet.pdu) {
-                let at = handle.view().layout.outlet(outlet.number);
-                if let Some(at) = at {
-                    match handle.look(at).await {
-                        Ok(seen) => match seen.state {
-                            Ok(word @ (Word::On | Word::Off)) => return Some(word),
-                            state => {
-                                tracing::debug!(%outlet, "outlet {outlet} reads {}", state_word(state));
-                            }
-                        },
-                        Err(error) => {
-                            tracing::debug!(%outlet, %error, "outlet {outlet} cannot be looked at yet");
+                match handle.look(outlet.number).await {
+                    Ok(Seen { state: Ok(word @ (Word::On | Word::Off)), takes, .. }) => {
+                        let at_work = wished.is_some_and(|relay| relay.state() != word)
+                            && self.clock.tick() < began + takes;
+                        if !at_work {
+                            return Some(word);
                         }
+                    }
+                    Ok(seen) => {
+                        tracing::debug!(%outlet, "outlet {outlet} reads {}", state_word(seen.state));
+                    }
+                    Err(error) => {
+                        tracing::debug!(%outlet, %error, "outlet {outlet} cannot be looked at yet");
                     }
                 }
             }

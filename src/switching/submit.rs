@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{Identity, Role};
-use crate::device::{Fleet, Handle};
+use crate::device::{Fleet, Handle, Known};
 use crate::events::Events;
 use crate::model::id::{HostId, OutletId, PlanId};
 use crate::model::metric::{Scope, Word};
@@ -137,7 +137,19 @@ impl Switching {
 
     /// Takes a wish, or refuses it. Returns once the plan is durable; it is carried out from then on whether
     /// anybody waits or not.
+    ///
+    /// All of it runs in a task of its own: a client that hangs up drops its request wherever that stands, and
+    /// a plan that is half accepted would hold its outlets for ever.
     pub async fn submit(&self, request: Request) -> Result<Ticket, Refusal> {
+        let this = self.clone();
+        let task = self.tasks.spawn(async move { this.take(request).await });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a wish was not taken to its end");
+            Err(Refusal::Ending)
+        })
+    }
+
+    async fn take(&self, request: Request) -> Result<Ticket, Refusal> {
         let site = self.site.borrow().clone();
         let (host, outlets) = Self::feeds(&site, &request.target)?;
         site.policy.allow_switching(&request.who, request.action, host.as_ref(), &outlets)?;
@@ -146,9 +158,10 @@ impl Switching {
         };
         let turn = self.running().keys.entry(key.clone()).or_default().clone();
         let guard = turn.lock().await;
-        let result = match self.bound(&key, &request).await? {
-            Some(ticket) => Ok(ticket),
-            None => self.accept(request, &site, outlets, Some(key.clone())).await,
+        let result = match self.bound(&key, &request).await {
+            Ok(Some(ticket)) => Ok(ticket),
+            Ok(None) => self.accept(request, &site, outlets, Some(key.clone())).await,
+            Err(refusal) => Err(refusal),
         };
         drop(guard);
         let mut running = self.running();
@@ -170,8 +183,9 @@ impl Switching {
         if bound.asked != asked(request) {
             return Err(Refusal::KeyReused);
         }
-        let ticket = self.ticket(&bound.plan).await?;
-        Ok(ticket.map(|ticket| Ticket { repeated: true, ..ticket }))
+        // A key whose plan is no longer kept was used all the same: nothing is switched on it again.
+        let ticket = self.ticket(&bound.plan).await?.ok_or(Refusal::KeyReused)?;
+        Ok(Some(Ticket { repeated: true, ..ticket }))
     }
 
     /// A watch on a plan, running or ended.
@@ -278,7 +292,7 @@ impl Switching {
         &self,
         site: &Site,
         outlet: &OutletId,
-    ) -> Result<(Handle, u16), Refusal> {
+    ) -> Result<(Handle, Known), Refusal> {
         let handle = self
             .fleet
             .get(&outlet.pdu)
@@ -309,10 +323,14 @@ impl Switching {
         }
         let age = view.observed.map(|observed| self.clock.tick() - observed);
         let fresh = view.health == Health::Online && age.is_some_and(|age| age <= site.fresh);
-        let state =
-            if fresh { view.outlet_state(at) } else { self.look(&handle, at, &doubtful).await? };
+        let state = if fresh {
+            view.outlet_state(at)
+        } else {
+            self.look(&handle, outlet.number, &doubtful).await?
+        };
+        let known = Known { layout: view.layout.clone(), fresh: site.fresh };
         match state {
-            Ok(Word::On | Word::Off) => Ok((handle, at)),
+            Ok(Word::On | Word::Off) => Ok((handle, known)),
             Ok(Word::Pending) => Err(doubtful("a delayed command is pending in the PDU".into())),
             Ok(_) | Err(Gap::UnknownState) => {
                 Err(doubtful("the PDU tells a state that its driver does not know".into()))
@@ -324,10 +342,10 @@ impl Switching {
     async fn look(
         &self,
         handle: &Handle,
-        at: u16,
+        number: u16,
         doubtful: &impl Fn(String) -> Refusal,
     ) -> Result<Result<Word, Gap>, Refusal> {
-        let looked = handle.look(at).await;
+        let looked = handle.look(number).await;
         looked
             .map(|seen| seen.state)
             .map_err(|error| doubtful(format!("the last reading is too old, and now {error}")))
@@ -391,7 +409,7 @@ impl Switching {
         Ok(())
     }
 
-    fn release(&self, record: &Record) {
+    pub(super) fn release(&self, record: &Record) {
         let mut running = self.running();
         running.outlets.retain(|_, plan| *plan != record.id);
         running.plans.remove(&record.id);
