@@ -211,7 +211,7 @@ fn a_revoked_certificate_is_turned_away_on_a_connection_that_it_has() {
     assert_eq!(gateway.curl().send("/v1/version", &[]).status, 200);
 }
 
-async fn connect(dir: &Path, url: &str, who: &str) -> TlsStream<TcpStream> {
+pub async fn connect(dir: &Path, url: &str, who: &str) -> TlsStream<TcpStream> {
     let file = |name: String| dir.join(name);
     let config = pmgate::tls::client::load(
         &file(format!("{who}.pem")),

@@ -155,3 +155,30 @@ async fn a_command_that_the_network_still_holds_at_the_kill_is_seen_after_it() {
     assert_eq!(plan["steps"][0]["detail"], "seen after a restart of the gateway", "{plan}");
     assert_eq!(sim.pdu.lock().unwrap().relay(2, Tick(u64::MAX / 2)), Some(Relay::Off));
 }
+
+#[test]
+fn a_relay_that_is_slower_than_the_restart_is_waited_for() {
+    // The PDU took the command and needs five seconds; the gateway dies at once and is back after one.
+    let port = crate::rig::free_udp_port();
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules");
+    let outlet = |column: &str| format!("1.3.6.1.4.1.318.1.1.26.9.2.{column}.3");
+    std::fs::write(&rules, format!("{} -> {} 2:1@5000\n", outlet("4.1.5"), outlet("3.1.5")))
+        .unwrap();
+    let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/apc-rpdu2.snmprec");
+    let listen = format!("127.0.0.1:{port}");
+    let args = ["sim", "--recording", recording, "--listen", &listen, "--rules"];
+    let args = [&args[..], &[rules.to_str().unwrap()]].concat();
+    let _sim = crate::rig::Running::start(&args, &[], "ready");
+    let sections = pdu_section("pdu-a", listen.parse().unwrap(), "fast_s = 1");
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::in_dir(dir, &sections, &[("PMGATE_KILL_AT", "written")]);
+    gateway.wait_online("pdu-a");
+    let body = ["-X", "POST", "-d", r#"{"action":"off"}"#];
+    gateway.curl().raw("/v1/pdus/pdu-a/outlets/3/power", &body);
+    gateway.running.ended(std::time::Duration::from_secs(20));
+    let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
+    let plans = gateway.wait_for("/v1/plans", |plans| plans["plans"][0]["state"] != "running");
+    let plan = &plans["plans"][0];
+    assert_eq!((&plan["state"], &plan["steps"][0]["state"]), (&"done".into(), &"done".into()));
+}

@@ -255,3 +255,71 @@ async fn switching_goes_before_polling() {
     let set = requests.iter().position(|request| is_set(request)).unwrap();
     assert!(set <= 2, "{set} requests went before the SET");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_that_was_under_way_does_not_undo_what_was_seen_since() {
+    let sim = Sim::start(Family::ApcRpdu2, 48).await;
+    let proxy = Proxy::before(sim.address).await;
+    let gateway = gateway(pdu_section("pdu-a", proxy.address, "fast_s = 600\nslow_s = 600")).await;
+    proxy.delay(Duration::from_millis(150));
+    proxy.take_requests();
+    std::thread::scope(|scope| {
+        let poll = scope.spawn(|| gateway.curl().get("/v1/pdus/pdu-a?max_age_ms=0"));
+        // The poll has the state of the outlets in hand when the command comes.
+        let mut requests = 0;
+        while requests < 3 {
+            requests += proxy.take_requests().len();
+            std::thread::yield_now();
+        }
+        assert_eq!(gateway.curl().power("pdu-a/1", "off").status, 200);
+        let body = poll.join().unwrap();
+        assert_eq!(body["outlets"][0]["state"], "off");
+    });
+    assert_eq!(gateway.curl().get("/v1/pdus/pdu-a/outlets/1")["state"], "off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_leaves_no_outlet_locked() {
+    let sim = Sim::start(Family::ApcRpdu2, 4).await;
+    let gateway = gateway(pdu_section("pdu-a", sim.address, "fast_s = 1\nwrite_gap_ms = 0")).await;
+    for round in 0..20 {
+        let action = if round % 2 == 0 { "off" } else { "on" };
+        {
+            let mut tls = crate::api::connect(gateway.dir.path(), &gateway.url, "client").await;
+            let body = format!("{{\"action\":\"{action}\"}}");
+            let head = format!(
+                "POST /v1/pdus/pdu-a/outlets/2/power HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            use tokio::io::AsyncWriteExt as _;
+            tls.write_all(head.as_bytes()).await.unwrap();
+            // Gone at any moment between the request and the answer.
+            for _ in 0..round * 7 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let idle = |status: &Value| status["running_plans"] == 0;
+        tokio::task::block_in_place(|| gateway.wait_for("/v1/status", idle));
+        let again = tokio::task::block_in_place(|| gateway.curl().power("pdu-a/2", action));
+        assert_eq!(again.status, 200, "round {round}: {again:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_in_the_hold_of_a_cycle_leaves_no_host_dark() {
+    let sim = Sim::start(Family::ApcRpdu2, 4).await;
+    let sections = |more: &str| {
+        format!("[switching]\nhold_s = 2\n{}", pdu_section("pdu-a", sim.address, more))
+    };
+    let gateway = gateway(sections("fast_s = 1")).await;
+    std::thread::scope(|scope| {
+        let cycle = scope.spawn(|| gateway.curl().power("pdu-a/4", "cycle"));
+        gateway.wait_for("/v1/pdus/pdu-a/outlets/4", |outlet| outlet["state"] == "off");
+        // Another patience is another line: the device's task is started anew.
+        Gateway::write_config(gateway.dir.path(), &sections("fast_s = 1\ntimeout_ms = 900"));
+        gateway.running.signal("HUP");
+        let answer = cycle.join().unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+    assert_eq!(relay(&sim, 4), Relay::On);
+}
