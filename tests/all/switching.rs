@@ -282,7 +282,7 @@ async fn a_poll_that_was_under_way_does_not_undo_what_was_seen_since() {
 async fn a_client_that_hangs_up_leaves_no_outlet_locked() {
     let sim = Sim::start(Family::ApcRpdu2, 4).await;
     let gateway = gateway(pdu_section("pdu-a", sim.address, "fast_s = 1\nwrite_gap_ms = 0")).await;
-    for round in 0..20 {
+    for round in 0..40 {
         let action = if round % 2 == 0 { "off" } else { "on" };
         {
             let mut tls = crate::api::connect(gateway.dir.path(), &gateway.url, "client").await;
@@ -293,15 +293,22 @@ async fn a_client_that_hangs_up_leaves_no_outlet_locked() {
             );
             use tokio::io::AsyncWriteExt as _;
             tls.write_all(head.as_bytes()).await.unwrap();
+            tls.flush().await.unwrap();
             // Gone at any moment between the request and the answer.
-            for _ in 0..round * 7 {
+            let gone = std::time::Instant::now() + Duration::from_micros(150) * round;
+            while std::time::Instant::now() < gone {
                 tokio::task::yield_now().await;
             }
         }
-        let idle = |status: &Value| status["running_plans"] == 0;
-        tokio::task::block_in_place(|| gateway.wait_for("/v1/status", idle));
-        let again = tokio::task::block_in_place(|| gateway.curl().power("pdu-a/2", action));
-        assert_eq!(again.status, 200, "round {round}: {again:?}");
+        // The plan of the one that hung up may still be under way; an outlet that it locked would stay so.
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let again = tokio::task::block_in_place(|| gateway.curl().power("pdu-a/2", action));
+            if again.status == 200 {
+                break;
+            }
+            assert!(std::time::Instant::now() < until, "round {round}: {again:?}");
+        }
     }
 }
 
