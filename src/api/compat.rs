@@ -55,7 +55,7 @@ fn letter(number: u16) -> String {
 }
 
 fn value(view: &PduView, scope: Scope, part: u16, metric: Metric) -> Option<f64> {
-    match view.reading(scope, part, metric)?.datum {
+    match view.shown(scope, part, metric)? {
         Datum::Value(kept) => metric.unit().map(|unit| unit.to_f64(kept)),
         _ => None,
     }

@@ -39,6 +39,8 @@ pub struct State {
     pub switching: Switching,
     /// Readings over time.
     pub store: Arc<dyn ChunkStore>,
+    /// Turns at reading the store: so many readers at once, the others wait.
+    pub queries: tokio::sync::Semaphore,
     /// What was written and dropped.
     pub counts: Arc<Counts>,
     /// Where an older store went that could not be opened.

@@ -45,11 +45,13 @@ pub async fn events(context: Context) -> Answer {
     };
     let reading = context.state.events.read(after);
     let stop = context.state.stop.clone();
+    let (site, serial) = (context.state.site.clone(), context.who.serial.clone());
+    let is_revoked = move || site.borrow().revoked.contains(&serial);
     let (sender, channel) = Channel::<Bytes, Infallible>::new(AHEAD);
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = stream(reading, sender) => {}
+            () = stream(reading, sender, is_revoked) => {}
         }
     });
     let mut response = Response::new(channel.boxed());
@@ -61,6 +63,7 @@ pub async fn events(context: Context) -> Answer {
 async fn stream(
     mut reading: Reading,
     mut sender: http_body_util::channel::Sender<Bytes, Infallible>,
+    is_revoked: impl Fn() -> bool,
 ) {
     let mut first = String::from("retry: 2000\n\n");
     if reading.gap {
@@ -79,7 +82,7 @@ async fn stream(
             Ok(Err(RecvError::Closed)) => return,
             Err(_) => ": still here\n\n".into(),
         };
-        if sender.send_data(text.into()).await.is_err() {
+        if is_revoked() || sender.send_data(text.into()).await.is_err() {
             return;
         }
     }

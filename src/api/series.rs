@@ -7,8 +7,8 @@ use crate::model::limits::SERIES_POINTS;
 use crate::model::metric::{Kind, Metric};
 use crate::model::reading::{Datum, Gap};
 use crate::model::time::{Span, Stamp};
-use crate::series::window::{Aggregate, Bucket, Sample, buckets};
-use crate::store::reader::{Series, read, target};
+use crate::series::window::{Aggregate, Bucket, Buckets, Sample};
+use crate::store::reader::{Series, read, scan, target};
 use crate::wire::problem::Problem;
 use crate::wire::series::{PointBody, PointValue, SeriesBody};
 
@@ -26,11 +26,16 @@ const KNOWN: [&str; 6] = ["target", "metric", "start", "end", "step", "agg"];
 pub async fn series(context: Context) -> Answer {
     context.only(&KNOWN)?;
     let query = Query::read(&context)?;
+    let turn = context.state.queries.acquire().await.map_err(|error| {
+        Problem::new(503, "Shutting down", error.to_string(), "ask again in a moment")
+    })?;
     let body = tokio::task::spawn_blocking({
         let store = context.state.store.clone();
         move || answer(store.as_ref(), &query)
     });
-    let body = body.await.map_err(|error| {
+    let body = body.await;
+    drop(turn);
+    let body = body.map_err(|error| {
         Problem::new(
             500,
             "Internal error",
@@ -49,6 +54,9 @@ pub async fn series(context: Context) -> Answer {
         json(StatusCode::OK, &body)
     }
 }
+
+/// The end of the year 9999, ms since 1970: what RFC 3339 can say.
+const LAST: i64 = 253_402_300_799_999;
 
 struct Query {
     target: String,
@@ -84,6 +92,7 @@ impl Query {
         let moment = |name: &'static str, default: &str| -> Result<Stamp, Problem> {
             let text = text(name)?.unwrap_or_else(|| default.to_owned());
             Stamp::parse_at(&text, now)
+                .map(|at| Stamp(at.0.clamp(0, LAST)))
                 .map_err(|error| bad(format!("{name}: {error}"), "write it so"))
         };
         let (start, end) = (moment("start", "-1h")?, moment("end", "now")?);
@@ -141,24 +150,29 @@ impl Query {
 fn answer(store: &dyn crate::store::ChunkStore, query: &Query) -> Result<SeriesBody, Problem> {
     // A rate needs the reading before the window.
     let from = match query.step {
-        Some((step, Aggregate::Rate)) => Stamp(query.start.0 - step.0.max(600_000) as i64),
+        Some((step, Aggregate::Rate)) => {
+            let back = i64::try_from(step.0.max(600_000)).unwrap_or(i64::MAX);
+            Stamp(query.start.0.saturating_sub(back))
+        }
         _ => query.start,
     };
-    let limit = if query.step.is_some() { usize::MAX } else { SERIES_POINTS };
-    let found = read(store, &query.series, from, query.end, limit)?;
-    if found.truncated {
-        return Err(bad(
-            format!("that are more than {SERIES_POINTS} readings"),
-            "ask for a step, as step=60s, or a shorter time",
-        ));
-    }
     let metric = query.series.metric;
-    let points = match query.step {
-        None => found.samples.iter().map(|sample| point(metric, *sample)).collect(),
-        Some((step, how)) => buckets(&found.samples, query.start, query.end, step, how)
-            .iter()
-            .map(|bucket| step_point(metric, bucket))
-            .collect(),
+    let points = if let Some((step, how)) = query.step {
+        let mut buckets = Buckets::new(query.start, query.end, step, how);
+        scan(store, &query.series, from, query.end, &mut |sample| {
+            buckets.take(sample);
+            true
+        })?;
+        buckets.finish().iter().map(|bucket| step_point(metric, bucket)).collect()
+    } else {
+        let found = read(store, &query.series, from, query.end, SERIES_POINTS)?;
+        if found.truncated {
+            return Err(bad(
+                format!("that are more than {SERIES_POINTS} readings"),
+                "ask for a step, as step=60s, or a shorter time",
+            ));
+        }
+        found.samples.iter().map(|sample| point(metric, *sample)).collect()
     };
     Ok(SeriesBody {
         target: query.target.clone(),

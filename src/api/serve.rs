@@ -104,8 +104,8 @@ struct Server {
     state: Arc<State>,
 }
 
-/// Who is at the other end, or why it is nobody.
-type Client = Result<Identity, LeafError>;
+/// Who is at the other end and until when (seconds since 1970), or why it is nobody.
+type Client = Result<(Identity, i64), LeafError>;
 
 impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
@@ -202,10 +202,16 @@ impl Server {
         client: Arc<Client>,
     ) -> Result<Response<Body>, std::convert::Infallible> {
         let (head, body) = request.into_parts();
-        let who = match client.as_ref() {
-            Ok(who) => who.clone(),
+        let (who, until) = match client.as_ref() {
+            Ok((who, until)) => (who.clone(), *until),
             Err(error) => return Ok(problem::response(&nobody(error))),
         };
+        // A connection may outlive the certificate that opened it.
+        if self.state.clock.stamp().0 / 1_000 > until {
+            let detail = format!("the certificate {} of {who} has expired", who.serial);
+            let next = "connect with a new certificate";
+            return Ok(problem::response(&Problem::new(403, "Forbidden", detail, next)));
+        }
         if self.state.site.borrow().revoked.contains(&who.serial) {
             let detail = format!("the certificate {} of {who} is revoked", who.serial);
             return Ok(problem::response(&Problem::new(

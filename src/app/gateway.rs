@@ -18,7 +18,7 @@ use crate::cli::exit::{Exit, Outcome};
 use crate::device::{Fleet, Services};
 use crate::events::Events;
 use crate::model::event::About;
-use crate::model::limits::STORE_ROWS;
+use crate::model::limits::{QUERIES, STORE_ROWS};
 use crate::model::time::{Clock, SystemClock};
 use crate::profile::catalog::Catalog;
 use crate::store::ChunkStore;
@@ -126,6 +126,7 @@ impl Gateway {
             fleet,
             switching,
             store,
+            queries: tokio::sync::Semaphore::new(QUERIES),
             counts,
             store_alarm,
             events: events.clone(),

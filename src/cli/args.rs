@@ -279,7 +279,7 @@ pub enum Ca {
         #[arg(long, value_name = "NAME-OR-IP")]
         host: Vec<String>,
         /// Days that it is valid [default: 90 for people, 30 for machines]
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7300))]
         days: Option<u32>,
         /// Name of the person or machine
         name: String,
@@ -298,7 +298,7 @@ pub enum Ca {
         #[arg(long, value_name = "NAME-OR-IP")]
         host: Vec<String>,
         /// Days that it is valid
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7300))]
         days: Option<u32>,
         /// The request, PEM
         csr: PathBuf,

@@ -133,17 +133,17 @@ pub async fn over(
     }
     let facts = Facts::new(&profile, unit);
     let answers = read::sweep(&mut line, &facts.set(), &mut memory).await?;
-    let known = facts.known(&answers);
+    let known = facts.known(&answers)?;
     let identity = facts.identity_read(&answers);
     let mut budget = ADOPT_REQUESTS;
     let mut found = BTreeMap::new();
     for (table, walk) in Walk::all(&profile, memory.bulk_rows()) {
         let walk = read::walk(&mut line, walk, &mut budget).await?;
-        found.insert(table, walk.found());
+        found.insert(table, walk.found()?);
     }
     let filter = Filter::new(&profile, &known, &found);
     let answers = read::sweep(&mut line, &filter.set(), &mut memory).await?;
-    let rows = filter.kept(&answers);
+    let rows = filter.kept(&answers)?;
     let probe = Probe::new(&profile, known, rows);
     let mut probing = memory;
     let answers = read::sweep(&mut line, &probe.set(), &mut probing).await?;

@@ -15,7 +15,7 @@ use crate::model::event::About;
 use crate::model::id::{DriverId, PduId};
 use crate::model::limits::DEVICE_ORDERS;
 use crate::model::metric::Scope;
-use crate::model::reading::{Datum, Reading};
+use crate::model::reading::{Datum, Gap, Reading};
 use crate::model::time::{Clock, Span, Stamp, Tick};
 use crate::model::view::{Health, PduView};
 use crate::pace::{Due, Paces, Pulse, Schedule, Vitals};
@@ -416,7 +416,11 @@ impl Device {
         let row = Row { pdu: self.settings.id.clone(), layout: view.layout.clone(), at, data };
         self.place.show(view);
         self.told(&pulse);
-        // A row that does not fit is told and counted; the device goes on.
+        self.store(row);
+    }
+
+    /// A row that does not fit is told and counted; the device goes on.
+    fn store(&self, row: Row) {
         let sent = self.services.rows.upgrade().map(|rows| rows.try_send(row));
         if let Some(Err(_)) = sent {
             self.services.counts.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -440,6 +444,14 @@ impl Device {
         let mut view = PduView::clone(&self.place.view());
         view.health = pulse.health.clone();
         view.failed_polls += 1;
+        // History shows that there was nothing to read, not nothing at all.
+        let layout = view.layout.clone();
+        let unread = Datum::Gap(Gap::Timeout);
+        let data: Vec<_> = (0..).zip(layout.slots()).map(|(slot, _)| (slot, unread)).collect();
+        if !data.is_empty() {
+            let at = self.services.clock.stamp();
+            self.store(Row { pdu: self.settings.id.clone(), layout, at, data });
+        }
         view.breaker_open = !self.schedule.admits(now);
         self.place.show(view);
         self.told(&pulse);

@@ -62,7 +62,7 @@ impl Events {
         let Some(after) = after else { return Reading { missed: Vec::new(), gap: false, live } };
         let oldest = kept.ring.front().map_or(kept.next, |event| event.id);
         let missed = kept.ring.iter().filter(|event| event.id > after).cloned().collect();
-        Reading { missed, gap: after + 1 < oldest, live }
+        Reading { missed, gap: after.saturating_add(1) < oldest, live }
     }
 
     /// The last events, newest last.

@@ -55,6 +55,9 @@ pub const HANDSHAKES: usize = 256;
 /// Streams on one HTTP/2 connection.
 pub const STREAMS: u32 = 64;
 
+/// Readers of the store at one time. Each holds a thread while it scans; the journal needs threads too.
+pub const QUERIES: usize = 4;
+
 /// Points in one answer of `/v1/series`; a longer one asks for a larger step.
 pub const SERIES_POINTS: usize = 100_000;
 

@@ -57,7 +57,7 @@ impl Sub<Tick> for Tick {
 impl Stamp {
     /// How long before this `earlier` was; nothing if the clock has been set back meanwhile.
     pub fn since(self, earlier: Stamp) -> Span {
-        Span(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+        Span(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 

@@ -101,6 +101,14 @@ impl PduView {
         self.readings.get(place).copied()
     }
 
+    /// The reading of a slot as it may be shown now: of a PDU that is offline nothing is known.
+    pub fn shown(&self, scope: Scope, part: u16, metric: Metric) -> Option<Datum> {
+        let datum = self.reading(scope, part, metric)?.datum;
+        let is_lasting = !metric.is_series() || datum == Datum::Gap(Gap::Unsupported);
+        let is_known = is_lasting || !matches!(self.health, Health::Offline(_));
+        Some(if is_known { datum } else { Datum::Gap(Gap::Offline) })
+    }
+
     /// What an outlet's relay does, as far as is known *now*: of a PDU that is not online it is
     /// unknown, and while a delayed command waits it is pending.
     pub fn outlet_state(&self, part: u16) -> Result<Word, Gap> {

@@ -2,20 +2,21 @@
 //! to read; the caller reads it and brings the answers. Nothing here does I/O.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::model::ask::{Ask, Reply, Value};
 use crate::model::limits::TABLE_ROWS;
-use crate::model::metric::{Metric, Point, Scope, Word};
+use crate::model::metric::Point;
 use crate::model::oid::Oid;
 use crate::model::reading::{Datum, Gap};
-use crate::model::topology::{Identity, Layout, Part, Slot};
+use crate::model::topology::Identity;
 
-use super::decode::{Decode, Number, Sense, decode, holds, number, raw_text, text_of, vouches};
-use super::format::{Every, Meaning, PointSpec, Profile, Rows, Shape, Source, Test, Verb};
-use super::instance::{Instance, Reader};
+use super::builder::{Builder, decode_of, is_dense, trusted};
+use super::decode::{Number, decode, holds, number, raw_text, text_of};
+use super::format::{Every, Meaning, PointSpec, Profile, Rows, Shape, Source, Test};
+use super::instance::Instance;
 use super::rows::{Row, item_at, listed, number as number_rows, unit_row, walked};
 use super::sweep::{Answer, Item, ReadSet, Wanted};
+use super::sweep_snmp::NO_SUCH_NAME;
 
 /// Why a device cannot be adopted with a profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +26,22 @@ pub enum AdoptError {
         "the device answers, but has none of the readings of driver {0}: is it the right driver?"
     )]
     Nothing(String),
+    /// What there is could not be learned; what is missing would be taken for absent.
+    #[error("the device did not tell {what} ({gap}); it is asked again")]
+    Unsure {
+        /// What.
+        what: &'static str,
+        /// How it failed.
+        gap: Gap,
+    },
+}
+
+/// Fails on an answer that is neither a value nor a clear "there is no such thing".
+fn sure(what: &'static str, answer: Option<&Answer>) -> Result<(), AdoptError> {
+    match answer {
+        Some(Err(gap)) if *gap != Gap::Missing => Err(AdoptError::Unsure { what, gap: *gap }),
+        _ => Ok(()),
+    }
 }
 
 /// Round one: who the device is, what it can, how many rows it has. Items and the answers they get
@@ -47,7 +64,7 @@ pub struct Known {
 }
 
 impl Known {
-    fn is_able(&self, needs: Option<&String>) -> bool {
+    pub(super) fn is_able(&self, needs: Option<&String>) -> bool {
         needs.is_none_or(|name| self.capabilities.contains(name))
     }
 }
@@ -96,9 +113,12 @@ impl<'p> Facts<'p> {
     }
 
     /// Takes the answers in.
-    pub fn known(&self, answers: &[Answer]) -> Known {
+    pub fn known(&self, answers: &[Answer]) -> Result<Known, AdoptError> {
         let row = unit_row(self.profile, self.unit);
         let lookup = Lookup::new(&self.items, answers);
+        for source in self.profile.tables.iter().filter_map(counted) {
+            sure("how many rows it has", lookup.answer(source, &row))?;
+        }
         let first = |sources: &[Source]| {
             let texts = sources.iter().filter_map(|source| lookup.text(source, &row));
             texts.into_iter().find(|text| !text.is_empty())
@@ -111,7 +131,7 @@ impl<'p> Facts<'p> {
             let count = lookup.number(counted(table)?, &row)?;
             Some((at, u16::try_from(count).unwrap_or(0)))
         });
-        Known {
+        Ok(Known {
             unit: self.unit,
             identity: Identity {
                 vendor: Some(self.profile.vendor.clone()),
@@ -122,7 +142,7 @@ impl<'p> Facts<'p> {
             },
             capabilities: self.profile.capabilities.iter().filter_map(able).collect(),
             counts: counts.collect(),
-        }
+        })
     }
 }
 
@@ -134,7 +154,7 @@ fn counted(table: &super::format::Table) -> Option<&Source> {
 }
 
 /// Answers by item.
-struct Lookup<'a> {
+pub(super) struct Lookup<'a> {
     by_item: std::collections::BTreeMap<&'a Item, &'a Answer>,
 }
 
@@ -143,25 +163,25 @@ impl<'a> Lookup<'a> {
         Self { by_item: items.iter().zip(answers).collect() }
     }
 
-    fn answer(&self, source: &Source, row: &Row) -> Option<&Answer> {
+    pub(super) fn answer(&self, source: &Source, row: &Row) -> Option<&Answer> {
         self.by_item.get(&item_at(source, row)?).copied()
     }
 
-    fn text(&self, source: &Source, row: &Row) -> Option<String> {
+    pub(super) fn text(&self, source: &Source, row: &Row) -> Option<String> {
         let raw = self.answer(source, row)?.as_ref().ok()?;
         let shape = shape(source);
         let number = || Some(raw_text(raw, shape));
         text_of(raw, shape).or_else(number)
     }
 
-    fn number(&self, source: &Source, row: &Row) -> Option<i64> {
+    pub(super) fn number(&self, source: &Source, row: &Row) -> Option<i64> {
         match number(self.answer(source, row)?.as_ref().ok()?, shape(source)) {
             Ok(Number::Whole(whole)) => Some(whole),
             _ => None,
         }
     }
 
-    fn holds(&self, test: &Test, row: &Row) -> Option<bool> {
+    pub(super) fn holds(&self, test: &Test, row: &Row) -> Option<bool> {
         Some(holds(&test.check, self.answer(&test.source, row)?, shape(&test.source)))
     }
 }
@@ -181,6 +201,7 @@ pub struct Walk {
     rows: u32,
     found: Vec<Oid>,
     over: bool,
+    broken: bool,
 }
 
 impl Walk {
@@ -195,7 +216,14 @@ impl Walk {
 
     /// A walk of one column.
     pub fn of(column: Oid, bulk_rows: u32) -> Self {
-        Self { at: column.clone(), column, rows: bulk_rows, found: Vec::new(), over: false }
+        Self {
+            at: column.clone(),
+            column,
+            rows: bulk_rows,
+            found: Vec::new(),
+            over: false,
+            broken: false,
+        }
     }
 
     /// What to ask next, or nothing at the end.
@@ -213,8 +241,11 @@ impl Walk {
     /// [`TABLE_ROWS`].
     pub fn answer(&mut self, reply: Reply) {
         let Reply::Binds(binds) = reply else {
-            // An agent that refuses GETBULK may still know GETNEXT.
+            // An agent that refuses GETBULK may still know GETNEXT. SNMPv1 ends a walk with noSuchName; any other
+            // refusal in the middle of a table is no end of it.
+            let ends = matches!(reply, Reply::Refused { status, .. } if status == NO_SUCH_NAME);
             self.over = self.rows == 0;
+            self.broken = self.over && !ends && !self.found.is_empty();
             self.rows = 0;
             return;
         };
@@ -232,8 +263,11 @@ impl Walk {
     }
 
     /// What was found.
-    pub fn found(self) -> Vec<Oid> {
-        self.found
+    pub fn found(self) -> Result<Vec<Oid>, AdoptError> {
+        if self.broken {
+            return Err(AdoptError::Unsure { what: "all rows of a table", gap: Gap::DeviceError });
+        }
+        Ok(self.found)
     }
 }
 
@@ -270,16 +304,19 @@ impl<'p> Filter<'p> {
     }
 
     /// The rows that count, by table.
-    pub fn kept(mut self, answers: &[Answer]) -> Vec<Vec<Row>> {
+    pub fn kept(mut self, answers: &[Answer]) -> Result<Vec<Vec<Row>>, AdoptError> {
         let lookup = Lookup::new(&self.items, answers);
         for (table, rows) in self.profile.tables.iter().zip(&mut self.rows) {
             let Some(keep) = &table.keep else { continue };
+            for row in rows.iter() {
+                sure("which of its rows count", lookup.answer(&keep.source, row))?;
+            }
             rows.retain(|row| lookup.holds(keep, row).unwrap_or(false));
         }
         for (table, rows) in self.profile.tables.iter().zip(&mut self.rows) {
             number_rows(table, rows);
         }
-        self.rows
+        Ok(self.rows)
     }
 }
 
@@ -394,215 +431,6 @@ pub struct PointRead {
     pub datum: Datum,
     /// What it says, for texts and links.
     pub text: Option<String>,
-}
-
-/// Whether a point's instances follow each other in a walk of its column.
-fn is_dense(profile: &Profile, spec: &PointSpec, rows: &[Row]) -> bool {
-    let Source::Oid(template) = &spec.source else { return false };
-    let index = profile.tables[spec.table].rows.index();
-    let follows = rows.windows(2).all(|pair| pair[0].place + 1 == pair[1].place);
-    !index.is_empty() && template.is_column_of(index) && follows
-}
-
-#[derive(Default)]
-struct Builder {
-    parts: [BTreeMap<u16, Part>; 5],
-    /// By scope, number of the part and metric: parts get their places once all are known.
-    readers: BTreeMap<(Scope, u16, Metric), (Reader, Datum)>,
-    /// Sensors by table, place and metric: each reading of a row is a sensor of its own.
-    sensors: BTreeMap<(usize, u16, Metric), u16>,
-    links: Vec<(Scope, u16, Scope, u16)>,
-    outlets: BTreeMap<u16, Row>,
-}
-
-impl Builder {
-    fn take(&mut self, spec: &PointSpec, row: &Row, dense: bool, lookup: &Lookup<'_>) {
-        let scope = spec.point.scope;
-        let Some(item) = item_at(&spec.source, row) else { return };
-        let Some(answer) = lookup.answer(&spec.source, row) else { return };
-        let applies = spec.when.as_ref().is_none_or(|when| lookup.holds(when, row) == Some(true));
-        if !applies || *answer == Err(Gap::Missing) {
-            return;
-        }
-        match &spec.meaning {
-            Meaning::Text => {
-                let text = lookup.text(&spec.source, row).filter(|text| !text.is_empty());
-                for number in self.numbers(spec, row) {
-                    let Some(part) = self.parts[scope as usize].get_mut(&number) else { continue };
-                    let is_label = spec.point.metric == Metric::Label;
-                    let place = if is_label { &mut part.label } else { &mut part.name };
-                    if place.is_none() {
-                        place.clone_from(&text);
-                    }
-                }
-            }
-            Meaning::Link => {
-                let to_branch = spec.point.metric == Metric::Branch;
-                let target = if to_branch { Scope::Branch } else { Scope::Phase };
-                let text = lookup.text(&spec.source, row);
-                if let Some(linked) = text.and_then(|text| trailing_number(&text)) {
-                    self.links.push((scope, row.number, target, linked));
-                }
-            }
-            Meaning::Quantity { .. } | Meaning::States(_) => {
-                let column = dense.then_some((spec.table, spec.point.metric, row.place));
-                self.reader(spec, row, Reading { item, answer, column }, lookup);
-            }
-        }
-    }
-
-    /// The parts that a row of a table stands for.
-    fn numbers(&self, spec: &PointSpec, row: &Row) -> Vec<u16> {
-        if spec.point.scope != Scope::Sensor {
-            return vec![row.number];
-        }
-        let of_row = self
-            .sensors
-            .iter()
-            .filter(|((table, place, _), _)| (*table, *place) == (spec.table, row.place));
-        of_row.map(|(_, number)| *number).collect()
-    }
-
-    fn number_for(&mut self, spec: &PointSpec, row: &Row) -> u16 {
-        if spec.point.scope != Scope::Sensor {
-            return row.number;
-        }
-        let next = self.sensors.len() as u16 + 1;
-        *self.sensors.entry((spec.table, row.place, spec.point.metric)).or_insert(next)
-    }
-
-    fn reader(&mut self, spec: &PointSpec, row: &Row, came: Reading<'_>, lookup: &Lookup<'_>) {
-        let Some(decode_of) = decode_of(spec, row, lookup) else { return };
-        let datum = trusted(spec, row, lookup, decode(&decode_of, came.answer));
-        let number = self.number_for(spec, row);
-        let key = (spec.point.scope, number, spec.point.metric);
-        // Of several points of one name the first that the device has is taken.
-        let lacks = |datum: &Datum| *datum == Datum::Gap(Gap::Unsupported);
-        if self.readers.get(&key).is_some_and(|(_, before)| !lacks(before) || lacks(&datum)) {
-            return;
-        }
-        let part = self.parts[spec.point.scope as usize].entry(number).or_default();
-        part.number = number;
-        let valid = spec.valid.as_ref().and_then(|test| {
-            Some((item_at(&test.source, row)?, test.check.clone(), shape(&test.source)))
-        });
-        let Reading { item, column, .. } = came;
-        let reader = Reader { item, decode: decode_of, every: spec.every, valid, column };
-        self.readers.insert(key, (reader, datum));
-    }
-
-    fn outlet_rows(&mut self, profile: &Profile, rows: &[Vec<Row>]) {
-        let Some(table) = profile.table_of(Scope::Outlet) else { return };
-        self.outlets = rows[table].iter().map(|row| (row.number, row.clone())).collect();
-    }
-
-    fn build(mut self, profile: &Profile, known: &Known) -> (Instance, Vec<Datum>) {
-        let place = |parts: &[BTreeMap<u16, Part>; 5], scope: Scope, number: u16| {
-            parts[scope as usize].keys().position(|n| *n == number).map(|at| at as u16)
-        };
-        for (scope, number, target, linked) in std::mem::take(&mut self.links) {
-            let at = place(&self.parts, target, linked);
-            if let Some(part) = self.parts[scope as usize].get_mut(&number) {
-                if target == Scope::Branch { part.branch = at } else { part.phase = at }
-            }
-        }
-        let chosen =
-            |verbs: &[Verb]| verbs.iter().find(|v| known.is_able(v.needs.as_ref())).cloned();
-        let verbs = (chosen(&profile.on), chosen(&profile.off));
-        let can_switch = verbs.0.is_some() && verbs.1.is_some();
-        for (number, part) in &mut self.parts[Scope::Outlet as usize] {
-            let of = |metric| self.readers.get(&(Scope::Outlet, *number, metric));
-            let allowed = of(Metric::Switchable).is_none_or(|(_, d)| *d == Datum::Word(Word::Yes));
-            let seen = of(Metric::State).is_some();
-            part.switchable = can_switch && seen && allowed && self.outlets.contains_key(number);
-        }
-        self.name_parts();
-        let mut slots: Vec<(Slot, Reader, Datum)> = std::mem::take(&mut self.readers)
-            .into_iter()
-            .filter_map(|((scope, number, metric), (reader, datum))| {
-                let part = place(&self.parts, scope, number)?;
-                Some((Slot { scope, part, metric }, reader, datum))
-            })
-            .collect();
-        slots.sort_by_key(|(slot, ..)| *slot);
-        let outlets = self.parts[Scope::Outlet as usize].keys();
-        let rows = outlets.map(|number| self.outlets.get(number).cloned()).collect();
-        let parts = self.parts.map(|parts| parts.into_values().collect());
-        let layout = Layout::new(parts, slots.iter().map(|(slot, ..)| *slot).collect());
-        let mut readers = Vec::with_capacity(slots.len());
-        let mut data = Vec::with_capacity(slots.len());
-        for (_, reader, datum) in slots {
-            readers.push(reader);
-            data.push(datum);
-        }
-        let identity = Arc::new(known.identity.clone());
-        (Instance::new(profile, identity, layout, readers, rows, verbs), data)
-    }
-
-    /// `7`, `L2`, `B1`, `I1`, `T1`.
-    fn name_parts(&mut self) {
-        let mut kinds = BTreeMap::new();
-        for ((_, _, metric), number) in &self.sensors {
-            let count: &mut u16 = kinds.entry(*metric).or_default();
-            *count += 1;
-            let letter = if *metric == Metric::Humidity { "H" } else { "T" };
-            if let Some(part) = self.parts[Scope::Sensor as usize].get_mut(number) {
-                part.id = format!("{letter}{count}");
-            }
-        }
-        for (scope, letter) in
-            [(Scope::Inlet, "I"), (Scope::Phase, "L"), (Scope::Branch, "B"), (Scope::Outlet, "")]
-        {
-            for (number, part) in &mut self.parts[scope as usize] {
-                part.id = format!("{letter}{number}");
-            }
-        }
-    }
-}
-
-/// What came for one reading.
-struct Reading<'a> {
-    item: Item,
-    answer: &'a Answer,
-    column: Option<(usize, Metric, u16)>,
-}
-
-fn decode_of(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>) -> Option<Decode> {
-    let sense = sense(spec, row, lookup)?;
-    let absent = spec.absent.clone();
-    Some(Decode { point: spec.point, shape: shape(&spec.source), sense, absent })
-}
-
-/// A value that the device itself does not vouch for is none.
-fn trusted(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>, datum: Datum) -> Datum {
-    let vouched = spec.valid.as_ref().is_none_or(|valid| {
-        let answer = lookup.answer(&valid.source, row);
-        answer.is_some_and(|answer| vouches(&valid.check, answer, shape(&valid.source)))
-    });
-    if vouched || !datum.is_good() { datum } else { Datum::Gap(Gap::Unavailable) }
-}
-
-fn sense(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>) -> Option<Sense> {
-    match &spec.meaning {
-        Meaning::States(states) => Some(Sense::States(states.clone())),
-        Meaning::Quantity { count, digits, fahrenheit, absolute } => {
-            let count = match digits {
-                None => *count,
-                // Without its scale a number means nothing.
-                Some(digits) => count.with_digits(lookup.number(digits, row)?)?,
-            };
-            let fahrenheit =
-                fahrenheit.as_ref().is_some_and(|test| lookup.holds(test, row) == Some(true));
-            Some(Sense::Quantity { count, fahrenheit, absolute: *absolute })
-        }
-        Meaning::Text | Meaning::Link => None,
-    }
-}
-
-/// The number at the end of "L2", "Bank 3", "2".
-fn trailing_number(text: &str) -> Option<u16> {
-    let digits = text.len() - text.bytes().rev().take_while(u8::is_ascii_digit).count();
-    text[digits..].parse().ok()
 }
 
 impl Every {

@@ -5,6 +5,7 @@
 //! Never: an address, a secret, what a site allows, I/O, the time.
 
 pub mod adopt;
+mod builder;
 pub mod catalog;
 pub mod control;
 pub mod decode;

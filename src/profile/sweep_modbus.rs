@@ -39,7 +39,8 @@ impl ModbusSet {
             let block = single(at, &wanted[at].item);
             match blocks.last_mut() {
                 Some(last) if joins(manners, last, &block) => {
-                    last.count = last.count.max(block.start + block.count - last.start);
+                    last.count =
+                        last.count.max(block.start.saturating_add(block.count) - last.start);
                     last.items.push(at);
                 }
                 _ => blocks.push(block),

@@ -15,7 +15,7 @@ const BIND_BYTES: usize = 10;
 const HEAD_BYTES: usize = 60;
 /// error-status values (RFC 3416 section 3).
 const TOO_BIG: u32 = 1;
-const NO_SUCH_NAME: u32 = 2;
+pub(super) const NO_SUCH_NAME: u32 = 2;
 
 /// How a set of instances is read best.
 #[derive(Debug, Clone)]

@@ -46,74 +46,147 @@ pub struct Bucket {
     pub value: Result<f64, Gap>,
 }
 
-/// One number a step from `start` (which begins the first step) until before `end`. A step without a good
-/// reading is a gap, with the reason of its last bad reading. Samples come in order of time; those before
-/// `start` only serve to rate the first step.
-pub fn buckets(
-    samples: &[Sample],
+/// One number a step, taken up reading by reading: a year costs no more memory than its steps.
+#[derive(Debug)]
+pub struct Buckets {
     start: Stamp,
     end: Stamp,
-    step: Span,
+    step_ms: i64,
     how: Aggregate,
-) -> Vec<Bucket> {
-    let step_ms = i64::try_from(step.0.max(1)).unwrap_or(i64::MAX);
-    let mut out = Vec::new();
-    let mut rest = samples.iter().copied().skip_while(|(at, _)| *at < start).peekable();
-    let mut before =
-        samples.iter().copied().take_while(|(at, _)| *at < start).filter_map(good).last();
-    let mut at = start;
-    while at < end {
-        let until = Stamp(at.0.saturating_add(step_ms)).min(end);
-        let mut values = Vec::new();
-        let mut gap = Gap::NotRead;
-        while let Some(sample) = rest.next_if(|(when, _)| *when < until) {
-            match sample.1 {
-                Ok(value) => values.push((sample.0, value)),
-                Err(reason) => gap = reason,
+    done: Vec<Bucket>,
+    at: Stamp,
+    now: Step,
+}
+
+/// What a step has seen so far.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    gap: Gap,
+    count: i64,
+    sum: i128,
+    least: i64,
+    most: i64,
+    /// The last good reading.
+    last: Option<(Stamp, i64)>,
+    /// How much a counter has grown, and since when.
+    grown: i128,
+    since: Option<Stamp>,
+}
+
+impl Step {
+    fn after(before: Option<(Stamp, i64)>) -> Self {
+        Self {
+            gap: Gap::NotRead,
+            count: 0,
+            sum: 0,
+            least: i64::MAX,
+            most: i64::MIN,
+            last: before,
+            grown: 0,
+            since: before.map(|(at, _)| at),
+        }
+    }
+
+    fn take(&mut self, (at, value): Sample) {
+        let value = match value {
+            Ok(value) => value,
+            Err(gap) => {
+                self.gap = gap;
+                return;
+            }
+        };
+        if let Some((_, last)) = self.last {
+            self.grown +=
+                i128::from(if value >= last { value.saturating_sub(last) } else { value });
+        }
+        self.since = self.since.or(Some(at));
+        self.count += 1;
+        self.sum += i128::from(value);
+        self.least = self.least.min(value);
+        self.most = self.most.max(value);
+        self.last = Some((at, value));
+    }
+
+    fn value(&self, how: Aggregate) -> Option<f64> {
+        if self.count == 0 {
+            return None;
+        }
+        match how {
+            Aggregate::Avg => Some(self.sum as f64 / self.count as f64),
+            Aggregate::Min => Some(self.least as f64),
+            Aggregate::Max => Some(self.most as f64),
+            Aggregate::Last => self.last.map(|(_, value)| value as f64),
+            Aggregate::Rate => {
+                let took = self.last?.0.since(self.since?).0;
+                (took > 0).then(|| self.grown as f64 * 1_000.0 / took as f64)
             }
         }
-        let value = aggregate(&values, before, how).ok_or(gap);
-        before = values.last().copied().or(before);
-        out.push(Bucket { at, value });
-        at = Stamp(at.0.saturating_add(step_ms));
     }
-    out
 }
 
-fn good(sample: Sample) -> Option<(Stamp, i64)> {
-    sample.1.ok().map(|value| (sample.0, value))
-}
+impl Buckets {
+    /// From `start`, which begins the first step, until before `end`.
+    pub fn new(start: Stamp, end: Stamp, step: Span, how: Aggregate) -> Self {
+        let step_ms = i64::try_from(step.0.max(1)).unwrap_or(i64::MAX);
+        let now = Step::after(None);
+        Self { start, end, step_ms, how, done: Vec::new(), at: start, now }
+    }
 
-fn aggregate(values: &[(Stamp, i64)], before: Option<(Stamp, i64)>, how: Aggregate) -> Option<f64> {
-    let numbers = values.iter().map(|(_, value)| *value);
-    match how {
-        Aggregate::Avg => {
-            let sum: i128 = numbers.map(i128::from).sum();
-            (!values.is_empty()).then(|| sum as f64 / values.len() as f64)
+    /// The next reading. They come in order of time; those before the start only serve to rate the first step.
+    pub fn take(&mut self, sample: Sample) {
+        let (at, value) = sample;
+        if at < self.start {
+            if let Ok(value) = value {
+                self.now = Step::after(Some((at, value)));
+            }
+            return;
         }
-        Aggregate::Min => numbers.min().map(|v| v as f64),
-        Aggregate::Max => numbers.max().map(|v| v as f64),
-        Aggregate::Last => values.last().map(|(_, v)| *v as f64),
-        Aggregate::Rate => rate(values, before),
+        if at >= self.end {
+            return;
+        }
+        while at >= self.until() {
+            self.close();
+        }
+        self.now.take(sample);
     }
-}
 
-fn rate(values: &[(Stamp, i64)], before: Option<(Stamp, i64)>) -> Option<f64> {
-    let mut points = before.into_iter().chain(values.iter().copied());
-    let (first_at, mut last) = points.next()?;
-    let (mut grown, mut last_at) = (0_i128, first_at);
-    for (at, value) in points {
-        grown += i128::from(if value >= last { value - last } else { value });
-        (last, last_at) = (value, at);
+    /// All steps. One without a good reading is a gap, with the reason of its last bad reading.
+    pub fn finish(mut self) -> Vec<Bucket> {
+        while self.at < self.end {
+            self.close();
+        }
+        self.done
     }
-    let took = last_at.since(first_at).0;
-    (took > 0).then(|| grown as f64 * 1_000.0 / took as f64)
+
+    fn until(&self) -> Stamp {
+        Stamp(self.at.0.saturating_add(self.step_ms)).min(self.end)
+    }
+
+    fn close(&mut self) {
+        let value = self.now.value(self.how).ok_or(self.now.gap);
+        self.done.push(Bucket { at: self.at, value });
+        self.at = Stamp(self.at.0.saturating_add(self.step_ms));
+        // The next step rates on from the last good reading, however long ago.
+        self.now = Step::after(self.now.last);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn buckets(
+        samples: &[Sample],
+        start: Stamp,
+        end: Stamp,
+        step: Span,
+        how: Aggregate,
+    ) -> Vec<Bucket> {
+        let mut buckets = Buckets::new(start, end, step, how);
+        samples.iter().for_each(|sample| buckets.take(*sample));
+        buckets.finish()
+    }
 
     fn at(second: i64) -> Stamp {
         Stamp(second * 1_000)

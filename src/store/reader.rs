@@ -61,36 +61,45 @@ pub fn read(
     limit: usize,
 ) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    let Some(device) = device(store, &series.pdu)? else { return Ok(found) };
+    found.damaged = scan(store, series, start, end, &mut |sample| {
+        found.truncated = found.samples.len() == limit;
+        if !found.truncated {
+            found.samples.push(sample);
+        }
+        !found.truncated
+    })?;
+    Ok(found)
+}
+
+/// Shows the readings of a series with `start <= at < end`, oldest first, until told to stop. Returns how many
+/// rows in the window are damaged or from another format: their readings are missing.
+pub fn scan(
+    store: &dyn ChunkStore,
+    series: &Series,
+    start: Stamp,
+    end: Stamp,
+    visit: &mut dyn FnMut(Sample) -> bool,
+) -> Result<usize, StoreError> {
+    let mut damaged = 0;
+    let Some(device) = device(store, &series.pdu)? else { return Ok(0) };
     let mut columns: HashMap<u32, Option<usize>> = HashMap::new();
     let mut failure = None;
     let (from, to) = (row_key(device, start), row_key(device, end));
     store.range(Tree::Rows, &from, &to, &mut |key, value| {
         let (Some(at), Ok(row)) = (row_at(key), Packed::open(value)) else {
-            found.damaged += 1;
+            damaged += 1;
             return true;
         };
-        let column = if let Some(column) = columns.get(&row.schema) {
-            *column
-        } else {
-            let looked_up = column_of(store, row.schema, series);
-            let column = looked_up.unwrap_or_else(|error| {
+        let column = *columns.entry(row.schema).or_insert_with(|| {
+            column_of(store, row.schema, device, series).unwrap_or_else(|error| {
                 failure = Some(error);
                 None
-            });
-            columns.insert(row.schema, column);
-            column
-        };
-        if let Some(value) = column.and_then(|column| row.column(column)) {
-            if found.samples.len() == limit {
-                found.truncated = true;
-                return false;
-            }
-            found.samples.push((at, value));
-        }
-        failure.is_none()
+            })
+        });
+        let value = column.and_then(|column| row.column(column));
+        value.is_none_or(|value| visit((at, value))) && failure.is_none()
     })?;
-    failure.map_or(Ok(found), Err)
+    failure.map_or(Ok(damaged), Err)
 }
 
 fn device(store: &dyn ChunkStore, pdu: &PduId) -> Result<Option<u32>, StoreError> {
@@ -101,10 +110,15 @@ fn device(store: &dyn ChunkStore, pdu: &PduId) -> Result<Option<u32>, StoreError
 fn column_of(
     store: &dyn ChunkStore,
     schema: u32,
+    device: u32,
     series: &Series,
 ) -> Result<Option<usize>, StoreError> {
     let value = store.get(Tree::Schemas, &schema.to_be_bytes())?;
     let Some(schema) = value.as_deref().and_then(schema_in) else { return Ok(None) };
+    // A schema of another device under this number: never read as if it were this one's.
+    if schema.device != device {
+        return Ok(None);
+    }
     let wanted =
         |(part, key): &(String, String)| *part == series.part && key == series.metric.key();
     Ok(schema.columns.iter().position(wanted))
@@ -127,6 +141,16 @@ pub(super) fn devices(store: &dyn ChunkStore) -> Result<Vec<(PduId, u32)>, Store
         true
     })?;
     Ok(found)
+}
+
+/// The highest schema number ever given, to a schema that is damaged now too.
+pub(super) fn last_schema(store: &dyn ChunkStore) -> Result<u32, StoreError> {
+    let mut last = 0;
+    store.range(Tree::Schemas, &[], &[0xff; 5], &mut |key, _| {
+        last = key.try_into().map_or(last, |key| last.max(u32::from_be_bytes(key)));
+        true
+    })?;
+    Ok(last)
 }
 
 /// Schemas in a store.

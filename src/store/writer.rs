@@ -69,6 +69,8 @@ pub struct Writer {
     alarm: Alarm,
     devices: HashMap<PduId, u32>,
     schemas: HashMap<Schema, u32>,
+    /// The highest number of a schema; numbers are never given twice, so that old rows mean what they meant.
+    last_schema: u32,
     /// Schemas by what they were made from, so that a row costs one look-up.
     known: HashMap<Origin, (Arc<Layout>, Vec<u16>, u32)>,
     failing: bool,
@@ -89,7 +91,17 @@ impl Writer {
         for (number, schema) in super::reader::schemas(store.as_ref())? {
             schemas.insert(schema, number);
         }
-        Ok(Self { store, counts, alarm, devices, schemas, known: HashMap::new(), failing: false })
+        let last_schema = super::reader::last_schema(store.as_ref())?;
+        Ok(Self {
+            store,
+            counts,
+            alarm,
+            devices,
+            schemas,
+            last_schema,
+            known: HashMap::new(),
+            failing: false,
+        })
     }
 
     /// Writes rows until the queue is closed; then flushes. Blocks: runs on a thread of its own.
@@ -182,7 +194,7 @@ impl Writer {
         });
         let columns = slots.iter().map(|slot| column(&row.layout, *slot)).collect();
         let schema = Schema { device, columns };
-        let next = self.schemas.values().max().map_or(1, |n| n + 1);
+        let next = self.last_schema + 1;
         let number = *self.schemas.entry(schema.clone()).or_insert_with(|| {
             // Plain strings and numbers always make JSON.
             let json = serde_json::to_vec(&schema)
@@ -197,6 +209,7 @@ impl Writer {
         if self.known.len() > 4_096 {
             self.known.clear();
         }
+        self.last_schema = self.last_schema.max(number);
         self.known.insert(memo, (row.layout.clone(), slots, number));
         number
     }

@@ -64,8 +64,9 @@ pub fn read(der: &[u8]) -> Result<Leaf, LeafError> {
     })
 }
 
-/// Who a client is by its certificate, which rustls has verified up to a trusted root.
-pub fn identity(der: &[u8]) -> Result<Identity, LeafError> {
+/// Who a client is by its certificate, which rustls has verified up to a trusted root, and until when (seconds
+/// since 1970).
+pub fn identity(der: &[u8]) -> Result<(Identity, i64), LeafError> {
     let leaf = read(der)?;
     if leaf.is_authority {
         return Err(LeafError::Authority);
@@ -73,7 +74,8 @@ pub fn identity(der: &[u8]) -> Result<Identity, LeafError> {
     if !leaf.is_for_clients {
         return Err(LeafError::NotForClients);
     }
-    Ok(Identity::from_uri(&leaf.uri.ok_or(LeafError::NoUri)?, &leaf.serial)?)
+    let identity = Identity::from_uri(&leaf.uri.ok_or(LeafError::NoUri)?, &leaf.serial)?;
+    Ok((identity, leaf.not_after))
 }
 
 /// A serial number as it is shown and compared.

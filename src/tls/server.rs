@@ -57,6 +57,13 @@ pub fn load(files: &ServerFiles<'_>) -> anyhow::Result<Server> {
     let mut crl_next = None;
     if let Some(path) = files.crl {
         let lists = files::revocations(path)?;
+        // A file that was cut off or is another one altogether must not make revoked certificates good again.
+        if lists.is_empty() {
+            return Err(anyhow!(
+                "{} holds no revocation list: make one with \"pmgate ca crl\", or leave crl out",
+                path.display()
+            ));
+        }
         for list in &lists {
             let (serials, next) = parse_crl(list).with_context(|| path.display().to_string())?;
             revoked.extend(serials);

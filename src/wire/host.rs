@@ -50,7 +50,7 @@ pub fn feed(outlet: &OutletId, view: Option<&PduView>) -> FeedBody {
     let found = view.and_then(|view| Some((view, view.layout.outlet(outlet.number)?)));
     let state = found.and_then(|(view, at)| view.outlet_state(at).ok());
     let power = found.and_then(|(view, at)| {
-        let kept = view.reading(Scope::Outlet, at, Metric::Power)?.datum.value()?;
+        let kept = view.shown(Scope::Outlet, at, Metric::Power)?.value()?;
         Metric::Power.unit().map(|unit| unit.to_f64(kept))
     });
     FeedBody { outlet: outlet.clone(), state: state.map_or("unknown", Word::word), power_w: power }

@@ -350,9 +350,9 @@ impl<'v> Taker<'v> {
     }
 
     fn take(&mut self, metric: Metric) -> Field {
-        let reading = self.view.reading(self.scope, self.part, metric)?;
-        self.data.push(reading.datum);
-        match reading.datum {
+        let datum = self.view.shown(self.scope, self.part, metric)?;
+        self.data.push(datum);
+        match datum {
             Datum::Value(kept) => Some(metric.unit().map(|unit| unit.to_f64(kept))),
             Datum::Word(_) => Some(None),
             Datum::Gap(Gap::Unsupported) => None,
@@ -451,7 +451,7 @@ fn phase(view: &PduView, at: u16, part: &Part) -> PhaseBody {
 
 fn branch(view: &PduView, at: u16, part: &Part) -> BranchBody {
     let mut take = Taker::new(view, Scope::Branch, at);
-    let breaker = view.reading(Scope::Branch, at, Metric::Breaker).and_then(|r| r.datum.word());
+    let breaker = view.shown(Scope::Branch, at, Metric::Breaker).and_then(Datum::word);
     BranchBody {
         id: part.id.clone(),
         name: part.name.clone(),

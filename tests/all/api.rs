@@ -206,6 +206,12 @@ fn a_revoked_certificate_is_turned_away_on_a_connection_that_it_has() {
         let answer = exchange(&mut tls, "/v1/version").await;
         assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("revoked"), "{answer}");
     });
+    // A list that was cut off does not make it good again: the configuration is refused as a whole.
+    std::fs::write(ca.join("crl.pem"), "").unwrap();
+    gateway.running.signal("HUP");
+    gateway.wait_for("/v1/events?last=10", |events| {
+        events.as_array().unwrap().iter().any(|event| event["kind"] == "config.refused")
+    });
     let anew = Curl::new(dir, &gateway.url, "viewer").raw("/v1/version", &[]);
     assert!(!anew.status.success(), "a revoked client still shakes hands: {anew:?}");
     assert_eq!(gateway.curl().send("/v1/version", &[]).status, 200);
@@ -318,6 +324,10 @@ fn bad_requests_are_told_what_is_wrong() {
     problem(&curl.send(&format!("{series}&start=yesterday"), &[]), 400);
     problem(&curl.send(&format!("{series}&step=0s"), &[]), 400);
     problem(&curl.send(&format!("{series}&agg=median"), &[]), 400);
+    // The whole of time in milliseconds is more steps than there is memory.
+    let ever = "start=-9223372036854775807ms&end=253402207199";
+    problem(&curl.send(&format!("{series}&{ever}&step=1ms"), &[]), 400);
+    assert_eq!(curl.send(&format!("{series}&{ever}&step=365d"), &[]).status, 200);
     // Nothing of this switched anything.
     assert_eq!(curl.get("/v1/pdus/pdu-a/outlets/1?max_age_ms=0")["state"], "on");
 }

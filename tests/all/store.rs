@@ -87,3 +87,37 @@ async fn a_store_that_does_not_open_stops_nothing() {
     .await
     .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_a_gap_with_a_reason_in_history_and_now() {
+    let sim = Sim::start(Family::ApcRpdu2, 4).await;
+    let proxy = crate::proxy::Proxy::before(sim.address).await;
+    let more = "fast_s = 1\nslow_s = 2\nstale_after_s = 2\ntimeout_ms = 200\nattempts = 1\n";
+    let sections = format!(
+        "[poll]\nretry_s = 1\nretry_max_s = 1\n{}",
+        pdu_section("pdu-a", proxy.address, more)
+    );
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        proxy.silent(true);
+        gateway.wait_for("/v1/pdus/pdu-a", |pdu| pdu["state"] == "offline");
+        // Not yesterday's value shown as today's.
+        let outlet = gateway.curl().get("/v1/pdus/pdu-a/outlets/2");
+        assert!(outlet["power_w"].is_null() && outlet["state"] == "unknown", "{outlet}");
+        assert_eq!(outlet["gaps"]["power_w"], "offline", "{outlet}");
+        assert!(gateway.curl().get("/api/pdu-a/retdata")["power"].is_null());
+        let path = "/v1/series?target=pdu-a/2&metric=power_w&start=-10m";
+        let series = gateway.wait_for(path, |series| {
+            let points = series["points"].as_array().unwrap();
+            points.iter().any(|point| point["quality"] == "timeout")
+        });
+        let points = series["points"].as_array().unwrap();
+        assert!(points.iter().all(|p| (p["quality"] == "good") == p["value"].is_number()));
+        // A step made of nothing but the outage says so too.
+        proxy.silent(false);
+        gateway.wait_online("pdu-a");
+    })
+    .await
+    .unwrap();
+}
