@@ -272,3 +272,90 @@ fn pymodbus_server_is_read_and_switched() {
     }
     assert_eq!(coils(), "[False, True, True, False]");
 }
+
+/// A stand-in that is prepared beside the project, built for this test; it ends with it.
+fn stand_in(name: &str, args: &[&str]) -> Option<(Running, tempfile::TempDir)> {
+    let bench = crate::rig::shared()?.join("../bench/sim");
+    let dir = tempfile::tempdir().unwrap();
+    for file in [format!("{name}.c"), "simcommon.h".into()] {
+        std::fs::copy(bench.join(&file), dir.path().join(&file)).unwrap();
+    }
+    let program = dir.path().join(name);
+    let source = dir.path().join(format!("{name}.c"));
+    let mut compile = Command::new("cc");
+    let built = compile.arg("-O1").arg("-o").arg(&program).arg(source).arg("-lm").output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    // It does not say when it is up; it is once it answers on its control port.
+    let control = free_udp_port();
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo started; exec \"$@\"", "sh"]).arg(&program).args(args);
+    command.args(["--ctl", &format!("127.0.0.1:{control}")]);
+    let running = Running::command(command, "started");
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    let mut reply = [0; 4096];
+    loop {
+        // Refused until it listens.
+        let sent = socket.send_to(b"stats", ("127.0.0.1", control));
+        if sent.is_ok() && socket.recv(&mut reply).is_ok() {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{}", running.output());
+    }
+    Some((running, dir))
+}
+
+#[test]
+fn the_snmp_stand_in_reads_the_same_also_slow_and_lossy() {
+    let port = free_udp_port();
+    let at = format!("127.0.0.1:{port}");
+    let recording =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/apc-rpdu2.snmprec");
+    let target = format!("{at}={}", recording.display());
+    let lossy = ["--latency-us", "20000", "--jitter-us", "5000", "--loss", "0.02"];
+    let args = [&["--range", target.as_str()][..], &lossy[..]].concat();
+    let Some(_running) = stand_in("snmpsimd", &args) else { return };
+    let port = free_udp_port();
+    let own = format!("127.0.0.1:{port}");
+    let args = ["sim", "--recording", recording.to_str().unwrap(), "--listen", &own];
+    let _sim = Running::start(&args, &[], "ready");
+    let expected = steady(read(&["--snmp", &own]));
+    assert_eq!(steady(read(&["--snmp", &at])), expected);
+    assert_eq!(steady(read(&["--snmp", &at, "--snmp-version", "v1"])), expected);
+}
+
+#[test]
+fn the_modbus_stand_in_is_read_and_switched() {
+    let port = free_tcp_port();
+    let at = format!("127.0.0.1:{port}");
+    // NETIO PowerPDU 4C, as its manual lists the registers.
+    let map = "# table,address,type,value[,count]\nholding,0,u16,1\nholding,1,u16,4\nholding,2,u16,4\ninput,0,u16,5001\ninput,1,u16,2299\ninput,2,u16,970\ninput,3,u16,4000\ninput,4,u16,892\ninput,101,u16,1000,4\ninput,201,u16,223,4\ninput,300,u32,99000\ninput,302,u32,24750,4\ncoil,101,bit,1,4\n";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("netio.csv");
+    std::fs::write(&file, map).unwrap();
+    let target = format!("{at}={}", file.display());
+    let Some(_running) = stand_in("modbussimd", &["--range", &target, "--latency-us", "5000"])
+    else {
+        return;
+    };
+    let body = read(&["--modbus", &at, "--driver", "netio"]);
+    assert_eq!(
+        (&body["inlet"]["power_w"], &body["inlet"]["energy_wh"]),
+        (&892.0.into(), &99_000.0.into())
+    );
+    let outlets = body["outlets"].as_array().unwrap();
+    assert!(outlets.iter().all(|o| o["state"] == "on" && o["energy_wh"] == 24_750.0), "{body}");
+    let section = format!("[[pdu]]\nid = \"pdu-m\"\nmodbus = \"{at}\"\ndriver = \"netio\"\n");
+    let gateway = Gateway::start(&section);
+    gateway.wait_online("pdu-m");
+    let answer = gateway.curl().power("pdu-m/3", "off");
+    assert_eq!((answer.status, &answer.json()["outcome"]), (200, &"done".into()), "{answer:?}");
+    let states: Vec<bool> = read(&["--modbus", &at, "--driver", "netio"])["outlets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|outlet| outlet["state"] == "on")
+        .collect();
+    assert_eq!(states, [true, true, false, true]);
+}

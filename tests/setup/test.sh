@@ -14,6 +14,9 @@ need pkill procps
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 install_missing
 
+[ -d ../shared/devices ] ||
+  echo "the recordings and stand-ins that are prepared beside the project are not here: tests that replay them are skipped"
+
 tools=target/test-tools
 wanted=tests/setup/requirements.txt
 if ! cmp -s "$wanted" "$tools/installed.txt"; then
