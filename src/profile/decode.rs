@@ -126,11 +126,12 @@ fn scaled(float: f64) -> Option<i64> {
     (scaled.abs() < 9.0e18).then_some(scaled as i64)
 }
 
-/// Kept steps of Fahrenheit as kept steps of Celsius.
+/// Kept steps of Fahrenheit as kept steps of Celsius, to a hundredth of a degree: devices tell tenths of a degree
+/// Fahrenheit, and more decimals would be made up.
 fn celsius(fahrenheit: i64) -> i64 {
     let top = (i128::from(fahrenheit) - 32_000) * 5;
-    let half = if top < 0 { -4 } else { 4 };
-    i64::try_from((top + half) / 9).unwrap_or(i64::MAX)
+    let half = if top < 0 { -45 } else { 45 };
+    i64::try_from((top + half) / 90 * 10).unwrap_or(i64::MAX)
 }
 
 /// Whether a kept number can be true of a rack PDU. Wide on purpose: what passes is not proven right,
@@ -265,7 +266,11 @@ pub fn holds(check: &Check, answer: &Answer, shape: Option<Shape>) -> bool {
             Raw::Value(crate::model::ask::Value::Oid(oid)) => {
                 bases.iter().any(|base| oid.is_under(base))
             }
-            _ => false,
+            // Some agents (HPE G3) send their sysObjectID as a text.
+            _ => {
+                let oid = text().trim_start_matches('.').parse::<crate::model::oid::Oid>();
+                oid.is_ok_and(|oid| bases.iter().any(|base| oid.is_under(base)))
+            }
         },
         Check::Exists | Check::Lacks => unreachable!("answered above"),
     }

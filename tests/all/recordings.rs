@@ -6,32 +6,113 @@ use std::sync::Arc;
 use pmgate::device::adopt::{Adopted, over};
 use pmgate::link::recording::Recording;
 use pmgate::link::{Line, Patience};
+use pmgate::model::id::DriverId;
 use pmgate::profile::catalog::Catalog;
-use pmgate::profile::detect::Detection;
+use pmgate::profile::detect::{Detection, Undetected};
 use pmgate::profile::sweep::Memory;
 use serde_json::Value;
 
 use crate::rig::shared;
 
-/// Recordings of the families that issue the first drivers.
-const FAMILIES: [&str; 3] = ["apc-rpdu", "raritan-px2", "sentry4"];
+/// Families that have a driver.
+const FAMILIES: &[&str] = &[
+    "apc-cpdu",
+    "apc-epdu",
+    "apc-masterswitch",
+    "apc-rpdu",
+    "apc-xpdu",
+    "aten",
+    "chatsworth",
+    "cyberpower-epdu",
+    "dell-rpdu",
+    "digital-loggers",
+    "eaton-epdu",
+    "eaton-nlogic",
+    "fs-net",
+    "gude-gude-epc_1104",
+    "gude-gude-epc_1202",
+    "hpe-pdu3",
+    "hpe-pdumm",
+    "iboot",
+    "ict-dc",
+    "liebert-mph2",
+    "panduit-g5",
+    "raritan-px1",
+    "raritan-px2",
+    "rnx-updu",
+    "schleifenbauer",
+    "sentry3",
+    "sentry4",
+    "tripplite",
+    "vertiv-v5",
+    "wti",
+];
 
-async fn adopt(path: &Path) -> Adopted {
-    let catalog = Catalog::embedded().unwrap();
+fn line(path: &Path) -> Line {
     let text = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
     let recording =
         Recording::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    Line::new(Box::new(recording), Patience::new((0, 1_000, 1)))
+}
+
+/// The driver that a recording is told to need, among all that there are.
+async fn detect(catalog: &Catalog, line: &mut Line) -> Result<DriverId, Undetected> {
     let detection = Detection::among(catalog.speaking(true));
-    let mut line = Line::new(Box::new(recording), Patience::new((0, 1_000, 1)));
     let set = detection.set().unwrap();
     let mut sweep = set.sweep(Memory::careful());
     while let Some(ask) = sweep.next_ask() {
-        sweep.answer(line.exchange(&ask).await.unwrap());
+        let reply = line.exchange(&ask).await.unwrap();
+        sweep.answer(reply);
     }
-    let id = detection
-        .verdict(&sweep.finish().0, || path.display().to_string())
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    detection.verdict(&sweep.finish().0, || "a recording".into())
+}
+
+async fn adopt(path: &Path) -> Adopted {
+    let catalog = Catalog::embedded().unwrap();
+    let mut line = line(path);
+    let id = detect(&catalog, &mut line).await;
+    let id = id.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     over(line, catalog.get(&id).unwrap().clone(), None).await.unwrap()
+}
+
+/// The families of the recordings by our drivers, where the names differ.
+fn family_of(driver: &str) -> &str {
+    match driver {
+        "apc-rpdu2" => "apc-rpdu",
+        "cyberpower" => "cyberpower-epdu",
+        "geist-v5" => "vertiv-v5",
+        other => other,
+    }
+}
+
+#[tokio::test]
+async fn recordings_are_told_apart_and_what_is_no_pdu_is_taken_for_none() {
+    let Some(dir) = shared().map(|dir| dir.join("recordings/detect")) else { return };
+    let catalog = Catalog::embedded().unwrap();
+    let (mut wrong, mut told) = (Vec::new(), 0);
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        let Some(name) = path.file_name().unwrap().to_str().unwrap().strip_suffix(".snmprec")
+        else {
+            continue;
+        };
+        let expected = std::fs::read_to_string(dir.join(format!("{name}.expected.json"))).unwrap();
+        let expected: Value = serde_json::from_str(&expected).unwrap();
+        let of = |what: &str| {
+            let rows = expected.as_array().unwrap().iter();
+            rows.filter(|row| row["descr"] == what).map(|row| row["value"].clone()).next().unwrap()
+        };
+        let verdict = detect(&catalog, &mut line(&path)).await;
+        match (&verdict, of("is_pdu").as_bool().unwrap()) {
+            (Err(Undetected::None { .. } | Undetected::Refused), false) => {}
+            // Some hold nothing but a name that several families share: then none is the right answer.
+            (Err(Undetected::None { .. } | Undetected::Refused), true) => {}
+            (Ok(id), true) if of("family") == family_of(id.as_str()) => told += 1,
+            _ => wrong.push(format!("{name}: {verdict:?}, expected {}", of("family"))),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(told >= 4, "only {told} PDUs were told");
 }
 
 /// Values of our own words for states that the expectations name otherwise.
@@ -40,6 +121,7 @@ fn same_word(expected: &str, read: &str) -> bool {
         "none" => "no",
         "near_overload" => "high",
         "overload" => "critical",
+        "open" => "tripped",
         "1" | "on" if read == "closed" => "closed",
         word => word,
     };
@@ -66,7 +148,9 @@ fn compare(expected: &Value, point: &Value) -> Result<(), String> {
                 None => (1.0, ""),
             };
             let (wanted, read) = (wanted.as_f64().unwrap() * scale, read.as_f64().unwrap());
-            let equal = (wanted - read).abs() <= 1e-9 * wanted.abs().max(1.0);
+            // Energy is kept to the milliwatt-hour; a family that counts joules has more decimals.
+            let step = if unit == "Wh" { 0.000_5 } else { 0.0 };
+            let equal = (wanted - read).abs() <= (1e-9 * wanted.abs().max(1.0)).max(step);
             if equal && point["unit"] == unit { Ok(()) } else { fail() }
         }
         // A rating in a text ("32A") is read as a number.
@@ -123,7 +207,16 @@ async fn real_recordings_read_as_expected_to_the_last_digit() {
                 .filter(|point| point["oid"] == expected["oid"])
                 .collect();
             if of_oid.is_empty() {
-                continue; // The model has no place for it; counted below.
+                // The model has no place for it, or the driver leaves it out.
+                println!(
+                    "{name}: not read: {} {} {} = {} {}",
+                    expected["scope"],
+                    expected["class"],
+                    expected["oid"],
+                    expected["value"],
+                    expected["unit"]
+                );
+                continue;
             }
             compared += 1;
             let results: Vec<Result<(), String>> =
