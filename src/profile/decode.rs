@@ -1,6 +1,8 @@
 //! From what came over the wire to a reading, or to a gap with its reason. Poison never becomes a number.
 
+use crate::model::ask::Value;
 use crate::model::metric::{Metric, Point, Word};
+use crate::model::oid::Oid;
 use crate::model::quantity::{Count, Unit, decimal};
 use crate::model::reading::{Datum, Gap};
 
@@ -262,16 +264,15 @@ pub fn holds(check: &Check, answer: &Answer, shape: Option<Shape>) -> bool {
         Check::Equals(wanted) => wanted.contains(&text()),
         Check::Starts(wanted) => wanted.iter().any(|start| text().starts_with(start.as_str())),
         Check::Contains(wanted) => wanted.iter().any(|part| text().contains(part.as_str())),
-        Check::Under(bases) => match raw {
-            Raw::Value(crate::model::ask::Value::Oid(oid)) => {
-                bases.iter().any(|base| oid.is_under(base))
+        Check::Under(bases) => {
+            let is_under = |oid: &Oid| bases.iter().any(|base| oid.is_under(base));
+            if let Raw::Value(Value::Oid(oid)) = raw {
+                is_under(oid)
+            } else {
+                // Some agents (HPE G3) send their sysObjectID as a text.
+                text().trim_start_matches('.').parse().is_ok_and(|oid| is_under(&oid))
             }
-            // Some agents (HPE G3) send their sysObjectID as a text.
-            _ => {
-                let oid = text().trim_start_matches('.').parse::<crate::model::oid::Oid>();
-                oid.is_ok_and(|oid| bases.iter().any(|base| oid.is_under(base)))
-            }
-        },
+        }
         Check::Exists | Check::Lacks => unreachable!("answered above"),
     }
 }

@@ -12,6 +12,7 @@ mod demo;
 mod links;
 mod modbus;
 mod peers;
+mod poison;
 mod poller;
 mod proxy;
 mod recordings;
