@@ -9,6 +9,7 @@ mod coalesce;
 mod config;
 mod crash;
 mod demo;
+mod drivers;
 mod links;
 mod modbus;
 mod peers;

@@ -1,0 +1,113 @@
+//! The table of drivers in `drivers/README.md`: made from the drivers themselves, so that it cannot promise what
+//! they do not do.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use pmgate::model::metric::Scope;
+use pmgate::profile::catalog::Catalog;
+use pmgate::profile::format::Profile;
+
+/// What each driver was proven on beside the simulator: recordings of real devices, as `recordings.rs` replays them
+/// where they are at hand. What stands here by its model only was recorded; what is not here was not proven at all.
+const RECORDED: &[(&str, &str)] = &[
+    ("apc-cpdu", "APDU10150SM"),
+    ("apc-epdu", "EPDU1116S (without load)"),
+    ("apc-masterswitch", "a MasterSwitch, 8 outlets"),
+    ("apc-rpdu", "AP7900"),
+    ("apc-rpdu2", "AP8959EU3, AP7900B"),
+    ("apc-xpdu", "InfraStruXure PDU"),
+    ("aten", "PE series, 16 outlets"),
+    ("chatsworth", "K50-3D136"),
+    ("cyberpower", "PDU81005"),
+    ("dell-rpdu", "DELL6606"),
+    ("digital-loggers", "Web Power Switch Pro"),
+    ("eaton-epdu", "EMA114-10"),
+    ("eaton-nlogic", "EMSV0001 (rebuilt from a listing)"),
+    ("fs-net", "net PDU"),
+    ("geist-v5", "MG02E4W1 (without outlets)"),
+    ("gude-1104", "EPC 1104"),
+    ("gude-1202", "EPC 1202"),
+    ("hpe-pdu3", "P9S18A"),
+    ("hpe-pdumm", "PDU Management Module"),
+    ("iboot", "iBoot-PDU8-2N15"),
+    ("ict-dc", "ICT180S-12BRCP"),
+    ("liebert-mph2", "MPHR3142"),
+    ("panduit-g5", "P42D04M, P32G13M"),
+    ("raritan-px1", "Dominion PX (without states)"),
+    ("raritan-px2", "a PX2, PX3-5493U-K2"),
+    ("rnx-updu", "RN3214"),
+    ("schleifenbauer", "DPM27e"),
+    ("sentry3", "CW-24V2C458, CWG-30VDE455 (without states)"),
+    ("sentry4", "Switched, 8 outlets"),
+    ("tripplite", "PDUMV30HVNETLX"),
+    ("wti", "VMR-8HD20"),
+    ("netio", "pymodbus with the manual's registers"),
+];
+
+fn reads(profile: &Profile) -> String {
+    let scopes = [
+        (Scope::Inlet, "inlet"),
+        (Scope::Phase, "phases"),
+        (Scope::Branch, "branches"),
+        (Scope::Outlet, "outlets"),
+        (Scope::Sensor, "sensors"),
+    ];
+    let has = |scope| profile.points.iter().any(|spec| spec.point.scope == scope);
+    let named: Vec<&str> =
+        scopes.into_iter().filter(|(scope, _)| has(*scope)).map(|(_, name)| name).collect();
+    named.join(", ")
+}
+
+fn table() -> String {
+    let catalog = Catalog::embedded().unwrap();
+    let mut text = String::from(
+        "| driver | family | speaks | reads | switches | proven on |\n|---|---|---|---|---|---|\n",
+    );
+    for profile in catalog.iter() {
+        let speaks = if profile.speech.is_snmp() { "SNMP" } else { "Modbus TCP" };
+        let switches = if profile.on.is_empty() { "nothing" } else { "on, off" };
+        let id = profile.id.as_str();
+        let recorded = RECORDED.iter().find(|(driver, _)| *driver == id).map(|(_, what)| *what);
+        let simulated = (!profile.proofs.is_empty()).then_some("our simulator");
+        let proven: Vec<&str> = recorded.into_iter().chain(simulated).collect();
+        let proven = if proven.is_empty() { "nothing yet".to_owned() } else { proven.join("; ") };
+        let title = &profile.title;
+        writeln!(
+            text,
+            "| `{id}` | {title} | {speaks} | {} | {switches} | {proven} |",
+            reads(profile)
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_table_in_the_readme_is_what_the_drivers_are() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("drivers/README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let table = table();
+    assert!(readme.contains(&table), "put this into drivers/README.md:\n\n{table}");
+}
+
+#[test]
+fn nothing_is_said_of_a_driver_that_is_not_there() {
+    let catalog = Catalog::embedded().unwrap();
+    for (driver, _) in RECORDED {
+        assert!(catalog.get(&driver.parse().unwrap()).is_some(), "there is no driver {driver}");
+    }
+}
+
+#[test]
+fn every_driver_tells_the_same_story() {
+    for profile in Catalog::embedded().unwrap().iter() {
+        let id = &profile.id;
+        // Who can switch on can switch off, and sees the state that verifies it.
+        assert_eq!(profile.on.is_empty(), profile.off.is_empty(), "{id}");
+        let sees = profile.points.iter().any(|spec| spec.point.to_string() == "outlet.state");
+        assert!(profile.on.is_empty() || sees, "{id} switches blindly");
+        // Only Modbus devices, which tell nothing of themselves, may have no rule to be found by.
+        assert!(!profile.detect.is_empty() || !profile.speech.is_snmp(), "{id} cannot be detected");
+    }
+}
