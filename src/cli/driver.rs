@@ -292,7 +292,13 @@ pub fn points(adopted: &Adopted) -> Vec<PointLine> {
     let read = adopted.points.iter().map(|read| {
         let (oid, register) = place(&read.item);
         let is_text = matches!(read.point.metric.kind(), Kind::Text | Kind::Link(_));
+        let is_link = matches!(read.point.metric.kind(), Kind::Link(_));
+        let linked = read.text.as_deref().filter(|_| is_link).and_then(|text| text.parse().ok());
         let (value, quality) = match (is_text, read.datum) {
+            // A link that the device tells as a number, and not as "L2", is one.
+            (true, _) if linked.is_some() => {
+                (linked.map_or(serde_json::Value::Null, |n: i64| n.into()), "good")
+            }
             (true, _) => {
                 (read.text.clone().into(), if read.text.is_some() { "good" } else { "missing" })
             }

@@ -11,6 +11,11 @@ use pmgate::profile::format::Profile;
 /// What each driver was proven on beside the simulator: recordings of real devices, as `recordings.rs` replays them
 /// where they are at hand. What stands here by its model only was recorded; what is not here was not proven at all.
 const RECORDED: &[(&str, &str)] = &[
+    ("powertek", "a BladeShelter (firmware v3.10.6)"),
+    ("janitza", "a UMG"),
+    ("apc-epdu-text", "EPDU1132M"),
+    ("algcom", "PDU-08P-AC"),
+    ("abb-cms700", "CMS-700"),
     ("apc-cpdu", "APDU10150SM"),
     ("apc-epdu", "EPDU1116S (without load)"),
     ("apc-masterswitch", "a MasterSwitch, 8 outlets"),

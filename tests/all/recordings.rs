@@ -16,6 +16,11 @@ use crate::rig::shared;
 
 /// Families that have a driver.
 const FAMILIES: &[&str] = &[
+    "ts-bspdu",
+    "janitza",
+    "apc-epdu-text",
+    "algcom",
+    "abb-cms700",
     "apc-cpdu",
     "apc-epdu",
     "apc-masterswitch",
