@@ -139,10 +139,22 @@ pub enum Driver {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Which driver a device needs
+    /// Which driver a device needs, or which PDUs are in a network
     Detect {
         #[command(flatten)]
         target: TargetArgs,
+        /// A network of SNMP agents instead of one device, at most a /20; prints configuration to paste
+        #[arg(long, value_name = "CIDR[:PORT]", group = "target")]
+        range: Option<String>,
+        /// A network that is not private and may be asked all the same
+        #[arg(long, value_name = "CIDR", requires = "range")]
+        allow: Vec<String>,
+        /// Addresses of a range asked in a second
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+        per_second: u16,
+        /// The name of the secret in the printed configuration
+        #[arg(long, value_name = "NAME", default_value = "rack")]
+        secret: String,
         #[command(flatten)]
         more: MoreDrivers,
         /// As JSON

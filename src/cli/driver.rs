@@ -23,6 +23,7 @@ use crate::resolve::Address;
 use crate::wire;
 
 use super::args::{Driver, MoreDrivers, TargetArgs, UserArgs, Version};
+use super::discover::Search;
 use super::exit::{Exit, Outcome};
 use super::out;
 
@@ -31,7 +32,12 @@ pub async fn run(command: Driver) -> Outcome {
     match command {
         Driver::List { more, json } => list(&more, json),
         Driver::Check { files } => check(&files),
-        Driver::Detect { target, more, json } => detected(&target, &more, json).await,
+        Driver::Detect { target, range: Some(range), allow, per_second, secret, more, json } => {
+            let search = Search { range: &range, allow: &allow, per_second, secret: &secret, json };
+            let at = |address| at(&target, address);
+            super::discover::discover(&search, catalog(more.drivers.as_deref())?, at).await
+        }
+        Driver::Detect { target, more, json, .. } => detected(&target, &more, json).await,
         Driver::Read { target, more, driver, chain_unit, points, json } => {
             let adopted = read(&target, &more, driver.as_deref(), chain_unit).await?;
             if points { print_points(&adopted, json) } else { print_body(&adopted, json) }
@@ -132,7 +138,11 @@ pub fn target(args: &TargetArgs) -> Result<Target, Exit> {
         .snmp
         .as_ref()
         .ok_or_else(|| usage(anyhow!("name a device: --snmp ADDR:PORT or --modbus ADDR:PORT")))?;
-    let address = Address::parse(text, 161).map_err(Exit::usage)?;
+    at(args, Address::parse(text, 161).map_err(Exit::usage)?)
+}
+
+/// An SNMP agent at an address, with the credentials that were typed.
+fn at(args: &TargetArgs, address: Address) -> Result<Target, Exit> {
     if let Some(user) = user(&args.user)? {
         return Ok(Target::User { address, user });
     }

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod ca;
+mod discover;
 pub mod driver;
 pub mod events;
 pub mod exit;

@@ -191,3 +191,61 @@ fn the_authority_signs_a_request_but_not_what_it_asks_for() {
     let issue = ["ca", "issue", "--dir", &ca, "--role", "viewer", "../../etc/x"];
     assert_eq!(pmgate(&issue, &[]).2, 1);
 }
+
+#[test]
+fn a_network_is_searched_slowly_and_what_is_found_can_be_pasted() {
+    // Three PDUs, and somebody else's agent, on loopback addresses of their own.
+    let port = crate::rig::free_udp_port();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sim.toml");
+    let sim = |at: u8, family: &str| {
+        format!(
+            "[[pdu]]\nid = \"s{at}\"\nfamily = \"{family}\"\nlisten = \"127.77.0.{at}:{port}\"\noutlets = 2\n"
+        )
+    };
+    let text = [sim(2, "apc-rpdu2"), sim(5, "raritan-px2"), sim(6, "sentry4")].concat();
+    std::fs::write(&file, text).unwrap();
+    let _sims =
+        crate::rig::Running::start(&["sim", "--config", file.to_str().unwrap()], &[], "ready");
+    let other = dir.path().join("other.snmprec");
+    std::fs::write(
+        &other,
+        "1.3.6.1.2.1.1.1.0|4|a printer\n1.3.6.1.2.1.1.2.0|6|1.3.6.1.4.1.11.2.3\n",
+    )
+    .unwrap();
+    let listen = format!("127.77.0.9:{port}");
+    let args = ["sim", "--recording", other.to_str().unwrap(), "--listen", &listen];
+    let _other = crate::rig::Running::start(&args, &[], "ready");
+    let range = format!("127.77.0.0/28:{port}");
+    let began = std::time::Instant::now();
+    let args = ["driver", "detect", "--range", &range, "--per-second", "20", "--secret", "v2c"];
+    let (out, err, code) = pmgate(&args, &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(began.elapsed().as_millis() >= 13 * 50, "14 addresses at 20 a second took less");
+    assert!(out.contains("14 addresses asked, 4 answered, 3 of them PDUs"), "{out}");
+    assert!(out.contains("a printer"), "{out}");
+    // Pasted into a configuration it is good.
+    crate::rig::certificates(dir.path());
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    for name in ["community", "write", "auth", "priv"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(dir.path().join(name), "a-long-secret").unwrap();
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(dir.path().join(name), mode).unwrap();
+    }
+    Gateway::write_config(dir.path(), &out);
+    let config = dir.path().join("gateway.toml");
+    let (said, err, code) = pmgate(&["config", "check", config.to_str().unwrap()], &[]);
+    assert!(code == 0 && said.contains("3 PDUs"), "{said}{err}");
+    // Not the whole world, and not what nobody allowed.
+    for (args, word) in [
+        (vec!["--range", "10.0.0.0/8"], "too wide"),
+        (vec!["--range", "192.0.2.0/28"], "--allow"),
+        (vec!["--range", "10.0.0.1/24"], "10.0.0.0/24"),
+        (vec!["--range", "10.0.0.0/28", "--snmp", "10.0.0.1"], "cannot be used"),
+    ] {
+        let all: Vec<&str> = ["driver", "detect"].into_iter().chain(args).collect();
+        let (_, err, code) = pmgate(&all, &[]);
+        assert!(code == 2 && err.contains(word), "{all:?}: {err}");
+    }
+}
