@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Identity;
 use crate::board::Board;
 use crate::device::Fleet;
+use crate::device::traps::TrapCounts;
 use crate::events::Events;
 use crate::model::id::RackId;
 use crate::model::time::{Clock, Stamp, Tick};
@@ -45,6 +46,8 @@ pub struct State {
     pub counts: Arc<Counts>,
     /// Where an older store went that could not be opened.
     pub store_alarm: Option<String>,
+    /// Traps taken and dropped.
+    pub traps: Arc<TrapCounts>,
     /// What happens.
     pub events: Events,
     /// What the configuration says about switching.

@@ -248,6 +248,17 @@ fn own(families: &mut BTreeMap<String, Family>, state: &State) {
         labels(),
         written,
     );
+    for (sender, count) in [("known", &state.traps.known), ("unknown", &state.traps.unknown)] {
+        put(
+            families,
+            "pmgate_traps",
+            "SNMP traps taken since the start; those of unknown senders were dropped",
+            None,
+            true,
+            vec![("sender", sender.to_owned())],
+            count.load(Ordering::Relaxed) as f64,
+        );
+    }
     let dropped = state.counts.dropped.load(Ordering::Relaxed) as f64;
     put(
         families,

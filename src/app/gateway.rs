@@ -15,8 +15,10 @@ use crate::api::State;
 use crate::api::serve::Listener;
 use crate::board::Board;
 use crate::cli::exit::{Exit, Outcome};
+use crate::device::traps::{self, TrapCounts};
 use crate::device::{Fleet, Services};
 use crate::events::Events;
+use crate::link::trap::Receiver;
 use crate::model::event::About;
 use crate::model::limits::{QUERIES, STORE_ROWS};
 use crate::model::time::{Clock, SystemClock};
@@ -82,6 +84,10 @@ impl Gateway {
         let stop = CancellationToken::new();
         // What can fail comes first; nothing has been asked of a device by then.
         let listener = Listener::bind(config.listen).await?;
+        let traps = match &config.traps {
+            Some(traps) => Some(Receiver::bind(traps.listen, &traps.users).await?),
+            None => None,
+        };
         let journal = config.state_dir.join("journal.redb");
         let journal = Arc::new(
             Journal::open(&journal)
@@ -108,6 +114,11 @@ impl Gateway {
         let switching =
             Switching::new(fleet.clone(), journal, site_seen.clone(), CancellationToken::new());
         fleet.apply(config.devices);
+        let trap_counts = Arc::new(TrapCounts::default());
+        if let Some(receiver) = traps {
+            tracing::info!("traps are taken at {}", receiver.address);
+            tokio::spawn(traps::listen(receiver, fleet.clone(), trap_counts.clone(), stop.clone()));
+        }
         let taken_up = switching.resume().await.context("the journal cannot be read")?;
         if taken_up > 0 {
             tracing::warn!("{taken_up} plans were interrupted; their outlets are looked at");
@@ -129,6 +140,7 @@ impl Gateway {
             queries: tokio::sync::Semaphore::new(QUERIES),
             counts,
             store_alarm,
+            traps: trap_counts,
             events: events.clone(),
             site: site_seen,
             tls: tls_seen,

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::id::PduId;
+use crate::resolve::Address;
 
 use super::orders::Handle;
 use super::task::{Services, Settings, spawn};
@@ -95,6 +96,13 @@ impl Fleet {
     pub fn get(&self, id: &PduId) -> Option<Handle> {
         let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
         devices.get(id).map(|entry| entry.handle.clone())
+    }
+
+    /// Where each device is reached.
+    pub fn addresses(&self) -> Vec<(PduId, Address)> {
+        let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
+        let address = |entry: &Entry| entry.settings.borrow().target.address().clone();
+        devices.iter().map(|(id, entry)| (id.clone(), address(entry))).collect()
     }
 
     /// What all devices share.

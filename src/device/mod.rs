@@ -8,6 +8,7 @@ mod read;
 mod serve;
 pub mod target;
 mod task;
+pub mod traps;
 
 pub use fleet::Fleet;
 pub use orders::{Handle, Known, OrderError, Seen, Terms};

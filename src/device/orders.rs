@@ -119,11 +119,7 @@ impl Handle {
         if first.complete.is_some_and(|at| at >= since) {
             return first;
         }
-        self.wanted.send_if_modified(|wanted| {
-            let younger = since > *wanted;
-            *wanted = (*wanted).max(since);
-            younger
-        });
+        self.want(since);
         loop {
             {
                 let now = view.borrow_and_update();
@@ -143,6 +139,15 @@ impl Handle {
         let view = self.view();
         let at = view.layout.outlet(number).ok_or(Gap::NotRead)?;
         view.outlet_state(at)
+    }
+
+    /// Has everything read at `since` or later, soon; nobody waits for it.
+    pub fn want(&self, since: Tick) {
+        self.wanted.send_if_modified(|wanted| {
+            let younger = since > *wanted;
+            *wanted = (*wanted).max(since);
+            younger
+        });
     }
 
     /// Looks at the outlet with a number.

@@ -5,6 +5,7 @@ pub mod modbus;
 pub mod recording;
 pub mod snmp;
 pub mod snmp_v3;
+pub mod trap;
 
 use std::future::Future;
 use std::pin::Pin;

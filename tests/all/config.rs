@@ -109,7 +109,7 @@ fn the_commented_example_is_good_also_with_its_comments_taken_away() {
         let is_key = rest
             .split_once(" = ")
             .is_some_and(|(key, _)| key.trim().chars().all(|c| c.is_ascii_lowercase() || c == '_'));
-        (is_key || rest.starts_with("[[")).then(|| rest.to_owned())
+        (is_key || rest.starts_with('[')).then(|| rest.to_owned())
     };
     let whole: Vec<String> =
         text.lines().map(|line| commented(line).unwrap_or_else(|| line.to_owned())).collect();

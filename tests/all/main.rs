@@ -21,3 +21,4 @@ mod rig;
 mod store;
 mod switching;
 mod tidy;
+mod traps;

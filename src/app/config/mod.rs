@@ -4,6 +4,7 @@
 mod pdus;
 mod sections;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,12 +12,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::device::Settings;
+use crate::link::snmp_v3::User;
 use crate::model::document::{self, Fields, Item};
 use crate::model::fault::{FaultList, Faults};
 use crate::model::id::RackId;
 use crate::profile::catalog::Catalog;
 use crate::switching::Site;
 use crate::tls::server::{self, Server, ServerFiles};
+
+use sections::Credentials;
 
 /// A checked configuration.
 pub struct Config {
@@ -34,6 +38,16 @@ pub struct Config {
     pub devices: Vec<Settings>,
     /// Hosts, locks, pauses, policy.
     pub site: Site,
+    /// Where traps are taken, if they are.
+    pub traps: Option<Traps>,
+}
+
+/// Traps.
+pub struct Traps {
+    /// Where they arrive.
+    pub listen: SocketAddr,
+    /// Whose SNMPv3 traps are taken.
+    pub users: Vec<User>,
 }
 
 /// Reads and checks a configuration file with all that it names.
@@ -79,6 +93,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     let mut site = sections::switching(&root);
     site.hosts = pdus::hosts(&root, &pdus.devices);
     site.locked = pdus.locked;
+    let traps = root.get("traps").and_then(|item| traps(&item, &secrets));
     site.policy = sections::policy(&root, &pdus.devices, &site.hosts);
     root.done();
     let tls = tls?;
@@ -91,7 +106,21 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
         tls,
         devices: pdus.devices,
         site,
+        traps,
     })
+}
+
+fn traps(item: &Item<'_>, secrets: &BTreeMap<String, Credentials>) -> Option<Traps> {
+    let fields = item.fields()?;
+    let listen = fields
+        .need("listen", "where traps arrive, as in \"0.0.0.0:162\"")
+        .and_then(|i| socket_address(&i));
+    fields.done();
+    let user = |credentials: &Credentials| match credentials {
+        Credentials::User(user) => Some(user.clone()),
+        Credentials::Communities { .. } => None,
+    };
+    Some(Traps { listen: listen?, users: secrets.values().filter_map(user).collect() })
 }
 
 fn socket_address(item: &Item<'_>) -> Option<SocketAddr> {
