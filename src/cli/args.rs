@@ -218,6 +218,18 @@ pub struct TargetArgs {
     /// A Modbus TCP device
     #[arg(long, value_name = "ADDR[:PORT]", group = "target")]
     pub modbus: Option<String>,
+    /// A Modbus RTU device on a serial line
+    #[arg(long, value_name = "DEVICE", group = "target")]
+    pub serial: Option<PathBuf>,
+    /// Bits a second of the serial line
+    #[arg(long, default_value_t = 9600, value_parser = clap::value_parser!(u32).range(300..=460_800), requires = "serial")]
+    pub baud: u32,
+    /// Parity of the serial line: none, even or odd
+    #[arg(long, default_value = "none", requires = "serial")]
+    pub parity: String,
+    /// Stop bits of the serial line
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2), requires = "serial")]
+    pub stop_bits: u8,
     /// SNMP version
     #[arg(long, value_enum, default_value_t = Version::V2c)]
     pub snmp_version: Version,

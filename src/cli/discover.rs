@@ -157,7 +157,7 @@ pub async fn discover(
 /// Nothing where nobody answers.
 async fn ask(target: &Target, catalog: &Catalog) -> Option<Found> {
     let manners = Manners { timeout_ms: Some(ANSWER_MS), attempts: Some(1), write_gap_ms: None };
-    let address = target.address();
+    let address = target.address()?;
     let shown = if address.port == 161 { address.host.clone() } else { address.to_string() };
     match detect(target, catalog, manners).await {
         Ok(profile) => Some(Found {

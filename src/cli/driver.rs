@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
+use tokio_serial::StopBits;
 
 use crate::device::adopt::{Adopted, Failure, adopt, detect};
 use crate::device::target::{Manners, Target};
 use crate::link::LinkError;
+use crate::link::rtu::{PARITIES, Serial};
 use crate::link::snmp_v3::{AUTH_PROTOCOLS, PRIV_PROTOCOLS, User};
 use crate::model::id::PduId;
 use crate::model::metric::{Kind, Metric};
@@ -133,6 +135,16 @@ pub fn target(args: &TargetArgs) -> Result<Target, Exit> {
     if let Some(text) = &args.modbus {
         let address = Address::parse(text, 502).map_err(Exit::usage)?;
         return Ok(Target::Modbus { address, unit: args.unit });
+    }
+    if let Some(device) = &args.serial {
+        let mut serial = Serial::usual(device.clone());
+        serial.baud = args.baud;
+        let parity = PARITIES.iter().find(|(name, _)| *name == args.parity);
+        serial.parity = parity.map(|(_, parity)| *parity).ok_or_else(|| {
+            usage(anyhow!("\"{}\" is no parity: write none, even or odd", args.parity))
+        })?;
+        serial.stop_bits = if args.stop_bits == 2 { StopBits::Two } else { StopBits::One };
+        return Ok(Target::Serial { serial, unit: args.unit });
     }
     let text = args
         .snmp

@@ -101,8 +101,8 @@ impl Fleet {
     /// Where each device is reached.
     pub fn addresses(&self) -> Vec<(PduId, Address)> {
         let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
-        let address = |entry: &Entry| entry.settings.borrow().target.address().clone();
-        devices.iter().map(|(id, entry)| (id.clone(), address(entry))).collect()
+        let address = |entry: &Entry| entry.settings.borrow().target.address().cloned();
+        devices.iter().filter_map(|(id, entry)| Some((id.clone(), address(entry)?))).collect()
     }
 
     /// What all devices share.

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher};
 
 use crate::link::modbus::ModbusLink;
+use crate::link::rtu::{RtuLink, Serial};
 use crate::link::snmp::SnmpLink;
 use crate::link::snmp_v3::{SnmpV3Link, User};
 use crate::link::{Line, Link, LinkError, Patience};
@@ -37,34 +38,50 @@ pub enum Target {
         /// Its unit; nothing for the one that the driver names.
         unit: Option<u8>,
     },
+    /// Modbus RTU.
+    Serial {
+        /// The line.
+        serial: Serial,
+        /// Its unit; nothing for the one that the driver names.
+        unit: Option<u8>,
+    },
 }
 
 impl Target {
     /// Whether it is SNMP.
     pub fn is_snmp(&self) -> bool {
-        !matches!(self, Target::Modbus { .. })
+        !matches!(self, Target::Modbus { .. } | Target::Serial { .. })
     }
 
-    /// The address, for messages.
-    pub fn address(&self) -> &Address {
+    /// The address, where it is reached by one.
+    pub fn address(&self) -> Option<&Address> {
         match self {
             Target::Community { address, .. }
             | Target::User { address, .. }
-            | Target::Modbus { address, .. } => address,
+            | Target::Modbus { address, .. } => Some(address),
+            Target::Serial { .. } => None,
         }
     }
 
     /// A line to it, with the manners of a family. `driver_unit` is the Modbus unit that the driver names.
     pub async fn line(&self, patience: Patience, driver_unit: u8) -> Result<Line, LinkError> {
-        let resolved = self.address().resolve().await;
-        let peer = resolved.map_err(|error| LinkError::Unreachable(error.to_string()))?;
+        let peer = async |address: &Address| {
+            let resolved = address.resolve().await;
+            resolved.map_err(|error| LinkError::Unreachable(error.to_string()))
+        };
         let link: Box<dyn Link> = match self {
-            Target::Community { v1, read, write, .. } => {
+            Target::Community { address, v1, read, write } => {
+                let peer = peer(address).await?;
                 Box::new(SnmpLink::new(peer, *v1, read.clone(), write.clone(), random_id()))
             }
-            Target::User { user, .. } => Box::new(SnmpV3Link::new(peer, user.clone())),
-            Target::Modbus { unit, .. } => {
-                Box::new(ModbusLink::new(peer, unit.unwrap_or(driver_unit)))
+            Target::User { address, user } => {
+                Box::new(SnmpV3Link::new(peer(address).await?, user.clone()))
+            }
+            Target::Modbus { address, unit } => {
+                Box::new(ModbusLink::new(peer(address).await?, unit.unwrap_or(driver_unit)))
+            }
+            Target::Serial { serial, unit } => {
+                Box::new(RtuLink::new(serial.clone(), unit.unwrap_or(driver_unit)))
             }
         };
         Ok(Line::new(link, patience))

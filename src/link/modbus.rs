@@ -64,7 +64,7 @@ impl Link for ModbusLink {
     }
 }
 
-fn request(ask: &Ask) -> Option<Request<'_>> {
+pub(super) fn request(ask: &Ask) -> Option<Request<'_>> {
     Some(match ask {
         Ask::Read { table: Registers::Coil, start, count } => Request::ReadCoils(*start, *count),
         Ask::Read { table: Registers::Discrete, start, count } => {
@@ -87,7 +87,7 @@ fn request(ask: &Ask) -> Option<Request<'_>> {
 }
 
 /// The reply, if it is as long as what was asked for, or echoes what was written.
-fn checked(ask: &Ask, response: Response) -> Result<Reply, LinkError> {
+pub(super) fn checked(ask: &Ask, response: Response) -> Result<Reply, LinkError> {
     let wrong =
         || LinkError::Garbled("the reply has another length or echo than the request".into());
     match (ask, response) {
@@ -125,7 +125,7 @@ fn checked(ask: &Ask, response: Response) -> Result<Reply, LinkError> {
     }
 }
 
-fn failure(error: Error) -> LinkError {
+pub(super) fn failure(error: Error) -> LinkError {
     match error {
         Error::Protocol(error) => LinkError::Garbled(error.to_string()),
         // The crate reports a closed connection by whatever the last system error was.

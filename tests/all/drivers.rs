@@ -70,7 +70,7 @@ fn table() -> String {
         "| driver | family | speaks | reads | switches | proven on |\n|---|---|---|---|---|---|\n",
     );
     for profile in catalog.iter() {
-        let speaks = if profile.speech.is_snmp() { "SNMP" } else { "Modbus TCP" };
+        let speaks = if profile.speech.is_snmp() { "SNMP" } else { "Modbus TCP, RTU" };
         let switches = if profile.on.is_empty() { "nothing" } else { "on, off" };
         let id = profile.id.as_str();
         let recorded = RECORDED.iter().find(|(driver, _)| *driver == id).map(|(_, what)| *what);

@@ -18,6 +18,7 @@ mod poller;
 mod proxy;
 mod recordings;
 mod rig;
+mod rtu;
 mod store;
 mod switching;
 mod tidy;

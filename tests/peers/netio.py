@@ -1,10 +1,15 @@
-"""A Modbus TCP server by pymodbus with the registers of a NETIO PowerPDU 4C (manual: Modbus/TCP register map)."""
+"""A Modbus server by pymodbus with the registers of a NETIO PowerPDU 4C (manual: Modbus/TCP register map).
+
+netio.py PORT        Modbus TCP, one unit
+netio.py DEVICE      Modbus RTU at 9600 baud, units 1 and 2; the second draws twice as much
+"""
 
 import asyncio
 import sys
 
+from pymodbus import FramerType
 from pymodbus.datastore import ModbusDeviceContext, ModbusServerContext, ModbusSparseDataBlock
-from pymodbus.server import ModbusTcpServer
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 
 
 def wire(values):
@@ -16,24 +21,29 @@ def long(value):
     return [value >> 16, value & 0xFFFF]
 
 
-inputs = {0: [4998], 1: [2312], 2: [981], 3: [2210], 4: [501]}
-inputs |= {101: [1200, 0, 1010, 0], 201: [272, 0, 229, 0]}
-inputs |= {300: long(1_234_567), 302: long(70_000), 304: long(0), 306: long(1_164_567), 308: long(0)}
-flat = {start + n: value for start, values in inputs.items() for n, value in enumerate(values)}
+def device(times):
+    inputs = {0: [4998], 1: [2312], 2: [981], 3: [2210 * times], 4: [501 * times]}
+    inputs |= {101: [1200 * times, 0, 1010 * times, 0], 201: [272 * times, 0, 229 * times, 0]}
+    inputs |= {300: long(1_234_567), 302: long(70_000), 304: long(0), 306: long(1_164_567), 308: long(0)}
+    flat = {start + n: value for start, values in inputs.items() for n, value in enumerate(values)}
+    return ModbusDeviceContext(
+        co=wire({101: True, 102: False, 103: True, 104: False}),
+        di=wire({0: False}),
+        hr=wire({0: 1, 1: 4, 2: 4}),
+        ir=wire(flat),
+    )
 
-device = ModbusDeviceContext(
-    co=wire({101: True, 102: False, 103: True, 104: False}),
-    di=wire({0: False}),
-    hr=wire({0: 1, 1: 4, 2: 4}),
-    ir=wire(flat),
-)
 
-
-async def main():
-    server = ModbusTcpServer(ModbusServerContext(devices=device, single=True), address=("127.0.0.1", int(sys.argv[1])))
+async def main(where):
+    if where.isdigit():
+        context = ModbusServerContext(devices=device(1), single=True)
+        server = ModbusTcpServer(context, address=("127.0.0.1", int(where)))
+    else:
+        context = ModbusServerContext(devices={1: device(1), 2: device(2)}, single=False)
+        server = ModbusSerialServer(context, framer=FramerType.RTU, port=where, baudrate=9600)
     await server.listen()
     print("ready", flush=True)
     await server.serving
 
 
-asyncio.run(main())
+asyncio.run(main(sys.argv[1]))

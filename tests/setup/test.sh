@@ -11,6 +11,7 @@ need snmpget snmp
 need snmpd snmpd
 need promtool prometheus
 need pkill procps
+need socat socat
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 install_missing
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use tokio_serial::StopBits;
+
 use crate::device::{Manners, Settings, Target};
+use crate::link::rtu::{PARITIES, Serial};
 use crate::model::document::{Fields, Item};
 use crate::model::id::{DriverId, HostId, OutletId, PduId};
 use crate::model::limits::PDUS;
@@ -37,6 +40,16 @@ pub(super) fn pdus(
         let Some(mut settings) = pdu(item, catalog, poll, secrets, &mut pdus.locked) else {
             continue;
         };
+        let line = |settings: &Settings| match &settings.target {
+            Target::Serial { serial, .. } => Some(serial.clone()),
+            _ => None,
+        };
+        let other_speed = |other: &Settings| {
+            line(other).zip(line(&settings)).is_some_and(|(a, b)| a.device == b.device && a != b)
+        };
+        if pdus.devices.iter().any(other_speed) {
+            item.fault("another PDU has this serial line with another baud, parity or stop_bits: a line has one setting");
+        }
         if pdus.devices.iter().any(|other| other.id == settings.id) {
             item.fault(format!("the id \"{}\" is given twice", settings.id));
         }
@@ -110,6 +123,14 @@ fn target(fields: &Fields<'_>, secrets: &BTreeMap<String, Credentials>) -> Optio
     };
     let version = fields.get("version").and_then(|i| i.one_of(&[("1", 1), ("2c", 2), ("3", 3)]));
     let secret = fields.get("secret");
+    if let Some(serial) = fields.get("serial") {
+        for (key, item) in [("snmp", fields.get("snmp")), ("modbus", fields.get("modbus"))] {
+            if let Some(item) = item {
+                item.fault(format!("a PDU is reached in one way: serial or {key}"));
+            }
+        }
+        return serial_target(fields, &serial);
+    }
     match (fields.get("snmp"), fields.get("modbus")) {
         (Some(snmp), None) => {
             let address = address(&snmp, 161);
@@ -161,11 +182,26 @@ fn target(fields: &Fields<'_>, secrets: &BTreeMap<String, Credentials>) -> Optio
         }
         _ => {
             fields.fault(
-                "says not where it is reached: write snmp = \"ADDR:161\" or modbus = \"ADDR:502\"",
+                "says not where it is reached: write snmp = \"ADDR:161\", modbus = \"ADDR:502\" or serial = \"/dev/ttyUSB0\"",
             );
             None
         }
     }
+}
+
+fn serial_target(fields: &Fields<'_>, item: &Item<'_>) -> Option<Target> {
+    let mut serial = Serial::usual(item.text()?.into());
+    if let Some(baud) = fields.get("baud").and_then(|i| i.integer(300..=460_800)) {
+        serial.baud = baud as u32;
+    }
+    if let Some(parity) = fields.get("parity").and_then(|i| i.one_of(&PARITIES)) {
+        serial.parity = parity;
+    }
+    if fields.get("stop_bits").and_then(|i| i.integer(1..=2)) == Some(2) {
+        serial.stop_bits = StopBits::Two;
+    }
+    let unit = fields.get("unit").and_then(|i| i.integer(1..=247)).map(|n| n as u8);
+    Some(Target::Serial { serial, unit })
 }
 
 #[allow(clippy::option_option)] // None: faulty and told; Some(None): detect it
