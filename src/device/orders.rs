@@ -6,8 +6,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::link::LinkError;
 use crate::model::id::PduId;
-use crate::model::metric::Word;
-use crate::model::reading::Gap;
+use crate::model::metric::{Metric, Scope, Word};
+use crate::model::reading::{Datum, Gap};
 use crate::model::switching::Relay;
 use crate::model::time::{Span, Tick};
 use crate::model::topology::Layout;
@@ -42,6 +42,8 @@ pub struct Terms {
     pub every: Span,
     /// Whether the device said that it took the write. If it said nothing, only looking tells.
     pub acknowledged: bool,
+    /// A second witness: what the outlet draws must be less than this, in kept steps, once it is off.
+    pub also: Option<(Metric, i64)>,
 }
 
 /// Why an order was not carried out.
@@ -77,7 +79,7 @@ pub enum OrderError {
 #[derive(Debug)]
 pub(super) enum Order {
     /// Read the state of one outlet.
-    Look { number: u16, reply: oneshot::Sender<Result<Seen, OrderError>> },
+    Look { number: u16, everything: bool, reply: oneshot::Sender<Result<Seen, OrderError>> },
     /// Read everything of one outlet: its load has changed.
     Refresh { number: u16 },
     /// Write one outlet; sent at most once.
@@ -152,7 +154,19 @@ impl Handle {
 
     /// Looks at the outlet with a number.
     pub async fn look(&self, number: u16) -> Result<Seen, OrderError> {
-        self.order(|reply| Order::Look { number, reply }).await
+        self.order(|reply| Order::Look { number, everything: false, reply }).await
+    }
+
+    /// Looks at everything of the outlet with a number that changes; what it draws is on the board then.
+    pub async fn look_all(&self, number: u16) -> Result<Seen, OrderError> {
+        self.order(|reply| Order::Look { number, everything: true, reply }).await
+    }
+
+    /// What the board says of a reading of the outlet with a number.
+    pub fn reading(&self, number: u16, metric: Metric) -> Option<Datum> {
+        let view = self.view();
+        let at = view.layout.outlet(number)?;
+        view.shown(Scope::Outlet, at, metric)
     }
 
     /// Has everything of an outlet read soon, for those who look at the board. Nobody waits for it; a busy

@@ -36,8 +36,8 @@ impl Device {
         // A reply that nobody waits for any more is dropped: the look is on the board, and the outcome
         // of a write is settled by looking.
         match order {
-            Order::Look { number, reply } => {
-                let result = self.look(adopted, number, false).await;
+            Order::Look { number, everything, reply } => {
+                let result = self.look(adopted, number, everything).await;
                 drop(reply.send(result));
             }
             Order::Refresh { number } => {
@@ -142,6 +142,7 @@ impl Device {
             .verb(relay)
             .ok_or_else(|| refuse("its driver has no such verb".into()))?;
         let (within, every) = (Span(verb.within_ms), Span(verb.poll_ms));
+        let also = verb.also.map(|(point, below)| (point.metric, below));
         for ask in asks {
             let gap = self.settings.manners.write_gap_ms;
             let gap = gap.unwrap_or(adopted.profile.pacing.write_gap_ms);
@@ -154,17 +155,17 @@ impl Device {
                     Taken::No(why) => return Err(OrderError::Refused(why)),
                     Taken::Perhaps(why) => {
                         tracing::debug!(pdu = %self.settings.id, %why, "a command to {} was answered oddly", self.settings.id);
-                        return Ok(Terms { within, every, acknowledged: false });
+                        return Ok(Terms { within, every, acknowledged: false, also });
                     }
                 },
                 // Sent perhaps, and taken perhaps: only looking tells.
                 Err(error) if error.may_have_arrived() => {
-                    return Ok(Terms { within, every, acknowledged: false });
+                    return Ok(Terms { within, every, acknowledged: false, also });
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Terms { within, every, acknowledged: true })
+        Ok(Terms { within, every, acknowledged: true, also })
     }
 
     async fn wait_for_write_gap(&mut self, gap: Span) {

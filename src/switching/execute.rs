@@ -6,9 +6,10 @@ use crate::device::{Handle, Known, OrderError, Seen, Terms, state_word};
 use crate::model::event::About;
 use crate::model::id::OutletId;
 use crate::model::limits::QUIESCE_MS;
-use crate::model::metric::Word;
+use crate::model::metric::{Metric, Word};
+use crate::model::reading::Datum;
 use crate::model::switching::{Outcome, Relay};
-use crate::model::time::{Span, Stamp};
+use crate::model::time::{Span, Stamp, Tick};
 
 use super::record::{PlanState, Record, StepState};
 use super::refusal::Refusal;
@@ -142,7 +143,9 @@ impl Switching {
         let terms = match handle.write(outlet.number, relay, known).await {
             Ok(terms) => terms,
             // The task that had the order is gone; whether it was sent, only looking tells.
-            Err(OrderError::Lost) => Terms { within: LOST, every: PAUSE, acknowledged: false },
+            Err(OrderError::Lost) => {
+                Terms { within: LOST, every: PAUSE, acknowledged: false, also: None }
+            }
             Err(error @ OrderError::Link(_)) => {
                 return (Outcome::Unverified, Some(error.to_string()));
             }
@@ -159,8 +162,13 @@ impl Switching {
             };
             if seen.as_ref().is_ok_and(|seen| seen.state == Ok(relay.state())) {
                 super::crash::point("verified");
-                handle.refresh(outlet.number);
-                return (Outcome::Done, None);
+                return match terms.also.filter(|_| relay == Relay::Off) {
+                    Some(also) => self.witnessed(outlet, also, deadline, terms.every).await,
+                    None => {
+                        handle.refresh(outlet.number);
+                        (Outcome::Done, None)
+                    }
+                };
             }
             if self.clock.tick() >= deadline {
                 break;
@@ -181,6 +189,40 @@ impl Switching {
                 relay.word()
             )),
         )
+    }
+
+    /// The second witness of an outlet that reads off: its load must go too, else a contact is welded, or the relay
+    /// that opened is another one's. Where nothing is metered there is nothing to hold against the relay.
+    async fn witnessed(
+        &self,
+        outlet: &OutletId,
+        (metric, below): (Metric, i64),
+        deadline: Tick,
+        every: Span,
+    ) -> Ended {
+        loop {
+            let Some(handle) = self.fleet.get(&outlet.pdu) else {
+                return (Outcome::Unverified, Some(OrderError::Gone.to_string()));
+            };
+            let looked = handle.look_all(outlet.number).await;
+            let value = handle.reading(outlet.number, metric).and_then(Datum::value);
+            let late = self.clock.tick() >= deadline;
+            match (looked, value) {
+                (Ok(_), None) => return (Outcome::Done, None),
+                (Ok(_), Some(value)) if value < below => return (Outcome::Done, None),
+                (Ok(_), Some(value)) if late => {
+                    let shown = metric.unit().map_or(String::new(), |unit| {
+                        format!("{} {}", unit.to_f64(value), unit.symbol())
+                    });
+                    let detail = format!(
+                        "the outlet reads off, but still draws {shown}: a welded contact, or a cabling or profile mismatch"
+                    );
+                    return (Outcome::Unverified, Some(detail));
+                }
+                (Err(error), _) if late => return (Outcome::Unverified, Some(error.to_string())),
+                _ => tokio::time::sleep(every.duration()).await,
+            }
+        }
     }
 
     async fn record_outcome(

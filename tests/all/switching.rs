@@ -330,3 +330,52 @@ async fn a_reload_in_the_hold_of_a_cycle_leaves_no_host_dark() {
     });
     assert_eq!(relay(&sim, 4), Relay::On);
 }
+
+#[test]
+fn an_outlet_that_reads_off_but_still_draws_is_not_taken_for_done() {
+    // The driver asks for a second witness. On the first outlet the load goes with the relay, on the second it stays.
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let driver = std::fs::read_to_string(root.join("drivers/apc-rpdu2.toml")).unwrap();
+    let verify =
+        "verify = { point = \"outlet.state\", is = \"off\", within_ms = 8000, poll_ms = 250 }";
+    let also = "also   = { point = \"outlet.power\", below = \"10 W\" }";
+    let strict = driver
+        .replace("verify  = {", "verify = {")
+        .replace(verify, &format!("{}\n{also}", verify.replace("8000", "2000")));
+    assert_ne!(strict, driver.replace("verify  = {", "verify = {"));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("drivers")).unwrap();
+    std::fs::write(dir.path().join("drivers/apc-rpdu2.toml"), strict).unwrap();
+    let tree = "1.3.6.1.4.1.318.1.1.26.9";
+    let rules = dir.path().join("rules");
+    let text = format!(
+        "{tree}.2.4.1.5.1 -> {tree}.2.3.1.5.1 2:1\n{tree}.2.4.1.5.1 -> {tree}.4.3.1.7.1 2:0@700\n{tree}.2.4.1.5.2 -> {tree}.2.3.1.5.2 2:1\n"
+    );
+    std::fs::write(&rules, text).unwrap();
+    let listen = format!("127.0.0.1:{}", crate::rig::free_udp_port());
+    let recording = root.join("tests/recordings/apc-rpdu2.snmprec");
+    let args = ["sim", "--recording", recording.to_str().unwrap(), "--listen", &listen, "--rules"];
+    let args = [&args[..], &[rules.to_str().unwrap()]].concat();
+    let _sim = crate::rig::Running::start(&args, &[], "ready");
+    let pdu = pdu_section("pdu-a", listen.parse().unwrap(), "write_gap_ms = 0");
+    let gateway = Gateway::in_dir(dir, &pdu, &[]);
+    gateway.wait_online("pdu-a");
+    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+    std::fs::write(
+        gateway.dir.path().join("gateway.toml"),
+        format!("drivers_dir = \"drivers\"\n{text}"),
+    )
+    .unwrap();
+    gateway.running.signal("HUP");
+    gateway.wait_for("/v1/events?last=10", |events| {
+        events.as_array().unwrap().iter().any(|event| event["kind"] == "config.reloaded")
+    });
+    // A changed driver is taken up with the next poll of everything.
+    gateway.curl().get("/v1/pdus/pdu-a?max_age_ms=0");
+    let good = gateway.curl().power("pdu-a/1", "off");
+    assert_eq!((good.status, &good.json()["outcome"]), (200, &"done".into()), "{good:?}");
+    let bad = gateway.curl().power("pdu-a/2", "off");
+    assert_eq!(bad.status, 504, "{bad:?}");
+    let detail = bad.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("still draws") && detail.contains("mismatch"), "{detail}");
+}
