@@ -162,13 +162,11 @@ impl Switching {
             };
             if seen.as_ref().is_ok_and(|seen| seen.state == Ok(relay.state())) {
                 super::crash::point("verified");
-                return match terms.also.filter(|_| relay == Relay::Off) {
-                    Some(also) => self.witnessed(outlet, also, deadline, terms.every).await,
-                    None => {
-                        handle.refresh(outlet.number);
-                        (Outcome::Done, None)
-                    }
-                };
+                if let Some(also) = terms.also.filter(|_| relay == Relay::Off) {
+                    return self.witnessed(outlet, also, deadline, terms.every).await;
+                }
+                handle.refresh(outlet.number);
+                return (Outcome::Done, None);
             }
             if self.clock.tick() >= deadline {
                 break;

@@ -116,3 +116,43 @@ fn every_driver_tells_the_same_story() {
         assert!(!profile.detect.is_empty() || !profile.speech.is_snmp(), "{id} cannot be detected");
     }
 }
+
+/// The driver of the walk-through, and a recording of the device that it tells of.
+#[test]
+fn the_walk_through_works_as_it_is_written() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("drivers/README.md")).unwrap();
+    let driver = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("acme.toml");
+    std::fs::write(&file, driver).unwrap();
+    let base = "1.3.6.1.4.1.99999.1";
+    let mut rows = format!(
+        "1.3.6.1.2.1.1.2.0|6|{base}\n{base}.1.1.0|4|Strip 8\n{base}.1.2.0|4|<private>\n{base}.2.1.0|2|4125\n"
+    );
+    for outlet in 1..=8 {
+        let (state, current) = if outlet == 3 { (2, 0) } else { (1, 880) };
+        rows += &format!("{base}.3.1.2.{outlet}|2|{state}\n{base}.3.1.3.{outlet}|2|{current}\n");
+    }
+    let recording = dir.path().join("acme.snmprec");
+    std::fs::write(&recording, rows).unwrap();
+    let at = |path: &Path| path.to_str().unwrap().to_owned();
+    let (out, err, code) = crate::rig::pmgate(&["driver", "check", &at(&file)], &[]);
+    assert_eq!(code, 0, "{out}{err}");
+    let prove = ["driver", "prove", &at(&file), "--recordings", &at(dir.path())];
+    let (out, err, code) = crate::rig::pmgate(&prove, &[]);
+    assert_eq!(code, 0, "{out}{err}");
+    // Read over the wire, detected among all the others.
+    let listen = format!("127.0.0.1:{}", crate::rig::free_udp_port());
+    let args = ["sim", "--recording", &at(&recording), "--listen", &listen];
+    let _sim = crate::rig::Running::start(&args, &[], "ready");
+    let read = ["driver", "read", "--snmp", &listen, "--drivers", &at(dir.path()), "--json"];
+    let (out, err, code) = crate::rig::pmgate(&read, &[]);
+    assert_eq!(code, 0, "{err}");
+    let body: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&body["driver"], &body["outlets"][2]["state"]),
+        (&"acme-strip".into(), &"off".into())
+    );
+    assert_eq!(body["inlet"]["power_w"], 412.5);
+}
