@@ -1,6 +1,7 @@
 //! The gateway: started in an order that a reader can recite, reloaded without losing a poll, ended without
 //! losing a row.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use crate::device::{Fleet, Services};
 use crate::events::Events;
 use crate::link::trap::Receiver;
 use crate::model::event::About;
+use crate::model::id::RackId;
 use crate::model::limits::{QUERIES, STORE_ROWS};
 use crate::model::time::{Clock, SystemClock};
 use crate::profile::catalog::Catalog;
@@ -31,7 +33,24 @@ use crate::store::writer::{Counts, Row, Writer};
 use crate::switching::{Site, Switching};
 use crate::tls::server::Server;
 
-use super::config::{self, Config};
+use super::config::{self, Config, Traps};
+
+/// What of a configuration is taken up at the start only.
+#[derive(PartialEq, Eq)]
+struct Fixed {
+    rack: RackId,
+    listen: SocketAddr,
+    state_dir: PathBuf,
+    traps: Option<Traps>,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        let Config { rack, listen, state_dir, traps, .. } = config;
+        let (rack, state_dir, traps) = (rack.clone(), state_dir.clone(), traps.clone());
+        Self { rack, listen: *listen, state_dir, traps }
+    }
+}
 
 /// A running gateway.
 pub struct Gateway {
@@ -39,7 +58,7 @@ pub struct Gateway {
     catalog: watch::Sender<Arc<Catalog>>,
     site: watch::Sender<Arc<Site>>,
     tls: watch::Sender<Arc<Server>>,
-    fixed: (crate::model::id::RackId, std::net::SocketAddr, PathBuf),
+    fixed: Fixed,
     rows: mpsc::Sender<Row>,
     writer: JoinHandle<()>,
     api: tokio::task::JoinHandle<()>,
@@ -80,6 +99,7 @@ pub fn no_core_dumps() {
 impl Gateway {
     /// Starts everything. When it returns, the address is bound and the devices are being polled.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let fixed = Fixed::of(&config);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let stop = CancellationToken::new();
         // What can fail comes first; nothing has been asked of a device by then.
@@ -153,7 +173,6 @@ impl Gateway {
             About::default(),
             format!("the gateway of rack {} started", config.rack),
         );
-        let fixed = (config.rack, config.listen, config.state_dir);
         Ok(Self { state, catalog, site, tls, fixed, rows, writer, api, address })
     }
 
@@ -174,10 +193,8 @@ impl Gateway {
             }
         };
         self.state.config_refused.store(false, Ordering::Relaxed);
-        if (&config.rack, &config.listen, &config.state_dir)
-            != (&self.fixed.0, &self.fixed.1, &self.fixed.2)
-        {
-            tracing::warn!("rack, listen and state_dir change only with a restart");
+        if Fixed::of(&config) != self.fixed {
+            tracing::warn!("rack, listen, state_dir and [traps] change only with a restart");
         }
         self.catalog.send_replace(config.catalog);
         let changes = self.state.fleet.apply(config.devices);

@@ -7,7 +7,7 @@ use crate::model::event::About;
 use crate::model::id::OutletId;
 use crate::model::limits::QUIESCE_MS;
 use crate::model::metric::{Metric, Word};
-use crate::model::reading::Datum;
+use crate::model::reading::{Datum, Gap};
 use crate::model::switching::{Outcome, Relay};
 use crate::model::time::{Span, Stamp, Tick};
 
@@ -203,12 +203,14 @@ impl Switching {
                 return (Outcome::Unverified, Some(OrderError::Gone.to_string()));
             };
             let looked = handle.look_all(outlet.number).await;
-            let value = handle.reading(outlet.number, metric).and_then(Datum::value);
+            let drawn = handle.reading(outlet.number, metric);
             let late = self.clock.tick() >= deadline;
-            match (looked, value) {
-                (Ok(_), None) => return (Outcome::Done, None),
-                (Ok(_), Some(value)) if value < below => return (Outcome::Done, None),
-                (Ok(_), Some(value)) if late => {
+            match (looked, drawn) {
+                (Ok(_), None | Some(Datum::Gap(Gap::Unsupported))) => return (Outcome::Done, None),
+                (Ok(_), Some(Datum::Value(value))) if value < below => {
+                    return (Outcome::Done, None);
+                }
+                (Ok(_), Some(Datum::Value(value))) if late => {
                     let shown = metric.unit().map_or(String::new(), |unit| {
                         format!("{} {}", unit.to_f64(value), unit.symbol())
                     });
@@ -218,6 +220,11 @@ impl Switching {
                     return (Outcome::Unverified, Some(detail));
                 }
                 (Err(error), _) if late => return (Outcome::Unverified, Some(error.to_string())),
+                // A meter that is there and cannot be read is no witness.
+                (Ok(_), _) if late => {
+                    let detail = "the outlet reads off, but what it draws could not be read";
+                    return (Outcome::Unverified, Some(detail.to_owned()));
+                }
                 _ => tokio::time::sleep(every.duration()).await,
             }
         }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::rig::Demo;
+use crate::rig::{Demo, V3};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("no number: {value}"))
@@ -79,21 +79,7 @@ fn switching_is_seen_by_net_snmp() {
     let curl = demo.curl();
     // The state's object of outlet 5 with its word for on and off: PowerNet-MIB rPDU2OutletSwitchedStatusState,
     // PDU2-MIB outletSwitchingState, Sentry4-MIB st4OutletState.
-    let v3 = [
-        "-v3",
-        "-l",
-        "authPriv",
-        "-u",
-        "pmgate",
-        "-a",
-        "SHA-256",
-        "-A",
-        "simulated-auth",
-        "-x",
-        "AES",
-        "-X",
-        "simulated-priv",
-    ];
+    let v3 = V3;
     let v2c = ["-v2c", "-c", "public"];
     for (pdu, access, oid, on, off) in [
         ("pdu-a", &v2c[..], "1.3.6.1.4.1.318.1.1.26.9.2.3.1.5.5", "2", "1"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pmgate::sim::families::Family;
 use serde_json::Value;
 
-use crate::rig::{Demo, Gateway, Running, Sim, free_tcp_port, free_udp_port, pmgate, python};
+use crate::rig::{Demo, Gateway, Running, Sim, V3, free_tcp_port, free_udp_port, pmgate, python};
 
 /// net-snmp's agent with the rows of a recording in place of its own.
 struct Snmpd {
@@ -164,21 +164,7 @@ fn net_snmps_agent_restarted_is_found_again_with_its_new_boots() {
 fn what_net_snmp_switches_on_a_simulated_pdu_we_read_and_the_other_way_round() {
     let demo = Demo::start(3, 4);
     let curl = demo.curl();
-    let v3 = [
-        "-v3",
-        "-l",
-        "authPriv",
-        "-u",
-        "pmgate",
-        "-a",
-        "SHA-256",
-        "-A",
-        "simulated-auth",
-        "-x",
-        "AES",
-        "-X",
-        "simulated-priv",
-    ];
+    let v3 = V3;
     let v2c = ["-v2c", "-c", "private"];
     // PowerNet-MIB rPDU2OutletSwitchedControlCommand (immediateOff 2), PDU2-MIB switchingOperation (off 0),
     // Sentry4-MIB st4OutletControlAction (off 2).

@@ -17,6 +17,23 @@ use pmgate::sim::snmp::Access;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+/// net-snmp's options for the user of simulated PDUs.
+pub const V3: [&str; 13] = [
+    "-v3",
+    "-l",
+    "authPriv",
+    "-u",
+    "pmgate",
+    "-a",
+    "SHA-256",
+    "-A",
+    "simulated-auth",
+    "-x",
+    "AES",
+    "-X",
+    "simulated-priv",
+];
+
 /// The built program.
 pub const PMGATE: &str = env!("CARGO_BIN_EXE_pmgate");
 

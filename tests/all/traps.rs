@@ -4,7 +4,7 @@ use std::process::Command;
 
 use pmgate::sim::families::Family;
 
-use crate::rig::{Gateway, Sim, pdu_section};
+use crate::rig::{Gateway, Sim, V3, pdu_section};
 
 /// rPDUOutletOff of PowerNet-MIB, as APC sends it when a relay opens.
 const OUTLET_OFF: &str = "1.3.6.1.4.1.318.0.269";
@@ -38,23 +38,7 @@ async fn a_trap_of_a_known_pdu_has_it_read_at_once_in_every_version() {
         let gateway = Gateway::start(&sections);
         gateway.wait_online("pdu-a");
         let at = traps_at(&gateway);
-        let v3 = [
-            "-v3",
-            "-l",
-            "authPriv",
-            "-u",
-            "pmgate",
-            "-a",
-            "SHA-256",
-            "-A",
-            "simulated-auth",
-            "-x",
-            "AES",
-            "-X",
-            "simulated-priv",
-            "-e",
-            "0x8000000001020304",
-        ];
+        let v3 = [&V3[..], &["-e", "0x8000000001020304"]].concat();
         let v1 = [at.as_str(), "1.3.6.1.4.1.318", "127.0.0.1", "6", "269", "42"];
         let v2 = [at.as_str(), "42", OUTLET_OFF];
         let ways: [(&str, Vec<&str>); 4] = [

@@ -43,6 +43,7 @@ pub struct Config {
 }
 
 /// Traps.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traps {
     /// Where they arrive.
     pub listen: SocketAddr,
