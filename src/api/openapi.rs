@@ -5,14 +5,14 @@ use utoipa::OpenApi;
 use utoipa::openapi::{RefOr, Response as ResponseSpec};
 
 use super::context::{Answer, Context, json};
-use super::{compat, events, hosts, metrics, pdus, plans, power, series, status};
+use super::{compat, events, hosts, locks, metrics, pdus, plans, power, series, status};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "PowerMan", description = "One gateway to the power distribution units of a rack. Every connection is TLS 1.3 with a client certificate; its role decides what may be called."),
     paths(
         pdus::list, pdus::show, pdus::outlets, pdus::outlet,
-        power::outlet, power::host,
+        power::outlet, power::host, locks::put, locks::delete,
         hosts::list, hosts::show,
         plans::list, plans::show,
         series::series, events::events, status::status, status::version, metrics::metrics,

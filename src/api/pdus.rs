@@ -26,8 +26,8 @@ pub async fn view(context: &Context) -> Result<Arc<PduView>, Problem> {
 }
 
 fn body_of(context: &Context, view: &PduView, now: Tick) -> PduBody {
-    let site = context.state.site.borrow().clone();
-    body(view, site.as_ref(), now)
+    let site = context.state.switching.standing();
+    body(view, &site, now)
 }
 
 /// All PDUs.
@@ -73,10 +73,10 @@ pub async fn show(context: Context) -> Answer {
 pub async fn outlets(context: Context) -> Answer {
     context.only(&["limit", "cursor", "max_age_ms"])?;
     let view = view(&context).await?;
-    let site = context.state.site.borrow().clone();
+    let site = context.state.switching.standing();
     let keyed = view
         .outlets()
-        .map(|(at, part)| (part.number.to_string(), outlet_body(&view, at, part, site.as_ref())))
+        .map(|(at, part)| (part.number.to_string(), outlet_body(&view, at, part, &site)))
         .collect();
     let (outlets, next_cursor) = context.page(keyed, 1_000)?;
     let list = OutletList {
@@ -96,14 +96,19 @@ pub async fn outlets(context: Context) -> Answer {
     responses((status = 200, body = OutletBody), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn outlet(context: Context) -> Answer {
     context.only(&["max_age_ms"])?;
-    let view = view(&context).await?;
+    one_outlet(&context).await
+}
+
+/// The outlet of the path, as an answer.
+pub async fn one_outlet(context: &Context) -> Answer {
+    let view = view(context).await?;
     let shown: String = context.param("n").chars().take(20).collect();
     let missing = || not_found(&format!("outlet \"{shown}\" on PDU {}", view.id));
     let number = number(context.param("n")).ok_or_else(missing)?;
     let at = view.layout.outlet(number).ok_or_else(missing)?;
     let part = &view.layout.parts(crate::model::metric::Scope::Outlet)[usize::from(at)];
-    let site = context.state.site.borrow().clone();
-    json(StatusCode::OK, &outlet_body(&view, at, part, site.as_ref()))
+    let site = context.state.switching.standing();
+    json(StatusCode::OK, &outlet_body(&view, at, part, &site))
 }
 
 /// An outlet's number as it stands in a path: digits, without a leading zero.

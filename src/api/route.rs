@@ -15,7 +15,8 @@ use crate::wire::problem::Problem;
 
 use super::context::{Answer, Body, Context, State};
 use super::{
-    compat, events, hosts, metrics, openapi, page, pdus, plans, power, problem, series, status,
+    compat, events, hosts, locks, metrics, openapi, page, pdus, plans, power, problem, series,
+    status,
 };
 
 type Handler = fn(Context) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -41,7 +42,7 @@ macro_rules! handler {
 impl Routes {
     /// The table.
     pub fn new() -> Self {
-        use Permission::{Read, Switch};
+        use Permission::{Administer, Read, Switch};
         let mut routes = Builder::default();
         routes.get("/", Read, handler!(page::page));
         routes.get("/openapi.json", Read, handler!(openapi::document));
@@ -55,6 +56,9 @@ impl Routes {
         routes.get("/v1/pdus/{pdu}/outlets", Read, handler!(pdus::outlets));
         routes.get("/v1/pdus/{pdu}/outlets/{n}", Read, handler!(pdus::outlet));
         routes.post("/v1/pdus/{pdu}/outlets/{n}/power", Switch, handler!(power::outlet));
+        let lock = "/v1/pdus/{pdu}/outlets/{n}/lock";
+        routes.add(Method::PUT, lock, Administer, handler!(locks::put));
+        routes.add(Method::DELETE, lock, Administer, handler!(locks::delete));
         routes.get("/v1/hosts", Read, handler!(hosts::list));
         routes.get("/v1/hosts/{host}", Read, handler!(hosts::show));
         routes.post("/v1/hosts/{host}/power", Switch, handler!(power::host));
@@ -197,6 +201,8 @@ mod tests {
         for (path, method, permission) in [
             ("/v1/pdus/pdu-a", Method::GET, Permission::Read),
             ("/v1/pdus/pdu-a/outlets/7/power", Method::POST, Permission::Switch),
+            ("/v1/pdus/pdu-a/outlets/7/lock", Method::PUT, Permission::Administer),
+            ("/v1/pdus/pdu-a/outlets/7/lock", Method::DELETE, Permission::Administer),
             ("/v1/hosts/web/power", Method::POST, Permission::Switch),
             ("/api/pdu-a/outletA/1/power_off", Method::PATCH, Permission::Switch),
             ("/api/pdu-a/outletA/1/power_cycle", Method::POST, Permission::Switch),

@@ -132,7 +132,8 @@ impl Gateway {
         };
         let fleet = Fleet::new(services, CancellationToken::new());
         let switching =
-            Switching::new(fleet.clone(), journal, site_seen.clone(), CancellationToken::new());
+            Switching::new(fleet.clone(), journal, site_seen.clone(), CancellationToken::new())
+                .context("the journal cannot be read")?;
         fleet.apply(config.devices);
         let trap_counts = Arc::new(TrapCounts::default());
         if let Some(receiver) = traps {

@@ -442,6 +442,23 @@ pub enum Outlet {
     Off(Switch),
     /// Off, hold, on
     Cycle(Switch),
+    /// Have it switched by nobody until it is unlocked; needs the role admin
+    Lock {
+        /// As pdu-a/7
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Lift a lock; needs the role admin
+    Unlock {
+        /// As pdu-a/7
+        id: String,
+        #[command(flatten)]
+        client: Client,
+    },
 }
 
 /// `host`.

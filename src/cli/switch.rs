@@ -25,7 +25,18 @@ pub async fn outlet(command: Outlet) -> Outcome {
         Outlet::On(switch) => each(&switch, "on", path).await,
         Outlet::Off(switch) => each(&switch, "off", path).await,
         Outlet::Cycle(switch) => each(&switch, "cycle", path).await,
+        Outlet::Lock { id, reason, client } => {
+            lock(&id, Method::PUT, Some(json!({ "reason": reason })), &client).await
+        }
+        Outlet::Unlock { id, client } => lock(&id, Method::DELETE, None, &client).await,
     }
+}
+
+async fn lock(id: &str, method: Method, body: Option<Value>, client: &Client) -> Outcome {
+    let path = format!("{}/lock", path(id)?);
+    let text = Gateway::connect(client).await?.text(method, &path, &[], body).await?;
+    let outlet: Value = serde_json::from_str(&text).map_err(Exit::failed)?;
+    if client.json { out::json(&outlet) } else { show(&outlet) }
 }
 
 /// Carries a command about hosts out.

@@ -44,6 +44,10 @@ pub struct Terms {
     pub acknowledged: bool,
     /// A second witness: what the outlet draws must be less than this, in kept steps, once it is off.
     pub also: Option<(Metric, i64)>,
+    /// Whether what the outlet draws must follow its relay where it is metered.
+    pub follows: bool,
+    /// How long the load takes to settle.
+    pub settle: Span,
 }
 
 /// Why an order was not carried out.

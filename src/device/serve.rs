@@ -141,8 +141,14 @@ impl Device {
             .instance
             .verb(relay)
             .ok_or_else(|| refuse("its driver has no such verb".into()))?;
-        let (within, every) = (Span(verb.within_ms), Span(verb.poll_ms));
-        let also = verb.also.map(|(point, below)| (point.metric, below));
+        let mut terms = Terms {
+            within: Span(verb.within_ms),
+            every: Span(verb.poll_ms),
+            acknowledged: false,
+            also: verb.also.map(|(point, below)| (point.metric, below)),
+            follows: self.settings.watts_follow,
+            settle: Span(adopted.profile.pacing.settle_ms),
+        };
         for ask in asks {
             let gap = self.settings.manners.write_gap_ms;
             let gap = gap.unwrap_or(adopted.profile.pacing.write_gap_ms);
@@ -155,17 +161,18 @@ impl Device {
                     Taken::No(why) => return Err(OrderError::Refused(why)),
                     Taken::Perhaps(why) => {
                         tracing::debug!(pdu = %self.settings.id, %why, "a command to {} was answered oddly", self.settings.id);
-                        return Ok(Terms { within, every, acknowledged: false, also });
+                        return Ok(terms);
                     }
                 },
                 // Sent perhaps, and taken perhaps: only looking tells.
                 Err(error) if error.may_have_arrived() => {
-                    return Ok(Terms { within, every, acknowledged: false, also });
+                    return Ok(terms);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Terms { within, every, acknowledged: true, also })
+        terms.acknowledged = true;
+        Ok(terms)
     }
 
     async fn wait_for_write_gap(&mut self, gap: Span) {

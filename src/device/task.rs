@@ -74,6 +74,10 @@ pub struct Settings {
     pub offset: Span,
     /// Why nothing on it may be switched, if so.
     pub read_only: Option<Arc<str>>,
+    /// Whether what an outlet draws must follow its relay where it is metered.
+    pub watts_follow: bool,
+    /// Whether a model that its driver does not know may be switched.
+    pub allow_unknown: bool,
 }
 
 impl Settings {
@@ -115,6 +119,7 @@ pub fn spawn(
         looked: BTreeSet::new(),
         numbered: BTreeMap::new(),
         renumbered: None,
+        unknown: None,
     };
     let task = tokio::spawn(async move {
         if let Some(before) = before
@@ -144,6 +149,8 @@ pub(super) struct Device {
     /// Which row of the device each outlet number stands for, ever since the start.
     numbered: BTreeMap<u16, OutletRow>,
     renumbered: Option<Arc<str>>,
+    /// Why it is not a device that its driver was made for.
+    unknown: Option<Arc<str>>,
 }
 
 impl Device {
@@ -189,7 +196,9 @@ impl Device {
 
     /// Why nothing may be switched here, if so.
     pub(super) fn read_only(&self) -> Option<Arc<str>> {
-        self.settings.read_only.clone().or_else(|| self.renumbered.clone())
+        let configured = self.settings.read_only.clone();
+        let unknown = || self.unknown.clone().filter(|_| !self.settings.allow_unknown);
+        configured.or_else(|| self.renumbered.clone()).or_else(unknown)
     }
 
     /// Whether an outlet number stands for another row of the device than it did: a unit of a chain is missing,
@@ -302,6 +311,7 @@ impl Device {
             view.name = name.as_str().into();
         }
         self.renumbered = self.renumbering(&adopted);
+        self.unknown = unknown(&adopted);
         view.read_only = self.read_only();
         self.tell_adopted(first, &before, &view);
         self.adopted = Some((adopted, began));
@@ -491,4 +501,16 @@ impl Device {
             }
         }
     }
+}
+
+/// Why a device is not one that its driver was made for, if so.
+fn unknown(adopted: &Adopted) -> Option<Arc<str>> {
+    let identity = &adopted.instance.identity;
+    let known = adopted.profile.known.as_ref()?;
+    let doubt = known.doubt(identity.model.as_deref(), identity.firmware.as_deref())?;
+    let text = format!(
+        "driver {} was not made for this one: {doubt}; allow_unknown = true in its [[pdu]] lets it be switched",
+        adopted.profile.id
+    );
+    Some(text.into())
 }

@@ -25,6 +25,8 @@ pub struct Profile {
     pub detect: Vec<Test>,
     /// Where the device says who it is; alternatives in order.
     pub identity: Identity,
+    /// Models and firmware that it was made for; nothing where the family does not differ.
+    pub known: Option<Known>,
     /// Optional abilities, probed once.
     pub capabilities: Vec<(String, Test)>,
     /// Tables of parts.
@@ -209,6 +211,32 @@ pub struct Identity {
     pub firmware: Vec<Source>,
     /// Name set in the device.
     pub name: Vec<Source>,
+}
+
+/// What a driver was made for. Of others of the family the readings are taken, but nothing is switched unless the site
+/// allows it: what their control objects mean, nobody has looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// What the model's text starts with, in any case.
+    pub models: Vec<String>,
+    /// What the firmware's text starts with, in any case; none for any.
+    pub firmware: Vec<String>,
+}
+
+impl Known {
+    /// Why a device is not one of these, if so.
+    pub fn doubt(&self, model: Option<&str>, firmware: Option<&str>) -> Option<String> {
+        let fits = |starts: &[String], text: Option<&str>| {
+            let text = text.map_or(String::new(), |text| text.trim().to_lowercase());
+            starts.is_empty() || starts.iter().any(|start| text.starts_with(&start.to_lowercase()))
+        };
+        let shown =
+            |text: Option<&str>| text.map_or("not told".to_owned(), |text| format!("\"{text}\""));
+        if !fits(&self.models, model) {
+            return Some(format!("its model is {}", shown(model)));
+        }
+        (!fits(&self.firmware, firmware)).then(|| format!("its firmware is {}", shown(firmware)))
+    }
 }
 
 /// A table of parts.

@@ -6,7 +6,7 @@ use crate::model::id::DriverId;
 use crate::model::limits::{MODBUS_BITS, MODBUS_REGISTERS, SNMP_REPLY_BYTES, SNMP_VARBINDS};
 use crate::model::metric::{Metric, Point, Scope};
 
-use super::format::{Identity, ModbusManners, Profile, SnmpManners, Source, Speech, Test};
+use super::format::{Identity, Known, ModbusManners, Profile, SnmpManners, Source, Speech, Test};
 use super::load_parts::{Shared, points, tables};
 use super::load_source::{Context, sources, test};
 use super::load_verbs::{pacing, proofs, verbs};
@@ -77,6 +77,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
     {
         root.fault("outlets can be switched but not seen: a driver with control needs a point outlet.state");
     }
+    let known = root.get("known").and_then(|item| item.fields()).map(known);
     let pacing = pacing(&root);
     let proofs = proofs(&root);
     root.done();
@@ -89,6 +90,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         unit,
         detect,
         identity: identity?,
+        known,
         capabilities,
         tables,
         points,
@@ -182,6 +184,16 @@ fn identity(fields: Fields<'_>, context: Context<'_>) -> Identity {
     };
     fields.done();
     identity
+}
+
+fn known(fields: Fields<'_>) -> Known {
+    let texts = |key| {
+        let list = fields.get(key).map_or(Vec::new(), |item| item.list());
+        list.iter().filter_map(|item| item.text().map(str::to_owned)).collect()
+    };
+    let known = Known { models: texts("models"), firmware: texts("firmware") };
+    fields.done();
+    known
 }
 
 fn capabilities(root: &Fields<'_>, context: Context<'_>) -> Vec<(String, Test)> {

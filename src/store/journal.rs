@@ -17,6 +17,9 @@ const OPEN: TableDefinition<'_, &str, ()> = TableDefinition::new("open");
 /// Plan ids by who gave an idempotency key, and the key.
 const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
 
+/// Locked outlets, with why.
+const LOCKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("locks");
+
 /// Plans kept; older ones that have ended are forgotten. At ten switchings a day this is three years.
 const KEPT: u64 = 10_000;
 
@@ -63,6 +66,7 @@ impl Journal {
         write.open_table(PLANS).map_err(failed)?;
         write.open_table(OPEN).map_err(failed)?;
         write.open_table(KEYS).map_err(failed)?;
+        write.open_table(LOCKS).map_err(failed)?;
         write.commit().map_err(failed)?;
         Ok(Self { db })
     }
@@ -137,6 +141,32 @@ impl Journal {
             .collect()
     }
 
+    /// Locks an outlet, or lifts its lock.
+    pub fn put_lock(&self, outlet: &str, lock: Option<&[u8]>) -> Result<(), JournalError> {
+        let write = self.db.begin_write().map_err(failed)?;
+        {
+            let mut locks = write.open_table(LOCKS).map_err(failed)?;
+            match lock {
+                Some(lock) => locks.insert(outlet, checked(lock).as_slice()).map_err(failed)?,
+                None => locks.remove(outlet).map_err(failed)?,
+            };
+        }
+        write.commit().map_err(failed)
+    }
+
+    /// Every lock by its outlet.
+    pub fn locks(&self) -> Result<Vec<(String, Vec<u8>)>, JournalError> {
+        let read = self.db.begin_read().map_err(failed)?;
+        let locks = read.open_table(LOCKS).map_err(failed)?;
+        let entries = locks.iter().map_err(failed)?;
+        entries
+            .map(|entry| {
+                let (outlet, lock) = entry.map_err(failed)?;
+                Ok((outlet.value().to_owned(), sound(outlet.value(), lock.value())?))
+            })
+            .collect()
+    }
+
     /// Forgets the oldest plans beyond those kept, and idempotency keys that `is_old` says are.
     pub fn forget(&self, is_old: impl Fn(&[u8]) -> bool) -> Result<(), JournalError> {
         use redb::ReadableTableMetadata as _;
@@ -181,8 +211,12 @@ mod tests {
         journal.put(&one, b"first", true, Some(("alice:k", b"p1"))).unwrap();
         journal.put(&two, b"second", true, None).unwrap();
         journal.put(&one, b"first, done", false, None).unwrap();
+        journal.put_lock("pdu-a/1", Some(b"why")).unwrap();
+        journal.put_lock("pdu-a/2", Some(b"why not")).unwrap();
+        journal.put_lock("pdu-a/2", None).unwrap();
         drop(journal);
         let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.locks().unwrap(), [("pdu-a/1".to_owned(), b"why".to_vec())]);
         assert_eq!(journal.get(&one).unwrap().unwrap(), b"first, done");
         assert_eq!(journal.open_plans().unwrap(), [b"second".to_vec()]);
         assert_eq!(journal.key("alice:k").unwrap().unwrap(), b"p1");

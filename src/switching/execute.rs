@@ -6,14 +6,14 @@ use crate::device::{Handle, Known, OrderError, Seen, Terms, state_word};
 use crate::model::event::About;
 use crate::model::id::OutletId;
 use crate::model::limits::QUIESCE_MS;
-use crate::model::metric::{Metric, Word};
-use crate::model::reading::{Datum, Gap};
+use crate::model::metric::Word;
 use crate::model::switching::{Outcome, Relay};
-use crate::model::time::{Span, Stamp, Tick};
+use crate::model::time::{Span, Stamp};
 
 use super::record::{PlanState, Record, StepState};
 use super::refusal::Refusal;
 use super::submit::Switching;
+use super::witness::{Doubt, Loads};
 
 /// How long a later step of a plan waits for a PDU that does not answer.
 const PATIENCE: Span = Span::seconds(60);
@@ -23,7 +23,19 @@ const PAUSE: Span = Span(500);
 const LOST: Span = Span::seconds(15);
 
 /// What came of a step, with what was seen or refused.
-type Ended = (Outcome, Option<String>);
+pub(super) type Ended = (Outcome, Option<String>);
+
+/// A step that was carried out, with what is still to be looked at.
+struct Stepped {
+    ended: Ended,
+    doubt: Option<Doubt>,
+}
+
+impl From<Ended> for Stepped {
+    fn from(ended: Ended) -> Self {
+        Self { ended, doubt: None }
+    }
+}
 
 /// Marks the first step as intended; it is made durable together with the plan.
 pub(super) fn intend_first(record: &mut Record, now: Stamp) {
@@ -45,9 +57,14 @@ impl Switching {
                 // The gateway is ending: the rest stays in the journal.
                 return;
             }
-            let ended = self.step(plan, at).await;
+            let Stepped { ended, doubt } = self.step(plan, at).await;
             let success = ended.0.is_success();
             if !self.record_outcome(plan, at, ended).await || !success {
+                break;
+            }
+            if let Some(doubt) = doubt
+                && !self.dispelled(plan, at, doubt).await
+            {
                 break;
             }
         }
@@ -69,12 +86,27 @@ impl Switching {
         }
     }
 
+    /// Whether no other outlet lost its load in the place of one that drew nothing. Within a plan this is waited for
+    /// before the next step; after the last it is looked at when the plan has ended.
+    async fn dispelled(&self, plan: &watch::Sender<Record>, at: usize, doubt: Doubt) -> bool {
+        let record = plan.borrow().clone();
+        let outlet = record.steps[at].outlet.clone();
+        if at + 1 == record.steps.len() {
+            let this = self.clone();
+            self.tasks.spawn(async move { this.overlooked(&outlet, &doubt).await });
+            return true;
+        }
+        let Some(detail) = self.overlooked(&outlet, &doubt).await else { return true };
+        self.record_outcome(plan, at, (Outcome::Unverified, Some(detail))).await;
+        false
+    }
+
     /// One step: guard, durable intent, write, verify.
-    async fn step(&self, plan: &watch::Sender<Record>, at: usize) -> Ended {
+    async fn step(&self, plan: &watch::Sender<Record>, at: usize) -> Stepped {
         let step = plan.borrow().steps[at].clone();
         let (handle, known) = match self.guard(&step.outlet, at > 0).await {
             Ok(found) => found,
-            Err(refusal) => return (Outcome::Failed, Some(refusal.to_string())),
+            Err(refusal) => return (Outcome::Failed, Some(refusal.to_string())).into(),
         };
         let number = step.outlet.number;
         // Nothing is written to an outlet that is where it should be. The cached state may be some seconds
@@ -82,20 +114,18 @@ impl Switching {
         if handle.state(number) == Ok(step.relay.state()) {
             match handle.look(number).await {
                 Ok(seen) if seen.state == Ok(step.relay.state()) => {
-                    return (Outcome::AlreadyThere, None);
+                    return (Outcome::AlreadyThere, None).into();
                 }
                 Ok(Seen { state: Ok(Word::On | Word::Off), .. }) => {}
                 Ok(seen) => {
-                    return (
-                        Outcome::Failed,
-                        Some(format!("its state is {}", state_word(seen.state))),
-                    );
+                    let detail = format!("its state is {}", state_word(seen.state));
+                    return (Outcome::Failed, Some(detail)).into();
                 }
-                Err(error) => return (Outcome::Failed, Some(error.to_string())),
+                Err(error) => return (Outcome::Failed, Some(error.to_string())).into(),
             }
         }
         if step.state == StepState::Pending && !self.intend(plan, at).await {
-            return (Outcome::Failed, Some("its intent could not be made durable".into()));
+            return (Outcome::Failed, Some("its intent could not be made durable".into())).into();
         }
         self.write_and_verify(&handle, &step.outlet, step.relay, known).await
     }
@@ -138,18 +168,27 @@ impl Switching {
         outlet: &OutletId,
         relay: Relay,
         known: Known,
-    ) -> Ended {
+    ) -> Stepped {
+        let before = Loads::of(&handle.view());
         super::crash::point("before-write");
         let terms = match handle.write(outlet.number, relay, known).await {
             Ok(terms) => terms,
             // The task that had the order is gone; whether it was sent, only looking tells.
             Err(OrderError::Lost) => {
-                Terms { within: LOST, every: PAUSE, acknowledged: false, also: None }
+                let (within, every) = (LOST, PAUSE);
+                Terms {
+                    within,
+                    every,
+                    acknowledged: false,
+                    also: None,
+                    follows: true,
+                    settle: PAUSE,
+                }
             }
             Err(error @ OrderError::Link(_)) => {
-                return (Outcome::Unverified, Some(error.to_string()));
+                return (Outcome::Unverified, Some(error.to_string())).into();
             }
-            Err(error) => return (Outcome::Failed, Some(error.to_string())),
+            Err(error) => return (Outcome::Failed, Some(error.to_string())).into(),
         };
         super::crash::point("written");
         let deadline = self.clock.tick() + terms.within;
@@ -162,11 +201,13 @@ impl Switching {
             };
             if seen.as_ref().is_ok_and(|seen| seen.state == Ok(relay.state())) {
                 super::crash::point("verified");
-                if let Some(also) = terms.also.filter(|_| relay == Relay::Off) {
-                    return self.witnessed(outlet, also, deadline, terms.every).await;
+                if relay == Relay::On {
+                    handle.refresh(outlet.number);
+                    return (Outcome::Done, None).into();
                 }
-                handle.refresh(outlet.number);
-                return (Outcome::Done, None);
+                let doubt = Doubt { terms, before };
+                let ended = self.witnessed(outlet, &doubt).await;
+                return Stepped { ended, doubt: Some(doubt) };
             }
             if self.clock.tick() >= deadline {
                 break;
@@ -179,55 +220,12 @@ impl Switching {
         };
         let acknowledged =
             if terms.acknowledged { "" } else { "; the PDU did not acknowledge the command" };
-        (
-            Outcome::Unverified,
-            Some(format!(
-                "the outlet {saw} {} after being switched {}{acknowledged}",
-                terms.within,
-                relay.word()
-            )),
-        )
-    }
-
-    /// The second witness of an outlet that reads off: its load must go too, else a contact is welded, or the relay
-    /// that opened is another one's. Where nothing is metered there is nothing to hold against the relay.
-    async fn witnessed(
-        &self,
-        outlet: &OutletId,
-        (metric, below): (Metric, i64),
-        deadline: Tick,
-        every: Span,
-    ) -> Ended {
-        loop {
-            let Some(handle) = self.fleet.get(&outlet.pdu) else {
-                return (Outcome::Unverified, Some(OrderError::Gone.to_string()));
-            };
-            let looked = handle.look_all(outlet.number).await;
-            let drawn = handle.reading(outlet.number, metric);
-            let late = self.clock.tick() >= deadline;
-            match (looked, drawn) {
-                (Ok(_), None | Some(Datum::Gap(Gap::Unsupported))) => return (Outcome::Done, None),
-                (Ok(_), Some(Datum::Value(value))) if value < below => {
-                    return (Outcome::Done, None);
-                }
-                (Ok(_), Some(Datum::Value(value))) if late => {
-                    let shown = metric.unit().map_or(String::new(), |unit| {
-                        format!("{} {}", unit.to_f64(value), unit.symbol())
-                    });
-                    let detail = format!(
-                        "the outlet reads off, but still draws {shown}: a welded contact, or a cabling or profile mismatch"
-                    );
-                    return (Outcome::Unverified, Some(detail));
-                }
-                (Err(error), _) if late => return (Outcome::Unverified, Some(error.to_string())),
-                // A meter that is there and cannot be read is no witness.
-                (Ok(_), _) if late => {
-                    let detail = "the outlet reads off, but what it draws could not be read";
-                    return (Outcome::Unverified, Some(detail.to_owned()));
-                }
-                _ => tokio::time::sleep(every.duration()).await,
-            }
-        }
+        let detail = format!(
+            "the outlet {saw} {} after being switched {}{acknowledged}",
+            terms.within,
+            relay.word()
+        );
+        (Outcome::Unverified, Some(detail)).into()
     }
 
     async fn record_outcome(

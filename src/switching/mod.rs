@@ -6,12 +6,15 @@
 
 mod crash;
 mod execute;
+mod locks;
 mod record;
 mod refusal;
 mod resume;
 pub mod site;
 mod submit;
+mod witness;
 
+pub use locks::{Lock, Standing};
 pub use record::{PlanState, Record, StepRecord, StepState};
 pub use refusal::Refusal;
 pub use site::{HostSpec, Site};

@@ -64,7 +64,7 @@ impl Refusal {
             }
             Refusal::Unknown(_) => "list what there is: GET /v1/pdus, GET /v1/hosts",
             Refusal::Locked { .. } => {
-                "remove it from never_switch in the gateway's configuration if it may be switched"
+                "an admin lifts it with DELETE /v1/pdus/{pdu}/outlets/{n}/lock once its reason is gone, or takes the outlet out of never_switch in the configuration"
             }
             Refusal::NotSwitchable { .. } => {
                 "see \"switchable\" and \"read_only\" at GET /v1/pdus/{pdu}"

@@ -56,7 +56,7 @@ impl crate::wire::pdu::Site for Site {
         self.hosts.iter().find(feeds).map(|(id, _)| id.to_string())
     }
 
-    fn is_locked(&self, outlet: &OutletId) -> bool {
-        self.locked.contains_key(outlet)
+    fn locked(&self, outlet: &OutletId) -> Option<String> {
+        self.locked.get(outlet).cloned()
     }
 }

@@ -20,6 +20,7 @@ use crate::model::time::{Clock, Stamp};
 use crate::model::view::Health;
 use crate::store::journal::{Journal, JournalError};
 
+use super::locks::Locks;
 use super::record::{PlanState, Record, StepRecord, StepState};
 use super::refusal::Refusal;
 use super::site::Site;
@@ -100,6 +101,7 @@ pub struct Switching {
     pub(super) events: Events,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) site: watch::Receiver<Arc<Site>>,
+    pub(super) locks: Arc<watch::Sender<Arc<Locks>>>,
     running: Arc<Mutex<Running>>,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -114,25 +116,27 @@ struct Running {
 }
 
 impl Switching {
-    /// The gate of a gateway.
+    /// The gate of a gateway, with the locks that an earlier run left.
     pub fn new(
         fleet: Fleet,
         journal: Arc<Journal>,
         site: watch::Receiver<Arc<Site>>,
         stop: CancellationToken,
-    ) -> Self {
+    ) -> Result<Self, JournalError> {
         let services = fleet.services();
         let (events, clock) = (services.events.clone(), services.clock.clone());
-        Self {
+        let locks = watch::Sender::new(Arc::new(super::locks::load(&journal)?));
+        Ok(Self {
             fleet,
             journal,
             events,
             clock,
             site,
+            locks: Arc::new(locks),
             running: Arc::default(),
             tasks: TaskTracker::new(),
             stop,
-        }
+        })
     }
 
     /// Takes a wish, or refuses it. Returns once the plan is durable; it is carried out from then on whether
@@ -297,8 +301,9 @@ impl Switching {
             .fleet
             .get(&outlet.pdu)
             .ok_or_else(|| Refusal::Unknown(format!("PDU {}", outlet.pdu)))?;
-        if let Some(reason) = site.locked.get(outlet) {
-            return Err(Refusal::Locked { outlet: outlet.to_string(), reason: reason.clone() });
+        let lock = self.locks.borrow().get(outlet).map(|lock| lock.reason.clone());
+        if let Some(reason) = lock.or_else(|| site.locked.get(outlet).cloned()) {
+            return Err(Refusal::Locked { outlet: outlet.to_string(), reason });
         }
         let view = handle.view();
         let doubtful = |reason: String| Refusal::Doubtful { outlet: outlet.to_string(), reason };
@@ -409,6 +414,11 @@ impl Switching {
         Ok(())
     }
 
+    /// Whether a plan is at an outlet.
+    pub(super) fn is_claimed(&self, outlet: &OutletId) -> bool {
+        self.running().outlets.contains_key(outlet)
+    }
+
     pub(super) fn release(&self, record: &Record) {
         let mut running = self.running();
         running.outlets.retain(|_, plan| *plan != record.id);
@@ -466,7 +476,7 @@ impl Switching {
     }
 }
 
-fn to_json(value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
+pub(super) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
     serde_json::to_vec(value).map_err(|error| JournalError::Failed(error.to_string()))
 }
 

@@ -213,6 +213,9 @@ pub struct OutletBody {
     pub switchable: bool,
     /// Whether switching it is forbidden here.
     pub locked: bool,
+    /// Why it is locked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_reason: Option<String>,
     /// The host that it feeds, as configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -317,8 +320,8 @@ pub struct OutletList {
 pub trait Site {
     /// The host that an outlet feeds.
     fn host_of(&self, outlet: &OutletId) -> Option<String>;
-    /// Whether switching it is forbidden.
-    fn is_locked(&self, outlet: &OutletId) -> bool;
+    /// Why switching it is forbidden, if so.
+    fn locked(&self, outlet: &OutletId) -> Option<String>;
 }
 
 /// A site without any configuration, for the command line.
@@ -330,8 +333,8 @@ impl Site for NoSite {
         None
     }
 
-    fn is_locked(&self, _: &OutletId) -> bool {
-        false
+    fn locked(&self, _: &OutletId) -> Option<String> {
+        None
     }
 }
 
@@ -469,6 +472,7 @@ fn branch(view: &PduView, at: u16, part: &Part) -> BranchBody {
 pub fn outlet(view: &PduView, at: u16, part: &Part, site: &dyn Site) -> OutletBody {
     let id = OutletId { pdu: view.id.clone(), number: part.number };
     let mut take = Taker::new(view, Scope::Outlet, at);
+    let locked = site.locked(&id);
     let on_branch = part.branch.and_then(|b| view.layout.parts(Scope::Branch).get(usize::from(b)));
     let phase = part.phase.or_else(|| on_branch.and_then(|branch| branch.phase));
     let mut body = OutletBody {
@@ -476,7 +480,8 @@ pub fn outlet(view: &PduView, at: u16, part: &Part, site: &dyn Site) -> OutletBo
         name: part.name.clone().or_else(|| part.label.clone()),
         state: view.outlet_state(at).map_or("unknown", Word::word),
         switchable: part.switchable && view.read_only.is_none(),
-        locked: site.is_locked(&id),
+        locked: locked.is_some(),
+        lock_reason: locked,
         host: site.host_of(&id),
         branch: linked(view, Scope::Branch, part.branch),
         phase: linked(view, Scope::Phase, phase),

@@ -12,6 +12,7 @@ mod demo;
 mod drivers;
 mod links;
 mod modbus;
+mod outcome;
 mod peers;
 mod poison;
 mod poller;

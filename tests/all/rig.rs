@@ -539,5 +539,7 @@ pub fn settings(id: &str, target: Target, fast_ms: u64) -> pmgate::device::Setti
         stale_after: Span(fast_ms * 3),
         offset: Span(0),
         read_only: None,
+        watts_follow: true,
+        allow_unknown: false,
     }
 }

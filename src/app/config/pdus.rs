@@ -91,6 +91,9 @@ fn pdu(
     };
     let read_only = fields.get("read_only").and_then(|i| i.flag()).unwrap_or(false);
     let read_only = read_only.then(|| "the configuration says read_only".into());
+    let flag =
+        |key: &'static str, usual: bool| fields.get(key).and_then(|i| i.flag()).unwrap_or(usual);
+    let (watts_follow, allow_unknown) = (flag("watts_follow", true), flag("allow_unknown", false));
     if let Some(list) = fields.get("never_switch") {
         for item in list.list() {
             let number = item.integer(0..=65_535).map(|n| n as u16);
@@ -113,6 +116,8 @@ fn pdu(
         stale_after: poll.stale_after,
         offset: Span(0),
         read_only,
+        watts_follow,
+        allow_unknown,
     })
 }
 

@@ -1,0 +1,139 @@
+//! Locks that are set while the gateway runs: by an admin, or by the gateway itself when an outlet is not what it was
+//! taken for. They outlive restarts, and only an admin lifts them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::Identity;
+use crate::model::event::About;
+use crate::model::id::OutletId;
+use crate::model::metric::Scope;
+use crate::store::journal::{Journal, JournalError};
+
+use super::refusal::Refusal;
+use super::site::Site;
+use super::submit::Switching;
+
+/// Why an outlet is locked, by whom, since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// Why.
+    pub reason: String,
+    /// Who locked it.
+    pub by: String,
+    /// Since when, ms since 1970.
+    pub at: i64,
+}
+
+/// Locked outlets.
+pub type Locks = BTreeMap<OutletId, Lock>;
+
+/// The locks that an earlier run left.
+pub(super) fn load(journal: &Journal) -> Result<Locks, JournalError> {
+    let damaged = |name: &str| JournalError::Damaged(format!("the lock of {name}"));
+    let entries = journal.locks()?.into_iter().map(|(name, bytes)| {
+        let outlet = name.parse().map_err(|_| damaged(&name))?;
+        let lock = serde_json::from_slice(&bytes).map_err(|_| damaged(&name))?;
+        Ok((outlet, lock))
+    });
+    entries.collect()
+}
+
+/// What the configuration and the locks say together.
+pub struct Standing {
+    site: Arc<Site>,
+    locks: Arc<Locks>,
+}
+
+impl crate::wire::pdu::Site for Standing {
+    fn host_of(&self, outlet: &OutletId) -> Option<String> {
+        self.site.host_of(outlet)
+    }
+
+    fn locked(&self, outlet: &OutletId) -> Option<String> {
+        let lock = self.locks.get(outlet).map(|lock| lock.reason.clone());
+        lock.or_else(|| self.site.locked.get(outlet).cloned())
+    }
+}
+
+impl Switching {
+    /// The configuration and the locks as they are now.
+    pub fn standing(&self) -> Standing {
+        Standing { site: self.site.borrow().clone(), locks: self.locks.borrow().clone() }
+    }
+
+    /// Locks an outlet, at an admin's wish.
+    pub async fn lock_for(
+        &self,
+        who: &Identity,
+        outlet: &OutletId,
+        reason: &str,
+    ) -> Result<(), Refusal> {
+        self.must_exist(outlet)?;
+        self.put_lock(outlet, Some(self.new_lock(reason, &who.to_string()))).await?;
+        let text = format!("{outlet} was locked by {who}: {reason}");
+        self.events.tell("outlet.locked", About::outlet(outlet), text);
+        Ok(())
+    }
+
+    /// Lifts a lock, at an admin's wish. What the configuration locks stays locked.
+    pub async fn unlock_for(&self, who: &Identity, outlet: &OutletId) -> Result<(), Refusal> {
+        self.must_exist(outlet)?;
+        if let Some(reason) = self.site.borrow().locked.get(outlet) {
+            return Err(Refusal::Locked { outlet: outlet.to_string(), reason: reason.clone() });
+        }
+        self.put_lock(outlet, None).await?;
+        let text = format!("the lock of {outlet} was lifted by {who}");
+        self.events.tell("outlet.unlocked", About::outlet(outlet), text);
+        Ok(())
+    }
+
+    /// Locks an outlet at once, whether the journal takes it or not.
+    pub(super) async fn lock(&self, outlet: &OutletId, reason: &str, by: &str) {
+        if let Err(error) = self.put_lock(outlet, Some(self.new_lock(reason, by))).await {
+            tracing::error!(%outlet, %error, "the lock of {outlet} does not outlive a restart");
+        }
+    }
+
+    fn new_lock(&self, reason: &str, by: &str) -> Lock {
+        Lock { reason: reason.to_owned(), by: by.to_owned(), at: self.clock.stamp().0 }
+    }
+
+    fn must_exist(&self, outlet: &OutletId) -> Result<(), Refusal> {
+        let handle = self.fleet.get(&outlet.pdu);
+        let handle = handle.ok_or_else(|| Refusal::Unknown(format!("PDU {}", outlet.pdu)))?;
+        let view = handle.view();
+        let adopted = !view.layout.parts(Scope::Outlet).is_empty();
+        // Of a PDU that was never reached nobody knows which outlets it has.
+        if adopted && view.layout.outlet(outlet.number).is_none() {
+            return Err(Refusal::Unknown(format!("outlet {outlet}")));
+        }
+        Ok(())
+    }
+
+    async fn put_lock(&self, outlet: &OutletId, lock: Option<Lock>) -> Result<(), JournalError> {
+        // Locking takes effect before it is durable, lifting only after.
+        if lock.is_some() {
+            self.change_locks(outlet, lock.clone());
+        }
+        let name = outlet.to_string();
+        let bytes = lock.as_ref().map(super::submit::to_json).transpose()?;
+        self.in_journal(move |journal| journal.put_lock(&name, bytes.as_deref())).await?;
+        if lock.is_none() {
+            self.change_locks(outlet, None);
+        }
+        Ok(())
+    }
+
+    fn change_locks(&self, outlet: &OutletId, lock: Option<Lock>) {
+        self.locks.send_modify(|locks| {
+            let locks = Arc::make_mut(locks);
+            match lock {
+                Some(lock) => locks.insert(outlet.clone(), lock),
+                None => locks.remove(outlet),
+            };
+        });
+    }
+}
