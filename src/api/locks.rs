@@ -23,7 +23,7 @@ pub struct LockBody {
 #[utoipa::path(put, path = "/v1/pdus/{pdu}/outlets/{n}/lock", tag = "switching",
     params(("pdu" = String, Path, description = "configured id of the PDU"), ("n" = u16, Path, description = "outlet number")),
     request_body = LockBody,
-    responses((status = 200, body = OutletBody), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = OutletBody, description = "the outlet"), (status = 403, body = Problem, content_type = "application/problem+json", description = "needs the role admin"), (status = 404, body = Problem, content_type = "application/problem+json", description = "there is no such outlet")))]
 pub async fn put(context: Context) -> Answer {
     context.only(&[])?;
     let outlet = outlet_of(&context, context.param("n"))?;
@@ -41,7 +41,7 @@ pub async fn put(context: Context) -> Answer {
 /// Lifts the lock of an outlet.
 #[utoipa::path(delete, path = "/v1/pdus/{pdu}/outlets/{n}/lock", tag = "switching",
     params(("pdu" = String, Path, description = "configured id of the PDU"), ("n" = u16, Path, description = "outlet number")),
-    responses((status = 200, body = OutletBody), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the configuration locks it")))]
+    responses((status = 200, body = OutletBody, description = "the outlet"), (status = 403, body = Problem, content_type = "application/problem+json", description = "needs the role admin"), (status = 404, body = Problem, content_type = "application/problem+json", description = "there is no such outlet"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the configuration locks it")))]
 pub async fn delete(context: Context) -> Answer {
     context.only(&[])?;
     let outlet = outlet_of(&context, context.param("n"))?;

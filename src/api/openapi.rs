@@ -32,8 +32,13 @@ pub async fn document(context: Context) -> Answer {
     context.only(&[])?;
     let mut document = Document::openapi();
     for (path, item) in &mut document.paths.paths {
-        let methods =
-            [("get", &mut item.get), ("post", &mut item.post), ("patch", &mut item.patch)];
+        let methods = [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("put", &mut item.put),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+        ];
         for (method, operation) in methods {
             let Some(operation) = operation else { continue };
             operation.operation_id = Some(format!("{method}{}", snake(path)));

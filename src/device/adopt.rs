@@ -15,6 +15,7 @@ use crate::profile::catalog::Catalog;
 use crate::profile::detect::{Detection, Undetected};
 use crate::profile::format::Speech;
 use crate::profile::instance::Instance;
+use crate::profile::names::NameMap;
 use crate::profile::sweep::{Item, Memory, Raw, ReadSet, Wanted};
 
 use super::read;
@@ -141,7 +142,14 @@ pub async fn over(
         let walk = read::walk(&mut line, walk, &mut budget).await?;
         found.insert(table, walk.found()?);
     }
-    let filter = Filter::new(&profile, &known, &found);
+    let names = match Walk::names(&profile, memory.bulk_rows()) {
+        Some(walk) => {
+            let walk = read::walk(&mut line, walk, &mut budget).await?;
+            NameMap::new(&profile, &walk.found_with_values()?)
+        }
+        None => NameMap::default(),
+    };
+    let filter = Filter::new(&profile, &known, &found, &names);
     let answers = read::sweep(&mut line, &filter.set(), &mut memory).await?;
     let rows = filter.kept(&answers)?;
     let probe = Probe::new(&profile, known, rows);

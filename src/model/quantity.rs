@@ -146,6 +146,22 @@ impl Count {
         }
     }
 
+    /// The same count times a factor that the device tells at run time: a negative one divides, 0 says that there is
+    /// none. `None` beyond ±10^9, which no device means.
+    pub fn with_factor(self, factor: i64) -> Option<Self> {
+        let size =
+            i64::try_from(factor.unsigned_abs()).ok().filter(|size| *size <= 1_000_000_000)?;
+        match factor.signum() {
+            0 => Some(self),
+            1 => {
+                Some(Self::reduced(self.unit, self.numerator.checked_mul(size)?, self.denominator))
+            }
+            _ => {
+                Some(Self::reduced(self.unit, self.numerator, self.denominator.checked_mul(size)?))
+            }
+        }
+    }
+
     /// `mantissa` × 10^-`places` counts in kept steps, rounded half away from zero; `None` if it
     /// does not fit.
     pub fn apply(self, mantissa: i64, places: u32) -> Option<i64> {
@@ -223,6 +239,15 @@ mod tests {
         assert_eq!(count("1 V").with_digits(0).unwrap().apply(229, 0), Some(229_000));
         assert_eq!(count("1 W").with_digits(-1).unwrap().apply(25, 0), Some(250_000));
         assert_eq!(count("1 W").with_digits(40), None);
+    }
+
+    #[test]
+    fn the_devices_own_factor_scales_a_count() {
+        // A Rittal PDU says 473 with the factor -100 for 4.73 A.
+        assert_eq!(count("1 A").with_factor(-100).unwrap().apply(473, 0), Some(4_730));
+        assert_eq!(count("1 W").with_factor(10).unwrap().apply(25, 0), Some(250_000));
+        assert_eq!(count("1 W").with_factor(0), Some(count("1 W")));
+        assert_eq!(count("1 W").with_factor(i64::MIN), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::ask::{Ask, Reply, Value};
-use crate::model::limits::TABLE_ROWS;
+use crate::model::limits::{NAMED, TABLE_ROWS};
 use crate::model::metric::Point;
 use crate::model::oid::Oid;
 use crate::model::reading::{Datum, Gap};
@@ -12,8 +12,9 @@ use crate::model::topology::Identity;
 
 use super::builder::{Builder, decode_of, is_dense, trusted};
 use super::decode::{Number, decode, holds, number, raw_text, text_of};
-use super::format::{Every, Meaning, PointSpec, Profile, Rows, Shape, Source, Test};
+use super::format::{Every, Meaning, PointSpec, Profile, Rows, Shape, ShapeKind, Source, Test};
 use super::instance::Instance;
+use super::names::NameMap;
 use super::rows::{Row, item_at, listed, number as number_rows, unit_row, walked};
 use super::sweep::{Answer, Item, ReadSet, Wanted};
 use super::sweep_snmp::NO_SUCH_NAME;
@@ -169,26 +170,32 @@ impl<'a> Lookup<'a> {
 
     pub(super) fn text(&self, source: &Source, row: &Row) -> Option<String> {
         let raw = self.answer(source, row)?.as_ref().ok()?;
-        let shape = shape(source);
+        let shape = shape(source, row);
         let number = || Some(raw_text(raw, shape));
         text_of(raw, shape).or_else(number)
     }
 
     pub(super) fn number(&self, source: &Source, row: &Row) -> Option<i64> {
-        match number(self.answer(source, row)?.as_ref().ok()?, shape(source)) {
+        match number(self.answer(source, row)?.as_ref().ok()?, shape(source, row)) {
             Ok(Number::Whole(whole)) => Some(whole),
             _ => None,
         }
     }
 
     pub(super) fn holds(&self, test: &Test, row: &Row) -> Option<bool> {
-        Some(holds(&test.check, self.answer(&test.source, row)?, shape(&test.source)))
+        Some(holds(&test.check, self.answer(&test.source, row)?, shape(&test.source, row)))
     }
 }
 
-/// The shape of a Modbus source.
-pub(super) fn shape(source: &Source) -> Option<Shape> {
+/// The shape of a Modbus source, or of an item of a list.
+pub(super) fn shape(source: &Source, row: &Row) -> Option<Shape> {
     match source {
+        Source::Listed(_, item) => Some(Shape {
+            kind: ShapeKind::Item,
+            words: item.unwrap_or(row.place),
+            low_first: false,
+            bit: None,
+        }),
         Source::Register(register) => Some(register.shape),
         _ => None,
     }
@@ -199,7 +206,8 @@ pub struct Walk {
     column: Oid,
     at: Oid,
     rows: u32,
-    found: Vec<Oid>,
+    found: Vec<(Oid, Value)>,
+    most: usize,
     over: bool,
     broken: bool,
 }
@@ -214,9 +222,16 @@ impl Walk {
         profile.tables.iter().enumerate().filter_map(walk).collect()
     }
 
+    /// The walk of the names that a device gives its variables, if the driver goes by them.
+    pub fn names(profile: &Profile, bulk_rows: u32) -> Option<Walk> {
+        let names = profile.names.as_ref()?;
+        Some(Walk { most: NAMED, ..Walk::of(names.column.clone(), bulk_rows) })
+    }
+
     /// A walk of one column.
     pub fn of(column: Oid, bulk_rows: u32) -> Self {
         Self {
+            most: TABLE_ROWS,
             at: column.clone(),
             column,
             rows: bulk_rows,
@@ -252,18 +267,23 @@ impl Walk {
         let before = self.found.len();
         for (oid, value) in binds {
             let onward = oid.is_under(&self.column) && oid > self.at && value != Value::Nothing;
-            if !onward || self.found.len() >= TABLE_ROWS {
+            if !onward || self.found.len() >= self.most {
                 self.over = true;
                 return;
             }
             self.at = oid.clone();
-            self.found.push(oid);
+            self.found.push((oid, value));
         }
         self.over = self.found.len() == before;
     }
 
     /// What was found.
     pub fn found(self) -> Result<Vec<Oid>, AdoptError> {
+        Ok(self.found_with_values()?.into_iter().map(|(oid, _)| oid).collect())
+    }
+
+    /// What was found, with its values.
+    pub fn found_with_values(self) -> Result<Vec<(Oid, Value)>, AdoptError> {
         if self.broken {
             return Err(AdoptError::Unsure { what: "all rows of a table", gap: Gap::DeviceError });
         }
@@ -280,16 +300,24 @@ pub struct Filter<'p> {
 
 impl<'p> Filter<'p> {
     /// From what the walks found, by table.
-    pub fn new(profile: &'p Profile, known: &Known, found: &BTreeMap<usize, Vec<Oid>>) -> Self {
+    pub fn new(
+        profile: &'p Profile,
+        known: &Known,
+        found: &BTreeMap<usize, Vec<Oid>>,
+        names: &NameMap,
+    ) -> Self {
         let mut rows = Vec::new();
         let mut items = Vec::new();
         for (at, table) in profile.tables.iter().enumerate() {
-            let of_table = if let Some(instances) = found.get(&at) {
+            let mut of_table = if let Rows::Named { pattern, index } = &table.rows {
+                names.rows(profile, pattern, index, known.unit)
+            } else if let Some(instances) = found.get(&at) {
                 walked(profile, table, known.unit, instances)
             } else {
                 let count = known.counts.get(&at).copied().unwrap_or(0);
                 listed(profile, table, known.unit, count)
             };
+            names.enrich(&mut of_table);
             if let Some(keep) = &table.keep {
                 items.extend(of_table.iter().filter_map(|row| item_at(&keep.source, row)));
             }
@@ -357,8 +385,9 @@ impl<'p> Probe<'p> {
     fn companions(spec: &PointSpec) -> Vec<&Source> {
         let mut sources: Vec<&Source> =
             [&spec.when, &spec.valid].into_iter().flatten().map(|test| &test.source).collect();
-        if let Meaning::Quantity { digits, fahrenheit, .. } = &spec.meaning {
+        if let Meaning::Quantity { digits, factor, fahrenheit, .. } = &spec.meaning {
             sources.extend(digits);
+            sources.extend(factor);
             sources.extend(fahrenheit.iter().map(|test| &test.source));
         }
         sources
@@ -407,7 +436,7 @@ impl<'p> Probe<'p> {
                     Some(decode_of) => trusted(spec, row, &lookup, decode(&decode_of, answer)),
                     None => Datum::Gap(Gap::NotRead),
                 };
-                let raw = answer.as_ref().ok().map(|raw| raw_text(raw, shape(&spec.source)));
+                let raw = answer.as_ref().ok().map(|raw| raw_text(raw, shape(&spec.source, row)));
                 let text = lookup.text(&spec.source, row);
                 read.push(PointRead { point: spec.point, row: row.number, item, raw, datum, text });
             }

@@ -103,7 +103,7 @@ impl Builder {
         let part = self.parts[spec.point.scope as usize].entry(number).or_default();
         part.number = number;
         let valid = spec.valid.as_ref().and_then(|test| {
-            Some((item_at(&test.source, row)?, test.check.clone(), shape(&test.source)))
+            Some((item_at(&test.source, row)?, test.check.clone(), shape(&test.source, row)))
         });
         let Reading { item, column, .. } = came;
         let reader = Reader { item, decode: decode_of, every: spec.every, valid, column };
@@ -195,14 +195,14 @@ struct Reading<'a> {
 pub(super) fn decode_of(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>) -> Option<Decode> {
     let sense = sense(spec, row, lookup)?;
     let absent = spec.absent.clone();
-    Some(Decode { point: spec.point, shape: shape(&spec.source), sense, absent })
+    Some(Decode { point: spec.point, shape: shape(&spec.source, row), sense, absent })
 }
 
 /// A value that the device itself does not vouch for is none.
 pub(super) fn trusted(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>, datum: Datum) -> Datum {
     let vouched = spec.valid.as_ref().is_none_or(|valid| {
         let answer = lookup.answer(&valid.source, row);
-        answer.is_some_and(|answer| vouches(&valid.check, answer, shape(&valid.source)))
+        answer.is_some_and(|answer| vouches(&valid.check, answer, shape(&valid.source, row)))
     });
     if vouched || !datum.is_good() { datum } else { Datum::Gap(Gap::Unavailable) }
 }
@@ -210,11 +210,15 @@ pub(super) fn trusted(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>, datum: D
 fn sense(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>) -> Option<Sense> {
     match &spec.meaning {
         Meaning::States(states) => Some(Sense::States(states.clone())),
-        Meaning::Quantity { count, digits, fahrenheit, absolute } => {
+        Meaning::Quantity { count, digits, factor, fahrenheit, absolute } => {
             let count = match digits {
                 None => *count,
                 // Without its scale a number means nothing.
                 Some(digits) => count.with_digits(lookup.number(digits, row)?)?,
+            };
+            let count = match factor {
+                None => count,
+                Some(factor) => count.with_factor(lookup.number(factor, row)?)?,
             };
             let fahrenheit = match fahrenheit {
                 None => false,

@@ -160,6 +160,9 @@ fn plausible(metric: Metric, value: i64) -> bool {
 /// The number in an answer.
 pub fn number(raw: &Raw, shape: Option<Shape>) -> Result<Number, Gap> {
     match raw {
+        _ if item_of(shape).is_some() => {
+            number_in_text(&text_of(raw, shape).ok_or(Gap::Unsupported)?)
+        }
         Raw::Bit(bit) => Ok(Number::Whole(i64::from(*bit))),
         Raw::Value(value) => match value.number() {
             Some(whole) => Ok(Number::Whole(whole)),
@@ -205,14 +208,22 @@ fn number_in_words(words: &[u16], shape: Shape) -> Result<Number, Gap> {
             Ok(Number::Float(f64::from(f32::from_bits(value as u32))))
         }
         ShapeKind::Float => Ok(Number::Float(f64::from_bits(value))),
-        ShapeKind::Text => Err(Gap::Malformed),
+        ShapeKind::Text | ShapeKind::Item => Err(Gap::Malformed),
     }
+}
+
+/// Which item of a list is meant, if one is.
+fn item_of(shape: Option<Shape>) -> Option<usize> {
+    shape.filter(|shape| shape.kind == ShapeKind::Item).map(|shape| usize::from(shape.words))
 }
 
 /// The text in an answer.
 pub fn text_of(raw: &Raw, shape: Option<Shape>) -> Option<String> {
     match raw {
-        Raw::Value(value) => value.text(),
+        Raw::Value(value) => match item_of(shape) {
+            None => value.text(),
+            Some(at) => value.text()?.split(',').nth(at).map(|item| item.trim().to_owned()),
+        },
         Raw::Text(text) => Some(text.clone()),
         Raw::Words(words) if shape.is_some_and(|s| s.kind == ShapeKind::Text) => {
             let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_be_bytes()).collect();
@@ -226,7 +237,7 @@ pub fn text_of(raw: &Raw, shape: Option<Shape>) -> Option<String> {
 /// As `driver read --points` prints it.
 pub fn raw_text(raw: &Raw, shape: Option<Shape>) -> String {
     match raw {
-        Raw::Value(value) => value.raw(),
+        Raw::Value(value) if item_of(shape).is_none() => value.raw(),
         _ => match (text_of(raw, shape), number(raw, shape)) {
             (Some(text), _) => text,
             (None, Ok(Number::Whole(whole))) => whole.to_string(),
@@ -327,6 +338,25 @@ mod tests {
         assert_eq!(decode(&spec(Metric::Voltage, "1 V"), &text("232.6V")), Datum::Value(232_600));
         assert_eq!(decode(&spec(Metric::Power, "1 kW"), &text("0.45kW")), Datum::Value(450_000));
         assert_eq!(decode(&spec(Metric::Power, "1 kW"), &text("off")), Datum::Gap(Gap::Malformed));
+    }
+
+    #[test]
+    fn an_item_of_a_list_is_read_by_its_place() {
+        let mut state = spec(Metric::State, "1 W");
+        state.absent = vec![-1];
+        state.sense =
+            Sense::States(vec![(StateKey::Number(0), Word::Off), (StateKey::Number(1), Word::On)]);
+        for (at, datum) in [
+            (0, Datum::Word(Word::On)),
+            (1, Datum::Word(Word::Off)),
+            (2, Datum::Gap(Gap::Unsupported)),
+            (3, Datum::Gap(Gap::UnknownState)),
+            (9, Datum::Gap(Gap::UnknownState)),
+        ] {
+            state.shape =
+                Some(Shape { kind: ShapeKind::Item, words: at, low_first: false, bit: None });
+            assert_eq!(decode(&state, &text("1, 0,-1,-2")), datum, "{at}");
+        }
     }
 
     #[test]

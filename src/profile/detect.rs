@@ -87,6 +87,6 @@ fn fits(profile: &Profile, answers: &BTreeMap<&Item, &Answer>) -> bool {
     !profile.detect.is_empty()
         && profile.detect.iter().all(|test| {
             let answer = item_at(&test.source, &row).and_then(|item| answers.get(&item).copied());
-            answer.is_some_and(|answer| holds(&test.check, answer, shape(&test.source)))
+            answer.is_some_and(|answer| holds(&test.check, answer, shape(&test.source, &row)))
         })
 }

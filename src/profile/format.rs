@@ -29,6 +29,8 @@ pub struct Profile {
     pub known: Option<Known>,
     /// Optional abilities, probed once.
     pub capabilities: Vec<(String, Test)>,
+    /// Where the device names its variables, for families whose numbers differ from device to device.
+    pub names: Option<Names>,
     /// Tables of parts.
     pub tables: Vec<Table>,
     /// Readings.
@@ -123,6 +125,8 @@ pub struct ModbusManners {
 pub enum Source {
     /// An SNMP instance.
     Oid(Template),
+    /// One item of an SNMP instance that is a list, as "1,1,0": of the row's place, or always the same (from 0).
+    Listed(Template, Option<u16>),
     /// Modbus registers or bits.
     Register(Register),
     /// A Modbus identification object.
@@ -142,12 +146,12 @@ pub struct Register {
     pub shape: Shape,
 }
 
-/// How Modbus words make a value.
+/// How Modbus words, or the items of a list, make a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// Type.
     pub kind: ShapeKind,
-    /// How many words.
+    /// How many words; of a list, which item.
     pub words: u16,
     /// Whether the low word comes first.
     pub low_first: bool,
@@ -168,6 +172,8 @@ pub enum ShapeKind {
     Float,
     /// ASCII, two characters a word.
     Text,
+    /// An item of a text with commas.
+    Item,
 }
 
 /// A question with an expected answer.
@@ -211,6 +217,19 @@ pub struct Identity {
     pub firmware: Vec<Source>,
     /// Name set in the device.
     pub name: Vec<Source>,
+}
+
+/// A column of names, and what its index consists of; the parts before the last tell devices on one agent apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// The column.
+    pub column: Oid,
+    /// Names of the index parts.
+    pub index: Vec<String>,
+    /// The column of values, unless a source says another.
+    pub value: Oid,
+    /// All patterns that the driver asks for.
+    pub patterns: Vec<String>,
 }
 
 /// What a driver was made for. Of others of the family the readings are taken, but nothing is switched unless the site
@@ -268,6 +287,13 @@ pub enum Rows {
         /// Names of the index parts.
         index: Vec<String>,
     },
+    /// The variables with a name of a pattern.
+    Named {
+        /// The pattern.
+        pattern: String,
+        /// Names of the index parts: the device, then the holes of the pattern.
+        index: Vec<String>,
+    },
     /// Listed in the file.
     Listed {
         /// Names of the index parts.
@@ -288,7 +314,9 @@ impl Rows {
     /// Names of the index parts.
     pub fn index(&self) -> &[String] {
         match self {
-            Rows::Walk { index, .. } | Rows::Listed { index, .. } => index,
+            Rows::Walk { index, .. } | Rows::Listed { index, .. } | Rows::Named { index, .. } => {
+                index
+            }
             Rows::Single | Rows::Counted { .. } => &[],
         }
     }
@@ -337,6 +365,8 @@ pub enum Meaning {
         count: Count,
         /// Decimal digits that the device tells.
         digits: Option<Source>,
+        /// A factor that the device tells: negative numbers divide, 0 is none.
+        factor: Option<Source>,
         /// If this holds, the device counts in degrees Fahrenheit.
         fahrenheit: Option<Test>,
         /// The sign says something else (leading or lagging) and is dropped.

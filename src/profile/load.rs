@@ -1,12 +1,17 @@
 //! From the text of a driver file to a checked [`Profile`], or every fault in it.
 
+use std::collections::BTreeSet;
+
 use crate::model::document::{self, Fields};
 use crate::model::fault::{FaultList, Faults};
 use crate::model::id::DriverId;
 use crate::model::limits::{MODBUS_BITS, MODBUS_REGISTERS, SNMP_REPLY_BYTES, SNMP_VARBINDS};
 use crate::model::metric::{Metric, Point, Scope};
 
-use super::format::{Identity, Known, ModbusManners, Profile, SnmpManners, Source, Speech, Test};
+use super::format::{
+    Identity, Known, Meaning, ModbusManners, Names, PointSpec, Profile, Rows, SnmpManners, Source,
+    Speech, Table, Test, Verb,
+};
 use super::load_parts::{Shared, points, tables};
 use super::load_source::{Context, sources, test};
 use super::load_verbs::{pacing, proofs, verbs};
@@ -36,7 +41,9 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
     let speech = speech(&root, snmp);
     let unit = head.as_ref().and_then(|head| head.unit.clone());
     let unit_hole: Vec<String> = unit.iter().map(|(part, _)| part.clone()).collect();
-    let context = Context { snmp, low_first, holes: Some(&unit_hole) };
+    let names = root.get("names").and_then(|item| names(item.fields()?));
+    let named = names.as_ref().map(|names: &Names| &names.value);
+    let context = Context { snmp, low_first, named: None, holes: Some(&unit_hole) };
     let detect: Vec<Test> = root
         .need("detect", "rules that tell this family")
         .map_or(Vec::new(), |list| list.list().iter().filter_map(|i| test(i, context)).collect());
@@ -52,6 +59,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
     let shared = Shared {
         snmp,
         low_first,
+        names: names.as_ref(),
         unit: unit.as_ref().map(|(part, _)| part.as_str()),
         absent: &absent,
         capabilities: capabilities.iter().map(|(name, _)| name.clone()).collect(),
@@ -65,7 +73,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         .into_iter()
         .chain(unit_hole.clone())
         .collect();
-    let (on, off) = verbs(&root, Context { snmp, low_first, holes: Some(&outlet_holes) });
+    let (on, off) = verbs(&root, Context { snmp, low_first, named, holes: Some(&outlet_holes) });
     for needs in on.iter().chain(&off).filter_map(|verb| verb.needs.as_ref()) {
         if !shared.capabilities.contains(needs) {
             root.fault(format!(
@@ -82,6 +90,8 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
     let proofs = proofs(&root);
     root.done();
     let head = head?;
+    let names =
+        names.map(|names| Names { patterns: patterns(&tables, &points, [&on, &off]), ..names });
     Some(Profile {
         id: head.id,
         title: head.title,
@@ -92,6 +102,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         identity: identity?,
         known,
         capabilities,
+        names,
         tables,
         points,
         on,
@@ -184,6 +195,48 @@ fn identity(fields: Fields<'_>, context: Context<'_>) -> Identity {
     };
     fields.done();
     identity
+}
+
+fn names(fields: Fields<'_>) -> Option<Names> {
+    let column = fields.need("walk", "the column of names").and_then(|i| i.parsed());
+    let value = fields.need("value", "the column of values").and_then(|i| i.parsed());
+    let index = fields.need("index", "names for what follows the column").map(|list| {
+        list.list().iter().filter_map(|i| i.text().map(str::to_owned)).collect::<Vec<_>>()
+    });
+    if index.as_ref().is_some_and(Vec::is_empty) {
+        fields.fault("index is empty: write index = [\"variable\"]");
+    }
+    fields.done();
+    let index = index.filter(|index| !index.is_empty())?;
+    Some(Names { column: column?, index, value: value?, patterns: Vec::new() })
+}
+
+/// All patterns that a driver goes by.
+fn patterns(tables: &[Table], points: &[PointSpec], verbs: [&[Verb]; 2]) -> Vec<String> {
+    let of = |source: &Source| match source {
+        Source::Oid(template) | Source::Listed(template, _) => {
+            template.pattern().map(str::to_owned)
+        }
+        _ => None,
+    };
+    let mut patterns: BTreeSet<String> = BTreeSet::new();
+    for table in tables {
+        if let Rows::Named { pattern, .. } = &table.rows {
+            patterns.insert(pattern.clone());
+        }
+        patterns.extend(table.keep.as_ref().and_then(|test| of(&test.source)));
+    }
+    for spec in points {
+        let tests = [&spec.when, &spec.valid].into_iter().flatten().map(|test| &test.source);
+        patterns.extend(std::iter::once(&spec.source).chain(tests).filter_map(of));
+        if let Meaning::Quantity { digits, factor, fahrenheit, .. } = &spec.meaning {
+            let unit = fahrenheit.iter().map(|test| &test.source);
+            patterns.extend(digits.iter().chain(factor).chain(unit).filter_map(of));
+        }
+    }
+    let writes = verbs.into_iter().flatten().flat_map(|verb| &verb.writes);
+    patterns.extend(writes.filter_map(|write| of(&write.target)));
+    patterns.into_iter().collect()
 }
 
 fn known(fields: Fields<'_>) -> Known {

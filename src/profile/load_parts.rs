@@ -13,14 +13,16 @@ use super::load_source::{Context, source, test};
 pub(super) struct Shared<'s> {
     pub snmp: bool,
     pub low_first: bool,
+    pub names: Option<&'s super::format::Names>,
     pub unit: Option<&'s str>,
     pub absent: &'s [i64],
     pub capabilities: Vec<String>,
 }
 
 impl Shared<'_> {
-    fn context<'c>(&self, holes: &'c [String]) -> Context<'c> {
-        Context { snmp: self.snmp, low_first: self.low_first, holes: Some(holes) }
+    fn context<'c>(&'c self, holes: &'c [String]) -> Context<'c> {
+        let named = self.names.map(|names| &names.value);
+        Context { snmp: self.snmp, low_first: self.low_first, named, holes: Some(holes) }
     }
 
     fn holes(&self, index: &[String]) -> Vec<String> {
@@ -96,6 +98,19 @@ fn rows(fields: &Fields<'_>, shared: &Shared<'_>) -> Option<Rows> {
     });
     let walk = fields.get("walk");
     let rows = fields.get("rows");
+    if let Some(item) = fields.get("named") {
+        let pattern = item.text()?.to_owned();
+        let Some(names) = shared.names else {
+            item.fault(
+                "goes by names, and there is no [names] that says where the device gives them",
+            );
+            return None;
+        };
+        let (_, devices) = names.index.split_last()?;
+        let holes = super::template::holes_of(&pattern).map(str::to_owned);
+        let index = devices.iter().cloned().chain(holes).collect();
+        return Some(Rows::Named { pattern, index });
+    }
     match (walk, rows) {
         (Some(walk), None) => {
             if !shared.snmp {
@@ -241,6 +256,7 @@ fn meaning(fields: &Fields<'_>, point: Point, context: Context<'_>) -> Option<Me
     let count = fields.get("count");
     let states = fields.get("states");
     let digits = fields.get("digits").and_then(|i| source(&i, context));
+    let factor = fields.get("factor").and_then(|i| source(&i, context));
     let fahrenheit = fields.get("fahrenheit").and_then(|i| test(&i, context));
     let absolute = fields.get("abs").and_then(|i| i.flag()).unwrap_or(false);
     match point.metric.kind() {
@@ -262,7 +278,7 @@ fn meaning(fields: &Fields<'_>, point: Point, context: Context<'_>) -> Option<Me
                 ));
                 return None;
             }
-            Some(Meaning::Quantity { count, digits, fahrenheit, absolute })
+            Some(Meaning::Quantity { count, digits, factor, fahrenheit, absolute })
         }
         Kind::Words(words) => {
             if let Some(count) = count {

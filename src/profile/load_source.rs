@@ -11,6 +11,8 @@ use super::format::{Check, Register, Shape, ShapeKind, Source, Test};
 pub(super) struct Context<'c> {
     pub snmp: bool,
     pub low_first: bool,
+    /// The column of values, in a driver that goes by names.
+    pub named: Option<&'c Oid>,
     /// Index parts that a template may name; nothing where they cannot be known, after another fault.
     pub holes: Option<&'c [String]>,
 }
@@ -53,7 +55,14 @@ pub(super) fn test(item: &Item<'_>, context: Context<'_>) -> Option<Test> {
 fn source_in(fields: &Fields<'_>, context: Context<'_>) -> Option<Source> {
     let mut found = Vec::new();
     if let Some(item) = fields.get("oid") {
-        found.push(oid(&item, context));
+        let source = oid(&item, context);
+        found.push(match fields.get("item") {
+            None => source,
+            Some(item) => listed(&item, source),
+        });
+    }
+    if let Some(item) = fields.get("named") {
+        found.push(named(&item, fields, context));
     }
     for (word, table) in TABLES {
         if let Some(item) = fields.get(word) {
@@ -93,7 +102,41 @@ fn oid(item: &Item<'_>, context: Context<'_>) -> Option<Source> {
         return None;
     }
     let template: super::template::Template = item.parsed()?;
-    let Some(holes) = context.holes else { return Some(Source::Oid(template)) };
+    Some(known_holes(item, template, context))
+}
+
+/// `item = "row"`, or `item = 1` for the first.
+fn listed(item: &Item<'_>, source: Option<Source>) -> Option<Source> {
+    let at = if item.is_integer() {
+        Some(item.integer(1..=256)? as u16 - 1)
+    } else {
+        item.one_of(&[("row", ())])?;
+        None
+    };
+    match source? {
+        Source::Oid(template) => Some(Source::Listed(template, at)),
+        other => Some(other),
+    }
+}
+
+/// `named = "Phase L{phase}.Current.Value"`, in the column of values or in another.
+pub(super) fn named(item: &Item<'_>, fields: &Fields<'_>, context: Context<'_>) -> Option<Source> {
+    let column = fields.get("column").map(|i| i.parsed::<Oid>());
+    let Some(value) = context.named else {
+        item.fault("goes by names, and there is no [names] that says where the device gives them");
+        return None;
+    };
+    let column = column.map_or(Some(value.clone()), |column| column)?;
+    let template = super::template::Template::named(&column, item.text()?);
+    Some(known_holes(item, template, context))
+}
+
+fn known_holes(
+    item: &Item<'_>,
+    template: super::template::Template,
+    context: Context<'_>,
+) -> Source {
+    let Some(holes) = context.holes else { return Source::Oid(template) };
     for hole in template.holes() {
         if !holes.iter().any(|known| known == hole) {
             let known = match holes {
@@ -103,7 +146,7 @@ fn oid(item: &Item<'_>, context: Context<'_>) -> Option<Source> {
             item.fault(format!("{{{hole}}} is no index part; {known}"));
         }
     }
-    Some(Source::Oid(template))
+    Source::Oid(template)
 }
 
 fn register(

@@ -67,6 +67,8 @@ fn write(item: &Item<'_>, context: Context<'_>) -> Option<Write> {
     // The rest of the table is the target; "value" has been asked for.
     let target = if let Some(oid) = fields.get("oid") {
         source(&oid, context)
+    } else if let Some(item) = fields.get("named") {
+        super::load_source::named(&item, &fields, context)
     } else {
         register_target(&fields, context)
     };

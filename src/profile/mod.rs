@@ -16,6 +16,7 @@ mod load;
 mod load_parts;
 mod load_source;
 mod load_verbs;
+pub mod names;
 pub mod rows;
 pub mod sweep;
 mod sweep_modbus;

@@ -26,29 +26,30 @@ pub fn walked(profile: &Profile, table: &Table, unit: Option<u32>, instances: &[
         let arcs = oid.below(column)?;
         (arcs.len() == index.len()).then_some(arcs)
     });
-    from_indices(profile, table, unit, indexed.take(TABLE_ROWS))
+    from_indices(profile, table.rows.index(), unit, indexed.take(TABLE_ROWS))
 }
 
 /// The rows of a table that the driver file lists, or of which the device told the count.
 pub fn listed(profile: &Profile, table: &Table, unit: Option<u32>, counted: u16) -> Vec<Row> {
     match &table.rows {
-        Rows::Single => from_indices(profile, table, unit, [vec![]].into_iter()),
-        Rows::Listed { rows, .. } => from_indices(profile, table, unit, rows.iter().cloned()),
+        Rows::Single => from_indices(profile, table.rows.index(), unit, [vec![]].into_iter()),
+        Rows::Listed { rows, .. } => {
+            from_indices(profile, table.rows.index(), unit, rows.iter().cloned())
+        }
         Rows::Counted { max, .. } => {
             let rows = (0..counted.min(*max)).map(|_| vec![]);
-            from_indices(profile, table, unit, rows)
+            from_indices(profile, table.rows.index(), unit, rows)
         }
-        Rows::Walk { .. } => Vec::new(),
+        Rows::Walk { .. } | Rows::Named { .. } => Vec::new(),
     }
 }
 
-fn from_indices(
+pub(super) fn from_indices(
     profile: &Profile,
-    table: &Table,
+    names: &[String],
     unit: Option<u32>,
     indices: impl Iterator<Item = Vec<u32>>,
 ) -> Vec<Row> {
-    let names = table.rows.index();
     let mut rows = Vec::new();
     for (place, arcs) in (0u16..).zip(indices) {
         let mut parts: Vec<(String, Vec<u32>)> =
@@ -83,7 +84,9 @@ pub fn number(table: &Table, rows: &mut [Row]) {
 /// A source at a row; `None` if the row does not fill it.
 pub fn item_at(source: &Source, row: &Row) -> Option<Item> {
     match source {
-        Source::Oid(template) => template.fill(&row.parts).map(Item::Oid),
+        Source::Oid(template) | Source::Listed(template, _) => {
+            template.fill(&row.parts).map(Item::Oid)
+        }
         Source::Register(register) => register_at(register, row).map(|address| Item::Register {
             table: register.table,
             address,

@@ -14,6 +14,27 @@ pub struct Template {
 enum Piece {
     Fixed(Vec<u32>),
     Part(String),
+    /// What a name stands for on this device; its holes are index parts.
+    Named(String),
+}
+
+/// The index parts that a pattern of names leaves open: `phase` in `Phase L{phase}.Current`.
+pub fn holes_of(pattern: &str) -> impl Iterator<Item = &str> {
+    pattern.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(hole, _)| hole))
+}
+
+/// The numbers that a name has in the holes of a pattern, in their order.
+pub fn matched(pattern: &str, name: &str) -> Option<Vec<u32>> {
+    let mut pieces = pattern.split('{');
+    let mut rest = name.strip_prefix(pieces.next()?)?;
+    let mut values = Vec::new();
+    for piece in pieces {
+        let (_, fixed) = piece.split_once('}')?;
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        values.push(rest[..digits].parse().ok()?);
+        rest = rest[digits..].strip_prefix(fixed)?;
+    }
+    rest.is_empty().then_some(values)
 }
 
 /// What fills a hole: the sub-identifiers of an index part, by its name.
@@ -48,11 +69,26 @@ impl std::str::FromStr for Template {
 }
 
 impl Template {
+    /// The variable that has a name of this pattern, in a column.
+    pub fn named(column: &Oid, pattern: &str) -> Self {
+        let fixed = Piece::Fixed(column.parts());
+        Self { pieces: vec![fixed, Piece::Named(pattern.to_owned())] }
+    }
+
     /// The names of its holes.
     pub fn holes(&self) -> impl Iterator<Item = &str> {
-        self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Part(name) => Some(name.as_str()),
-            Piece::Fixed(_) => None,
+        self.pieces.iter().flat_map(|piece| match piece {
+            Piece::Part(name) => vec![name.as_str()],
+            Piece::Named(pattern) => holes_of(pattern).collect(),
+            Piece::Fixed(_) => Vec::new(),
+        })
+    }
+
+    /// The pattern of names that it goes by, if so.
+    pub fn pattern(&self) -> Option<&str> {
+        self.pieces.iter().find_map(|piece| match piece {
+            Piece::Named(pattern) => Some(pattern.as_str()),
+            _ => None,
         })
     }
 
@@ -80,7 +116,7 @@ impl Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Fixed(fixed) => arcs.extend_from_slice(fixed),
-                Piece::Part(name) => {
+                Piece::Part(name) | Piece::Named(name) => {
                     let (_, value) = parts.iter().find(|(part, _)| part == name)?;
                     arcs.extend_from_slice(value);
                 }
@@ -96,6 +132,7 @@ impl fmt::Display for Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Part(name) => write!(f, "{dot}{{{name}}}")?,
+                Piece::Named(pattern) => write!(f, "{dot}\"{pattern}\"")?,
                 Piece::Fixed(arcs) => {
                     for arc in arcs {
                         write!(f, "{dot}{arc}")?;
@@ -121,6 +158,21 @@ mod tests {
         assert_eq!(template.to_string(), "1.3.6.1.4.{pdu}.9.{outlet}.1");
         assert_eq!(template.fill(&row[..1]), None);
         assert_eq!(template.head().to_string(), "1.3.6.1.4");
+    }
+
+    #[test]
+    fn a_name_is_matched_with_the_numbers_in_its_holes() {
+        let pattern = "Phase L{phase}.Fuses.Fuse {fuse}.Status";
+        assert_eq!(holes_of(pattern).collect::<Vec<_>>(), ["phase", "fuse"]);
+        assert_eq!(matched(pattern, "Phase L2.Fuses.Fuse 01.Status"), Some(vec![2, 1]));
+        for other in ["Phase L2.Fuses.Fuse x.Status", "Phase L2.Fuses.Fuse 1.Status.x", "Phase L2"]
+        {
+            assert_eq!(matched(pattern, other), None, "{other}");
+        }
+        let template = Template::named(&"1.3.6.11".parse().unwrap(), "Total.Power");
+        let row = [("Total.Power".to_owned(), vec![2, 12])];
+        assert_eq!(template.fill(&row).unwrap().to_string(), "1.3.6.11.2.12");
+        assert_eq!(template.fill(&[]), None);
     }
 
     #[test]

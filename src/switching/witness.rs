@@ -8,13 +8,15 @@ use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::{Datum, Gap};
 use crate::model::switching::Outcome;
 use crate::model::time::Span;
-use crate::model::view::PduView;
+use crate::model::view::{Health, PduView};
 
 use super::execute::Ended;
 use super::submit::Switching;
 
 /// How long a meter may lag behind its relay, beside what the driver says.
 const LAG: Span = Span::seconds(10);
+/// How long a meter may stand still altogether until it is no witness any more, beside what the driver says.
+const STANDSTILL: Span = Span::seconds(3);
 /// Between two looks at the meter.
 const PAUSE: Span = Span(500);
 
@@ -103,9 +105,18 @@ impl Switching {
             }
             return (Outcome::Done, None);
         };
-        let deadline = self.clock.tick() + terms.settle + LAG;
+        let began = self.clock.tick();
+        let deadline = began + terms.settle + LAG;
+        let mut alive = terms.also.is_some();
         let mut pause = terms.every;
         loop {
+            if !alive && self.clock.tick() >= began + terms.settle + STANDSTILL {
+                alive = self.has_moved(outlet, before).await;
+                if !alive {
+                    let detail = "its relay reads off; its PDU's meters have not moved since and are not believed";
+                    return (Outcome::Done, Some(detail.to_owned()));
+                }
+            }
             let Some(handle) = self.fleet.get(&outlet.pdu) else {
                 return (Outcome::Unverified, Some(OrderError::Gone.to_string()));
             };
@@ -141,6 +152,14 @@ impl Switching {
             }
             pause = pause.max(PAUSE);
         }
+    }
+
+    /// Whether any meter of the PDU tells another number than before. One that never moves is cached, or a fixed
+    /// number, and belies no relay.
+    async fn has_moved(&self, outlet: &OutletId, before: &Loads) -> bool {
+        let Some(handle) = self.fleet.get(&outlet.pdu) else { return true };
+        let view = handle.since(self.clock.tick()).await;
+        view.health != Health::Online || Loads::of(&view) != *before
     }
 
     /// Whether another outlet lost its load when this one, which drew nothing, was switched off. What is found

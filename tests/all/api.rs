@@ -489,6 +489,7 @@ fn the_description_is_openapi_and_tells_every_route() {
         "/v1/pdus/{pdu}/outlets",
         "/v1/pdus/{pdu}/outlets/{n}",
         "/v1/pdus/{pdu}/outlets/{n}/power",
+        "/v1/pdus/{pdu}/outlets/{n}/lock",
         "/v1/hosts",
         "/v1/hosts/{host}",
         "/v1/hosts/{host}/power",

@@ -26,6 +26,8 @@ const RECORDED: &[(&str, &str)] = &[
     ("chatsworth", "K50-3D136"),
     ("cyberpower", "PDU81005"),
     ("dell-rpdu", "DELL6606"),
+    ("digipower", "SWV-1623K-24N1"),
+    ("rittal-pdu", "a PDU controller, 30 sockets (firmware 7.17)"),
     ("digital-loggers", "Web Power Switch Pro"),
     ("eaton-epdu", "EMA114-10"),
     ("eaton-nlogic", "EMSV0001 (rebuilt from a listing)"),

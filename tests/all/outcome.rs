@@ -54,7 +54,9 @@ fn detail(answer: &crate::rig::Answer) -> String {
 
 #[test]
 fn a_load_that_stays_is_no_verified_off_unless_the_site_says_so() {
-    let device = liar(&load(1, 1), |recording| recording);
+    // The fourth outlet shows that the meters live: 350 W after 356.
+    let lives = format!("{TREE}.9.2.4.1.5.2 -> {TREE}.9.4.3.1.7.4 2:350\n");
+    let device = liar(&(load(1, 1) + &lives), |recording| recording);
     let gateway = gateway(&device, "");
     let good = gateway.curl().power("pdu-a/1", "off");
     assert_eq!((good.status, &good.json()["outcome"]), (200, &"done".into()), "{good:?}");
@@ -72,6 +74,16 @@ fn a_load_that_stays_is_no_verified_off_unless_the_site_says_so() {
     });
     let believed = gateway.curl().power("pdu-a/3", "off");
     assert_eq!(believed.status, 200, "{believed:?}");
+}
+
+#[test]
+fn meters_that_stand_still_belie_no_relay() {
+    let device = liar("", |recording| recording);
+    let gateway = gateway(&device, "");
+    let off = gateway.curl().power("pdu-a/1", "off");
+    assert_eq!((off.status, &off.json()["outcome"]), (200, &"done".into()), "{off:?}");
+    let told = off.json()["steps"][0]["detail"].as_str().unwrap().to_owned();
+    assert!(told.contains("meters have not moved"), "{told}");
 }
 
 #[test]
