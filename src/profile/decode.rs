@@ -174,7 +174,18 @@ pub fn number(raw: &Raw, shape: Option<Shape>) -> Result<Number, Gap> {
 }
 
 /// Texts that mean "does not have it".
-const NO_VALUE: [&str; 8] = ["", "-", "--", "na", "n/a", "none", "not-supported", "not supported"];
+const NO_VALUE: [&str; 10] = [
+    "",
+    "-",
+    "--",
+    "na",
+    "n/a",
+    "none",
+    "not-supported",
+    "not supported",
+    "not-support",
+    "not support",
+];
 
 /// The number at the start of a text such as "232.6V" or "0.45 kW".
 fn number_in_text(text: &str) -> Result<Number, Gap> {

@@ -18,8 +18,8 @@ use super::objects::Refusal;
 pub struct Rule {
     /// The object or column written.
     written: Oid,
-    /// The object or column that changes, at the same index.
-    changed: Oid,
+    /// The object or column that changes, at the same index, and what follows the index.
+    changed: (Oid, Vec<u32>),
     /// Written number, new number (nothing: as it was recorded), after a delay.
     effects: Vec<(i64, Option<i64>, Duration)>,
 }
@@ -36,7 +36,7 @@ pub struct RuleError {
 
 impl Rule {
     /// Reads rules, one a line: `1.3.6.1.4.1.318.1.1.26.9.2.4.1.5 -> 1.3.6.1.4.1.318.1.1.26.9.2.3.1.5 1:2, 2:1@500`.
-    /// `#` begins a comment.
+    /// `#` begins a comment; a `*` in the name that changes stands for the index where something follows it.
     pub fn parse_all(text: &str) -> Result<Vec<Rule>, RuleError> {
         let lines = text
             .lines()
@@ -53,6 +53,10 @@ impl Rule {
         let (written, rest) = text.split_once("->").ok_or_else(|| wrong("there is no ->"))?;
         let (changed, effects) =
             rest.trim().split_once(' ').ok_or_else(|| wrong("it changes nothing"))?;
+        let changed = changed.split_once(".*").unwrap_or((changed, ""));
+        let tail = changed.1.split('.').filter(|arc| !arc.is_empty());
+        let tail: Result<Vec<u32>, _> = tail.map(str::parse).collect();
+        let tail = tail.map_err(|_| wrong("what follows the * is no part of a name"))?;
         let oid = |text: &str| text.trim().parse().map_err(|error| wrong(&format!("{error}")));
         let effect = |text: &str| -> Option<(i64, Option<i64>, Duration)> {
             let (from, to) = text.trim().split_once(':')?;
@@ -65,7 +69,7 @@ impl Rule {
         });
         Ok(Rule {
             written: oid(written)?,
-            changed: oid(changed)?,
+            changed: (oid(changed.0)?, tail),
             effects: effects.collect::<Result<_, _>>()?,
         })
     }
@@ -134,7 +138,8 @@ impl Answers for ReplayHandle {
         self.check(oid, value)?;
         for rule in &self.0.rules {
             let Some(index) = oid.below(&rule.written) else { continue };
-            let Ok(changed) = rule.changed.child(&index) else { continue };
+            let (column, tail) = &rule.changed;
+            let Ok(changed) = column.child(&[&index[..], tail].concat()) else { continue };
             for (from, to, after) in &rule.effects {
                 if Some(*from) != value.number() {
                     continue;
@@ -161,9 +166,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_write_changes_another_object_after_a_delay() {
-        let recording = Recording::parse("1.3.6.1.5.7|2|2\n1.3.6.1.6.7|66|90\n").unwrap();
+        let recording = Recording::parse("1.3.6.1.5.7|2|2\n1.3.6.1.6.7.9|66|90\n").unwrap();
         let rules = Rule::parse_all(
-            "# off and on\n1.3.6.1.4 -> 1.3.6.1.5 1:2@500, 2:1\n1.3.6.1.4 -> 1.3.6.1.6 2:0, 1:=\n",
+            "# off and on\n1.3.6.1.4 -> 1.3.6.1.5 1:2@500, 2:1\n1.3.6.1.4 -> 1.3.6.1.6.*.9 2:0, 1:=\n",
         )
         .unwrap();
         let replay = ReplayHandle(Arc::new(Replay {
@@ -175,10 +180,10 @@ mod tests {
         let value = |replay: &ReplayHandle, text: &str| replay.get(&oid(text)).unwrap().1;
         replay.write(&oid("1.3.6.1.4.7"), &Value::Integer(2)).unwrap();
         assert_eq!(value(&replay, "1.3.6.1.5.7"), Value::Integer(1));
-        assert_eq!(value(&replay, "1.3.6.1.6.7"), Value::Unsigned(0));
+        assert_eq!(value(&replay, "1.3.6.1.6.7.9"), Value::Unsigned(0));
         replay.write(&oid("1.3.6.1.4.7"), &Value::Integer(1)).unwrap();
         assert_eq!(value(&replay, "1.3.6.1.5.7"), Value::Integer(1));
-        assert_eq!(value(&replay, "1.3.6.1.6.7"), Value::Unsigned(90));
+        assert_eq!(value(&replay, "1.3.6.1.6.7.9"), Value::Unsigned(90));
         tokio::time::sleep(Duration::from_millis(501)).await;
         assert_eq!(value(&replay, "1.3.6.1.5.7"), Value::Integer(2));
         assert_eq!(

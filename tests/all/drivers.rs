@@ -76,8 +76,13 @@ fn table() -> String {
         let switches = if profile.on.is_empty() { "nothing" } else { "on, off" };
         let id = profile.id.as_str();
         let recorded = RECORDED.iter().find(|(driver, _)| *driver == id).map(|(_, what)| *what);
-        let simulated = (!profile.proofs.is_empty()).then_some("our simulator");
-        let proven: Vec<&str> = recorded.into_iter().chain(simulated).collect();
+        let simulated = ["apc-rpdu2", "raritan-px2", "sentry4"].contains(&id);
+        let own = match (simulated, profile.proofs.is_empty(), recorded) {
+            (true, ..) => Some("our simulator"),
+            (false, false, None) => Some("our own recording, made from its MIB"),
+            _ => None,
+        };
+        let proven: Vec<&str> = recorded.into_iter().chain(own).collect();
         let proven = if proven.is_empty() { "nothing yet".to_owned() } else { proven.join("; ") };
         let title = &profile.title;
         writeln!(

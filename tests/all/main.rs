@@ -10,6 +10,8 @@ mod config;
 mod crash;
 mod demo;
 mod drivers;
+mod families;
+mod fence;
 mod links;
 mod modbus;
 mod outcome;

@@ -12,6 +12,8 @@ need snmpd snmpd
 need promtool prometheus
 need pkill procps
 need socat socat
+need fence_apc_snmp fence-agents python3-pexpect python3-pycurl
+need telnet telnet
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 install_missing
 
