@@ -243,18 +243,18 @@ pub struct Known {
 }
 
 impl Known {
-    /// Why a device is not one of these, if so.
+    /// Why a device is not one of these, if so. One that does not say what it is does not say otherwise.
     pub fn doubt(&self, model: Option<&str>, firmware: Option<&str>) -> Option<String> {
         let fits = |starts: &[String], text: Option<&str>| {
-            let text = text.map_or(String::new(), |text| text.trim().to_lowercase());
+            let Some(text) = text.map(|text| text.trim().to_lowercase()) else { return true };
             starts.is_empty() || starts.iter().any(|start| text.starts_with(&start.to_lowercase()))
         };
-        let shown =
-            |text: Option<&str>| text.map_or("not told".to_owned(), |text| format!("\"{text}\""));
+        let shown = |text: Option<&str>| text.unwrap_or_default().to_owned();
         if !fits(&self.models, model) {
-            return Some(format!("its model is {}", shown(model)));
+            return Some(format!("its model is \"{}\"", shown(model)));
         }
-        (!fits(&self.firmware, firmware)).then(|| format!("its firmware is {}", shown(firmware)))
+        (!fits(&self.firmware, firmware))
+            .then(|| format!("its firmware is \"{}\"", shown(firmware)))
     }
 }
 
@@ -446,5 +446,21 @@ impl Profile {
     /// The table of a scope's own rows.
     pub fn table_of(&self, scope: Scope) -> Option<usize> {
         self.tables.iter().position(|table| table.scope == scope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_text_that_does_not_fit_is_a_doubt() {
+        let known = Known { models: vec!["AP8".into()], firmware: vec!["v6.".into()] };
+        let doubt = |model, firmware| known.doubt(model, firmware);
+        assert_eq!(doubt(Some("ap8981"), Some("v6.9")), None);
+        assert_eq!(doubt(None, None), None);
+        assert_eq!(doubt(Some("AP7900"), None).unwrap(), "its model is \"AP7900\"");
+        assert_eq!(doubt(Some("AP8981"), Some("v9.1")).unwrap(), "its firmware is \"v9.1\"");
+        assert_eq!(Known::default().doubt(Some("x"), Some("y")), None);
     }
 }
