@@ -8,6 +8,7 @@ pub mod model;
 
 pub mod access;
 pub mod pace;
+pub mod plan;
 pub mod profile;
 pub mod series;
 pub mod wire;

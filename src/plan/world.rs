@@ -1,0 +1,143 @@
+//! What a plan is made for: limits with their loads, outlets with what they will draw, hosts with their order.
+//!
+//! Powers are apparent powers in mVA: breakers and feeds are rated in amperes, and a watt never weighs less.
+
+use crate::model::id::{HostId, OutletId};
+use crate::model::switching::Relay;
+
+/// A limit: a breaker, a phase, an inlet, a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name: `pdu-a/B1`, `feed-a`.
+    pub name: String,
+    /// What may flow, mVA: the rating less its derating.
+    pub budget: i64,
+    /// What flows now, mVA; the unknown counted as worst.
+    pub load: i64,
+}
+
+/// What an outlet draws once it is switched on, mVA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    /// In the first moment.
+    pub inrush: i64,
+    /// How long that lasts, ms.
+    pub inrush_ms: u64,
+    /// While its load starts up.
+    pub boot: i64,
+    /// How long that lasts after the inrush, ms.
+    pub boot_ms: u64,
+    /// From then on.
+    pub steady: i64,
+}
+
+impl Draw {
+    /// The same, never rising again once it has begun: a lull before a peak is not counted on.
+    #[must_use]
+    pub fn falling(self) -> Self {
+        let boot = self.boot.max(self.steady);
+        Self { boot, inrush: self.inrush.max(boot), ..self }
+    }
+
+    /// How long it takes until it draws no more than ever after, ms.
+    pub fn settles_ms(&self) -> u64 {
+        self.inrush_ms + self.boot_ms
+    }
+}
+
+/// What an outlet's relay does, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relays {
+    /// Closed.
+    On,
+    /// Open.
+    Off,
+    /// Not known: counts as on for load, as off for redundancy.
+    Unknown,
+}
+
+/// An outlet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlet {
+    /// Its name.
+    pub id: OutletId,
+    /// Its device, by place: a device does one step at a time.
+    pub device: usize,
+    /// The limits above it, by place.
+    pub limits: Vec<usize>,
+    /// Its relay.
+    pub relay: Relays,
+    /// What it draws now, mVA; freed by an off.
+    pub load: i64,
+    /// What it will draw.
+    pub draw: Draw,
+    /// How long it has to be off before it is switched on, ms.
+    pub min_off_ms: u64,
+    /// How long it has been off, ms; nothing if it is on or nobody knows.
+    pub off_for_ms: Option<u64>,
+    /// The host that it feeds, by place.
+    pub host: Option<usize>,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its name.
+    pub id: HostId,
+    /// Higher ones are switched on first and off last.
+    pub priority: i32,
+    /// Hosts that have to be up before it, by place.
+    pub after: Vec<usize>,
+    /// Pause between its feeds, ms.
+    pub feed_gap_ms: u64,
+    /// Pause between the last off and the first on of a cycle, ms.
+    pub hold_ms: u64,
+}
+
+/// The picture.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct World {
+    /// Limits.
+    pub limits: Vec<Limit>,
+    /// Outlets.
+    pub outlets: Vec<Outlet>,
+    /// Hosts.
+    pub hosts: Vec<Host>,
+    /// Whether hosts go strictly by their priority, or in whatever order is fastest.
+    pub by_priority: bool,
+    /// How long a step keeps its device, ms: command, verification, pause. By device.
+    pub step_ms: Vec<u64>,
+}
+
+/// What is wished of an outlet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// On.
+    On,
+    /// Off.
+    Off,
+    /// Off, hold, on.
+    Cycle,
+}
+
+impl Want {
+    /// Whether it needs a step to this state.
+    pub fn needs(self, relay: Relay) -> bool {
+        match self {
+            Want::On => relay == Relay::On,
+            Want::Off => relay == Relay::Off,
+            Want::Cycle => true,
+        }
+    }
+}
+
+/// A wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goal {
+    /// The outlet, by place.
+    pub outlet: usize,
+    /// What is wished.
+    pub want: Want,
+    /// Why, for the step.
+    pub why: String,
+}
