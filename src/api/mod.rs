@@ -5,6 +5,7 @@ mod compat;
 mod context;
 mod events;
 mod hosts;
+mod limits;
 mod locks;
 mod metrics;
 mod openapi;

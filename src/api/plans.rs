@@ -1,15 +1,186 @@
 //! `/v1/plans`.
 
 use hyper::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::id::PlanId;
-use crate::wire::plan::PlanBody;
+use crate::model::limits::{PLAN_GOALS, REASON_CHARS};
+use crate::model::switching::Action;
+use crate::model::time::Stamp;
+use crate::switching::{Line, OnFailure, Preview, Select, Wish};
+use crate::wire::plan::{LineBody, PlanBody, PlannedBody, PointBody};
 use crate::wire::problem::Problem;
 
 use super::context::{Answer, Context, json};
-use super::problem::not_found;
+use super::power::located;
+use super::problem::{bad, not_found};
+
+/// What is wished.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WishBody {
+    /// What of which outlets.
+    pub goals: Vec<GoalBody>,
+    /// Why, for the record; up to 500 characters.
+    #[serde(default)]
+    pub reason: String,
+    /// Make the plan and keep nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Not before, RFC 3339.
+    #[serde(default)]
+    pub not_before: Option<String>,
+    /// `stop` or `continue`: what becomes of the rest when a step fails.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub on_failure: OnFailure,
+}
+
+/// A wish of several outlets.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GoalBody {
+    /// Which.
+    pub select: SelectBody,
+    /// `on`, `off` or `cycle`.
+    #[schema(value_type = String)]
+    pub action: Action,
+}
+
+/// Which outlets.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelectBody {
+    /// All outlets of these.
+    pub pdus: Vec<String>,
+    /// As `pdu-a/7`.
+    pub outlets: Vec<String>,
+    /// All feeds of these.
+    pub hosts: Vec<String>,
+}
+
+/// The digest of the plan that was looked at.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DigestBody {
+    /// As `digest` of the plan.
+    pub digest: String,
+}
+
+fn wish(context: &Context, body: &WishBody) -> Result<Wish, Problem> {
+    fn all<T: std::str::FromStr>(texts: &[String], what: &str) -> Result<Vec<T>, Problem> {
+        let parsed = texts.iter().map(|text| {
+            let shown: String = text.chars().take(60).collect();
+            let next = format!("write the id of {what}");
+            text.parse().map_err(|_| bad(format!("\"{shown}\" is no {what}"), next))
+        });
+        parsed.collect()
+    }
+    let mut goals = Vec::new();
+    for goal in &body.goals {
+        let select = &goal.select;
+        goals.extend(all(&select.pdus, "a PDU")?.into_iter().map(Select::Pdu));
+        goals.extend(all(&select.outlets, "an outlet")?.into_iter().map(Select::Outlet));
+        goals.extend(all(&select.hosts, "a host")?.into_iter().map(Select::Host));
+    }
+    if goals.is_empty() || goals.len() > PLAN_GOALS {
+        let detail = format!("a plan is for 1 to {PLAN_GOALS} PDUs, outlets and hosts");
+        return Err(bad(detail, EXAMPLE));
+    }
+    if body.reason.chars().count() > REASON_CHARS {
+        let detail = format!("the reason has more than {REASON_CHARS} characters");
+        return Err(bad(detail, "say it shorter"));
+    }
+    let now = context.state.clock.stamp();
+    let not_before = body.not_before.as_ref().map(|text| {
+        let wrong = |_| bad("not_before is no time", "write it as 2026-01-31T22:00:00Z");
+        Stamp::parse_at(text, now).map_err(wrong)
+    });
+    let mut actions = Vec::new();
+    for goal in &body.goals {
+        let count = goal.select.pdus.len() + goal.select.outlets.len() + goal.select.hosts.len();
+        actions.extend(std::iter::repeat_n(goal.action, count));
+    }
+    Ok(Wish {
+        who: context.who.clone(),
+        goals: goals.into_iter().zip(actions).collect(),
+        reason: body.reason.clone(),
+        on_failure: body.on_failure,
+        not_before: not_before.transpose()?,
+    })
+}
+
+const EXAMPLE: &str =
+    r#"send {"goals":[{"select":{"hosts":["web-01"],"outlets":["pdu-a/7"]},"action":"cycle"}]}"#;
+
+fn planned(preview: &Preview) -> PlannedBody {
+    let watts = |mva: i64| mva as f64 / 1_000.0;
+    let line = |Line { limit, budget, points }: &Line| LineBody {
+        limit: limit.clone(),
+        budget_w: watts(*budget),
+        points: points
+            .iter()
+            .map(|(at_ms, load)| PointBody { at_ms: *at_ms, load_w: watts(*load) })
+            .collect(),
+    };
+    PlannedBody {
+        plan: preview.record.body(),
+        timeline: preview.timeline.iter().map(line).collect(),
+        loses_redundancy: preview.loses_redundancy.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Makes a plan for many outlets. Nothing is switched until it is run.
+#[utoipa::path(post, path = "/v1/plans", tag = "switching",
+    request_body = WishBody,
+    responses((status = 200, body = PlannedBody, description = "a dry run"), (status = 201, body = PlannedBody, description = "kept, to be run"),
+        (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "a limit would be passed, or an outlet is locked")))]
+pub async fn create(context: Context) -> Answer {
+    context.only(&[])?;
+    let body: WishBody = serde_json::from_slice(&context.body)
+        .map_err(|error| bad(format!("the body is not right: {error}"), EXAMPLE))?;
+    let wish = wish(&context, &body)?;
+    if body.dry_run {
+        let preview = context.state.switching.preview(&wish)?;
+        return json(StatusCode::OK, &planned(&preview));
+    }
+    let preview = context.state.switching.create(&wish).await?;
+    Ok(located(json(StatusCode::CREATED, &planned(&preview))?, &preview.record))
+}
+
+fn id(context: &Context) -> Result<PlanId, Problem> {
+    let text = context.param("plan");
+    let missing = |_| not_found(&format!("plan \"{}\"", text.chars().take(64).collect::<String>()));
+    text.parse().map_err(missing)
+}
+
+/// Runs a plan, if its world still fits.
+#[utoipa::path(post, path = "/v1/plans/{plan}/run", tag = "switching",
+    params(("plan" = String, Path, description = "id of the plan")),
+    request_body = DigestBody,
+    responses((status = 202, body = PlanBody, description = "begun; follow Location"), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the digest is another, or the rack has changed")))]
+pub async fn run(context: Context) -> Answer {
+    context.only(&[])?;
+    let id = id(&context)?;
+    let body: DigestBody = serde_json::from_slice(&context.body).map_err(|error| {
+        bad(format!("the body is not right: {error}"), r#"send {"digest":"…"}"#)
+    })?;
+    let ticket = context.state.switching.run(&context.who, &id, &body.digest).await?;
+    let record = ticket.now();
+    Ok(located(json(StatusCode::ACCEPTED, &record.body())?, &record))
+}
+
+/// Cancels a plan: of one under way no further step begins.
+#[utoipa::path(post, path = "/v1/plans/{plan}/cancel", tag = "switching",
+    params(("plan" = String, Path, description = "id of the plan")),
+    responses((status = 200, body = PlanBody), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "it is over")))]
+pub async fn cancel(context: Context) -> Answer {
+    context.only(&[])?;
+    let id = id(&context)?;
+    let record = context.state.switching.cancel(&context.who, &id).await?;
+    json(StatusCode::OK, &record.body())
+}
 
 /// The latest plans.
 #[derive(Debug, Clone, Serialize, ToSchema)]

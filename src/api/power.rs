@@ -108,11 +108,11 @@ pub fn answer(record: &Record) -> Answer {
     match record.state {
         PlanState::Done => Ok(located(json(StatusCode::OK, &record.body())?, record)),
         PlanState::Running => Ok(located(json(StatusCode::ACCEPTED, &record.body())?, record)),
-        PlanState::Stopped | PlanState::Interrupted => Err(of_plan(record)),
+        _ => Err(of_plan(record)),
     }
 }
 
-fn located(mut response: Response<Body>, record: &Record) -> Response<Body> {
+pub(super) fn located(mut response: Response<Body>, record: &Record) -> Response<Body> {
     if let Ok(value) = HeaderValue::from_str(&format!("/v1/plans/{}", record.id)) {
         response.headers_mut().insert(LOCATION, value);
     }

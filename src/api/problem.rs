@@ -41,11 +41,35 @@ impl From<Refusal> for Problem {
             Refusal::NotSwitchable { .. } => (409, "Not switchable"),
             Refusal::Doubtful { .. } => (409, "State not known for certain"),
             Refusal::Busy { .. } => (409, "Being switched"),
+            Refusal::Unfit(crate::plan::Refusal::Limit { .. }) => (409, "Limit would be passed"),
+            Refusal::Unfit(crate::plan::Refusal::Circle { .. }) => {
+                (409, "Hosts wait for each other")
+            }
+            Refusal::Conflict { .. } => (400, "Bad request"),
+            Refusal::Changed { .. } => (409, "Plan does not fit any more"),
+            Refusal::OtherDigest { .. } => (409, "Other digest"),
+            Refusal::NotPlanned { .. } => (409, "Plan cannot be run"),
             Refusal::KeyReused => (422, "Idempotency-Key reused"),
             Refusal::Ending => (503, "Shutting down"),
             Refusal::Journal(_) => (507, "Journal failed"),
         };
-        Problem::new(status, title, refusal.to_string(), refusal.next())
+        let mut problem = Problem::new(status, title, refusal.to_string(), refusal.next());
+        if let Refusal::Unfit(crate::plan::Refusal::Limit {
+            limit,
+            load_mva,
+            headroom_mva,
+            needs_mva,
+            leave_out,
+            ..
+        }) = refusal
+        {
+            let watts = |mva: i64| Some(mva / 1_000);
+            problem.limit = Some(limit);
+            (problem.load_w, problem.headroom_w) = (watts(load_mva), watts(headroom_mva));
+            problem.needs_w = watts(needs_mva);
+            problem.leave_out = leave_out.iter().map(ToString::to_string).collect();
+        }
+        problem
     }
 }
 

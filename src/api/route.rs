@@ -15,8 +15,8 @@ use crate::wire::problem::Problem;
 
 use super::context::{Answer, Body, Context, State};
 use super::{
-    compat, events, hosts, locks, metrics, openapi, page, pdus, plans, power, problem, series,
-    status,
+    compat, events, hosts, limits, locks, metrics, openapi, page, pdus, plans, power, problem,
+    series, status,
 };
 
 type Handler = fn(Context) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -62,8 +62,12 @@ impl Routes {
         routes.get("/v1/hosts", Read, handler!(hosts::list));
         routes.get("/v1/hosts/{host}", Read, handler!(hosts::show));
         routes.post("/v1/hosts/{host}/power", Switch, handler!(power::host));
+        routes.get("/v1/limits", Read, handler!(limits::list));
         routes.get("/v1/plans", Read, handler!(plans::list));
         routes.get("/v1/plans/{plan}", Read, handler!(plans::show));
+        routes.post("/v1/plans", Switch, handler!(plans::create));
+        routes.post("/v1/plans/{plan}/run", Switch, handler!(plans::run));
+        routes.post("/v1/plans/{plan}/cancel", Switch, handler!(plans::cancel));
         routes.get("/api/{pdu}/retdata", Read, handler!(compat::retdata));
         for verb in ["power_on", "power_off", "power_cycle"] {
             let path = format!("/api/{{pdu}}/{{outlet}}/{{n}}/{verb}");

@@ -70,6 +70,7 @@ async fn run(command: Command) -> Outcome {
         Command::Pdu(command) => cli::pdu::run(command).await,
         Command::Outlet(command) => cli::switch::outlet(command).await,
         Command::Host(command) => cli::switch::host(command).await,
+        Command::Plan(command) => cli::plan::run(command).await,
         Command::Series(args) => cli::series::run(args).await,
         Command::Events(args) => cli::events::run(args).await,
         Command::Completions { shell } => {

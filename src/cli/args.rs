@@ -47,6 +47,9 @@ pub enum Command {
     /// Hosts of a gateway
     #[command(subcommand)]
     Host(Host),
+    /// Plans of many outlets: preview, create, run, cancel
+    #[command(subcommand)]
+    Plan(Plan),
     /// Readings over time
     Series(Series),
     /// What happens
@@ -456,6 +459,72 @@ pub enum Outlet {
     Unlock {
         /// As pdu-a/7
         id: String,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+/// What a plan is for.
+#[derive(Debug, Args)]
+pub struct Wish {
+    /// Switch on: pdu-a, pdu-a/7 or host:web-01; may be given more than once
+    #[arg(long, value_name = "ID")]
+    pub on: Vec<String>,
+    /// Switch off
+    #[arg(long, value_name = "ID")]
+    pub off: Vec<String>,
+    /// Off, hold, on
+    #[arg(long, value_name = "ID")]
+    pub cycle: Vec<String>,
+    /// Why, for the record
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// What becomes of the rest when a step fails
+    #[arg(long, default_value = "stop", value_parser = ["stop", "continue"])]
+    pub on_failure: String,
+    /// Not before, as 2026-01-31T22:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub not_before: Option<String>,
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `plan`.
+#[derive(Debug, Subcommand)]
+pub enum Plan {
+    /// What a plan would do, and nothing else
+    Preview(Wish),
+    /// Make a plan and keep it
+    Create(Wish),
+    /// Run a kept plan, if the rack is still the one it was made for
+    Run {
+        /// Its id
+        id: String,
+        /// The digest that was looked at [default: that of the plan as it is kept]
+        #[arg(long)]
+        digest: Option<String>,
+        /// Show how it goes on
+        #[arg(long)]
+        follow: bool,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Have a plan begin no further step
+    Cancel {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// One plan
+    Show {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// The latest plans
+    List {
         #[command(flatten)]
         client: Client,
     },

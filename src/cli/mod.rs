@@ -8,6 +8,7 @@ pub mod events;
 pub mod exit;
 pub mod out;
 pub mod pdu;
+pub mod plan;
 mod prove;
 mod record;
 pub mod remote;

@@ -9,6 +9,9 @@ pub const DEVICE_ORDERS: usize = 8;
 /// branch-circuit meter 96 circuits; beyond this a walk is a loop or an attack and ends.
 pub const TABLE_ROWS: usize = 512;
 
+/// PDUs, outlets and hosts that one plan may name; a rack has fewer outlets.
+pub const PLAN_GOALS: usize = 2_000;
+
 /// Named variables of one device. A Rittal PDU with 16 sockets has 470; a metered one with 42 some 3000.
 pub const NAMED: usize = 6_000;
 

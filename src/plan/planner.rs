@@ -39,7 +39,10 @@ pub struct Plan {
 pub enum Refusal {
     /// It does not fit, whatever the order.
     #[error(
-        "{limit} cannot carry it: {needs_mva} mVA are needed for {outlet}, {headroom_mva} mVA are left of its {budget_mva} mVA"
+        "{limit} cannot carry it: {} W are needed for {outlet}, {} W are left of {} W",
+        needs_mva / 1_000,
+        headroom_mva / 1_000,
+        budget_mva / 1_000
     )]
     Limit {
         /// The limit.
@@ -334,7 +337,9 @@ impl<'w> Run<'w> {
             return false;
         }
         let (onto, by) = self.adds(job.outlet, job.relay);
-        let fits = |limit: &usize| self.load[*limit] + by <= self.world.limits[*limit].budget;
+        // What adds nothing fits also where too much flows already.
+        let fits =
+            |limit: &usize| by == 0 || self.load[*limit] + by <= self.world.limits[*limit].budget;
         let full = onto.iter().copied().find(|limit| !fits(limit));
         if let Some(limit) = full {
             self.held[at] = Some(limit);

@@ -1,5 +1,7 @@
 //! Carrying a plan out, step by step.
 
+use std::collections::BTreeSet;
+
 use tokio::sync::watch;
 
 use crate::device::{Handle, Known, OrderError, Seen, Terms, state_word};
@@ -8,8 +10,9 @@ use crate::model::id::OutletId;
 use crate::model::limits::QUIESCE_MS;
 use crate::model::metric::Word;
 use crate::model::switching::{Outcome, Relay};
-use crate::model::time::{Span, Stamp};
+use crate::model::time::{Span, Stamp, Tick};
 
+use super::plans::OnFailure;
 use super::record::{PlanState, Record, StepState};
 use super::refusal::Refusal;
 use super::submit::Switching;
@@ -21,6 +24,31 @@ const PATIENCE: Span = Span::seconds(60);
 const PAUSE: Span = Span(500);
 /// How long the outcome of a command is looked for whose device task was ended.
 const LOST: Span = Span::seconds(15);
+
+/// When the steps of a scheduled plan begin: as planned, and as much later as any step before ended later than planned.
+/// What was reckoned to lie between two steps lies there at least.
+struct Pace {
+    began: Tick,
+    /// The planned time of the first step that was not over when this run began, ms.
+    base: u64,
+    late: u64,
+}
+
+impl Pace {
+    fn new(record: &Record, now: Tick) -> Self {
+        let open = record.steps.iter().find(|step| step.state.outcome().is_none());
+        Self { began: now, base: open.map_or(0, |step| step.at_ms), late: 0 }
+    }
+
+    fn due(&self, record: &Record, at: usize) -> Tick {
+        self.began + Span(record.steps[at].at_ms.saturating_sub(self.base) + self.late)
+    }
+
+    fn done(&mut self, record: &Record, at: usize, now: Tick) {
+        let planned = self.due(record, at) + Span(super::picture::STEP_MS);
+        self.late += (now - planned).0;
+    }
+}
 
 /// What came of a step, with what was seen or refused.
 pub(super) type Ended = (Outcome, Option<String>);
@@ -48,19 +76,35 @@ pub(super) fn intend_first(record: &mut Record, now: Stamp) {
 impl Switching {
     /// Runs every step that is not over, in order, and ends the plan.
     pub(super) async fn carry_out(&self, plan: &watch::Sender<Record>) {
-        let steps = plan.borrow().steps.len();
-        for at in 0..steps {
+        let record = plan.borrow().clone();
+        let mut pace = Pace::new(&record, self.clock.tick());
+        let mut failed: BTreeSet<OutletId> = BTreeSet::new();
+        for at in 0..record.steps.len() {
             if plan.borrow().steps[at].state.outcome().is_some() {
                 continue;
             }
-            if !self.hold(plan, at).await {
+            if !self.hold(plan, at, &pace).await {
                 // The gateway is ending: the rest stays in the journal.
                 return;
             }
+            if self.is_to_stop(&record.id) {
+                break;
+            }
+            if self.shares_a_host(&record.steps[at].outlet, &failed) {
+                continue;
+            }
             let Stepped { ended, doubt } = self.step(plan, at).await;
             let success = ended.0.is_success();
-            if !self.record_outcome(plan, at, ended).await || !success {
+            if !self.record_outcome(plan, at, ended).await {
                 break;
+            }
+            pace.done(&record, at, self.clock.tick());
+            if !success {
+                failed.insert(record.steps[at].outlet.clone());
+                if record.on_failure == OnFailure::Stop {
+                    break;
+                }
+                continue;
             }
             if let Some(doubt) = doubt
                 && !self.dispelled(plan, at, doubt).await
@@ -71,9 +115,20 @@ impl Switching {
         self.finish(plan).await;
     }
 
+    /// Whether an outlet feeds a host of which another feed failed.
+    fn shares_a_host(&self, outlet: &OutletId, failed: &BTreeSet<OutletId>) -> bool {
+        let site = self.site.borrow();
+        let host = site.hosts.values().find(|host| host.outlets.contains(outlet));
+        failed.contains(outlet)
+            || host.is_some_and(|host| host.outlets.iter().any(|feed| failed.contains(feed)))
+    }
+
     /// Waits for the moment of a step. The hold of a cycle counts from the last off.
-    async fn hold(&self, plan: &watch::Sender<Record>, at: usize) -> bool {
+    async fn hold(&self, plan: &watch::Sender<Record>, at: usize, pace: &Pace) -> bool {
         let record = plan.borrow().clone();
+        if record.scheduled.is_some() {
+            return self.hold_until(&record, pace.due(&record, at)).await;
+        }
         let turns = at > 0
             && record.steps[at].relay == Relay::On
             && record.steps[at - 1].relay == Relay::Off;
@@ -83,6 +138,41 @@ impl Switching {
         tokio::select! {
             () = self.stop.cancelled() => false,
             () = tokio::time::sleep(Span(record.hold_ms).duration()) => true,
+        }
+    }
+
+    /// Waits for a moment, or until the plan is to stop; false when the gateway is ending.
+    async fn hold_until(&self, record: &Record, due: Tick) -> bool {
+        let not_before = record.not_before.map_or(0, |at| at - self.clock.stamp().0);
+        let due = due.max(self.clock.tick() + Span(u64::try_from(not_before).unwrap_or(0)));
+        while self.clock.tick() < due && !self.is_to_stop(&record.id) {
+            let rest = (due - self.clock.tick()).0.min(PAUSE.0);
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                () = tokio::time::sleep(Span(rest).duration()) => {}
+            }
+        }
+        !self.stop.is_cancelled()
+    }
+
+    /// Waits until every limit above an outlet has room for it, as measured; says which has not, in the end.
+    async fn room(&self, record: &Record, outlet: &OutletId) -> Result<(), Refusal> {
+        let until = self.clock.tick() + PATIENCE;
+        loop {
+            match self.has_room(record, outlet) {
+                Ok(()) => return Ok(()),
+                Err(refusal) if self.clock.tick() >= until || self.is_to_stop(&record.id) => {
+                    return Err(refusal);
+                }
+                Err(_) => {}
+            }
+            if let Some(handle) = self.fleet.get(&outlet.pdu) {
+                handle.want(self.clock.tick());
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(Refusal::Ending),
+                () = tokio::time::sleep(PAUSE.duration()) => {}
+            }
         }
     }
 
@@ -122,6 +212,12 @@ impl Switching {
                     return (Outcome::Failed, Some(detail)).into();
                 }
                 Err(error) => return (Outcome::Failed, Some(error.to_string())).into(),
+            }
+        }
+        if step.relay == Relay::On {
+            let record = plan.borrow().clone();
+            if let Err(refusal) = self.room(&record, &step.outlet).await {
+                return (Outcome::Failed, Some(refusal.to_string())).into();
             }
         }
         if step.state == StepState::Pending && !self.intend(plan, at).await {
@@ -242,7 +338,8 @@ impl Switching {
         record.steps[at].at = Some(now.0);
         let step = record.steps[at].clone();
         // The outcome of the last step and the end of the plan are one commit.
-        if last || !outcome.is_success() {
+        let stops = !outcome.is_success() && record.on_failure == OnFailure::Stop;
+        if last || stops {
             close(&mut record, now);
         }
         let saved = self.save(&record, None).await;
@@ -274,7 +371,12 @@ impl Switching {
     async fn finish(&self, plan: &watch::Sender<Record>) {
         let mut record = plan.borrow().clone();
         if record.state == PlanState::Running {
+            let cancelled = self.is_to_stop(&record.id)
+                && record.steps.iter().any(|step| step.state == StepState::Pending);
             close(&mut record, self.clock.stamp());
+            if cancelled {
+                record.state = PlanState::Cancelled;
+            }
             if let Err(error) = self.save(&record, None).await {
                 tracing::error!(plan = %record.id, %error, "the end of plan {} is not durable", record.id);
             }

@@ -7,6 +7,8 @@
 mod crash;
 mod execute;
 mod locks;
+mod picture;
+mod plans;
 mod record;
 mod refusal;
 mod resume;
@@ -15,7 +17,8 @@ mod submit;
 mod witness;
 
 pub use locks::{Lock, Standing};
+pub use plans::{Line, Mark, OnFailure, Preview, Select, Wish};
 pub use record::{PlanState, Record, StepRecord, StepState};
 pub use refusal::Refusal;
-pub use site::{HostSpec, Site};
+pub use site::{Feed, HostSpec, Member, Site};
 pub use submit::{Request, Switching, Target, Ticket};

@@ -9,10 +9,16 @@ use crate::model::switching::{Action, Outcome, Relay};
 use crate::model::time::Stamp;
 use crate::wire::plan::{PlanBody, StepBody};
 
+use super::plans::{Mark, OnFailure};
+
 /// How a plan stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanState {
+    /// Made and kept, not run.
+    Planned,
+    /// Withdrawn, before or while it was run.
+    Cancelled,
     /// Being carried out.
     Running,
     /// Every step succeeded.
@@ -27,6 +33,8 @@ impl PlanState {
     /// The word in JSON.
     pub fn word(self) -> &'static str {
         match self {
+            PlanState::Planned => "planned",
+            PlanState::Cancelled => "cancelled",
             PlanState::Running => "running",
             PlanState::Done => "done",
             PlanState::Stopped => "stopped",
@@ -108,16 +116,32 @@ pub struct Record {
     pub hold_ms: u64,
     /// The steps.
     pub steps: Vec<StepRecord>,
+    /// Whether its goals ask for different actions.
+    #[serde(default)]
+    pub mixed: bool,
+    /// Where its steps have their times from the planner: how long it was planned to take, ms.
+    #[serde(default)]
+    pub scheduled: Option<u64>,
+    /// Not before, ms since 1970.
+    #[serde(default)]
+    pub not_before: Option<i64>,
+    /// What becomes of the rest when a step fails.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// What it was made for.
+    #[serde(default)]
+    pub mark: Mark,
 }
 
 impl Record {
     /// SHA-256 over what was asked for and the steps made of it, hexadecimal.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("{:?}\n{}\n{}\n{}\n", self.action, self.target, self.by, self.created));
+        hash.update(format!("{:?}\n{}\n{}\n", self.action, self.target, self.created));
         for step in &self.steps {
             hash.update(format!("{} {:?} {}\n", step.outlet, step.relay, step.at_ms));
         }
+        hash.update(format!("{:?} {:?} {:?}\n", self.not_before, self.on_failure, self.mark));
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -149,7 +173,7 @@ impl Record {
             id: self.id.to_string(),
             digest: self.digest(),
             state: self.state.word(),
-            action: self.action.word(),
+            action: if self.mixed { "mixed" } else { self.action.word() },
             target: self.target.clone(),
             reason: (!self.reason.is_empty()).then(|| self.reason.clone()),
             by: self.by.clone(),
@@ -157,7 +181,10 @@ impl Record {
             finished_at: self.finished.map(stamp),
             outcome: self.outcome().map(Outcome::word),
             steps: (1..).zip(&self.steps).map(step).collect(),
-            makespan_ms: self.finished.map(|end| Stamp(end).since(Stamp(self.created)).0),
+            makespan_ms: match (self.finished, self.scheduled) {
+                (Some(end), None) => Some(Stamp(end).since(Stamp(self.created)).0),
+                (_, planned) => planned,
+            },
             next: self.next().map(str::to_owned),
         }
     }
@@ -165,7 +192,8 @@ impl Record {
     /// The step that helps, where it did not end well.
     pub fn next(&self) -> Option<&'static str> {
         match (self.state, self.outcome()) {
-            (PlanState::Running | PlanState::Done, _) => None,
+            (PlanState::Running | PlanState::Done | PlanState::Cancelled, _) => None,
+            (PlanState::Planned, _) => Some("run it: POST /v1/plans/{id}/run with its digest"),
             (_, Some(Outcome::Unverified)) => Some(
                 "look at the outlet; run \"pmgate driver read\" to see what the PDU says of it",
             ),

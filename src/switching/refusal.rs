@@ -44,6 +44,41 @@ pub enum Refusal {
         /// The plan.
         plan: String,
     },
+    /// A limit would be passed, or hosts wait for each other.
+    #[error(transparent)]
+    Unfit(#[from] crate::plan::Refusal),
+    /// One outlet is wished two things of.
+    #[error("outlet {outlet} is wished {wishes} at once")]
+    Conflict {
+        /// The outlet.
+        outlet: String,
+        /// What.
+        wishes: String,
+    },
+    /// The world is no longer the one that the plan was made for.
+    #[error("plan {plan} does not fit the rack any more: {difference}")]
+    Changed {
+        /// The plan.
+        plan: String,
+        /// In what it differs.
+        difference: String,
+    },
+    /// The digest is not the plan's.
+    #[error("the digest is not that of plan {plan}, which is {digest}")]
+    OtherDigest {
+        /// The plan.
+        plan: String,
+        /// Its digest.
+        digest: String,
+    },
+    /// The plan is not one that waits to be run.
+    #[error("plan {plan} is {state}")]
+    NotPlanned {
+        /// The plan.
+        plan: String,
+        /// How it stands.
+        state: &'static str,
+    },
     /// The idempotency key was used for something else.
     #[error("the Idempotency-Key was used before for another request")]
     KeyReused,
@@ -73,6 +108,15 @@ impl Refusal {
                 "see why at GET /v1/pdus/{pdu}; try again once the PDU is online and the outlet's state is on or off"
             }
             Refusal::Busy { .. } => "wait for that plan: GET /v1/plans/{id}",
+            Refusal::Unfit(_) => {
+                "see GET /v1/limits; leave out what \"leave_out\" names, or switch something else off first"
+            }
+            Refusal::Conflict { .. } => "wish one thing of each outlet",
+            Refusal::Changed { .. } => "make the plan anew: POST /v1/plans with the same goals",
+            Refusal::OtherDigest { .. } => {
+                "look at the plan, GET /v1/plans/{id}, and send its digest"
+            }
+            Refusal::NotPlanned { .. } => "make a new plan: POST /v1/plans",
             Refusal::KeyReused => "use a new Idempotency-Key for a new request",
             Refusal::Ending => "try again once it is up",
             Refusal::Journal(_) => "look at the disk that holds the gateway's state directory",

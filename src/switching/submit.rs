@@ -21,6 +21,7 @@ use crate::model::view::Health;
 use crate::store::journal::{Journal, JournalError};
 
 use super::locks::Locks;
+use super::plans::{Mark, OnFailure};
 use super::record::{PlanState, Record, StepRecord, StepState};
 use super::refusal::Refusal;
 use super::site::Site;
@@ -113,6 +114,8 @@ struct Running {
     outlets: HashMap<OutletId, PlanId>,
     /// Keys whose plan is being made: a second request with the key waits for it.
     keys: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+    /// Plans of which no further step is to begin.
+    stopping: std::collections::HashSet<PlanId>,
 }
 
 impl Switching {
@@ -248,6 +251,7 @@ impl Switching {
         }
         let now = self.clock.stamp();
         let mut record = Self::plan(&request, site, &outlets, now);
+        self.has_headroom(&record)?;
         self.claim(&record)?;
         // A plan's first step is intended in the same commit that accepts it: one fsync before the wire.
         super::execute::intend_first(&mut record, now);
@@ -263,7 +267,7 @@ impl Switching {
     }
 
     /// Carries a durable plan out.
-    fn start(&self, record: Record) -> Ticket {
+    pub(super) fn start(&self, record: Record) -> Ticket {
         let this = self.clone();
         self.watched(record, move |plan| async move { this.carry_out(&plan).await })
     }
@@ -394,6 +398,11 @@ impl Switching {
             state: PlanState::Running,
             hold_ms,
             steps,
+            mixed: false,
+            scheduled: None,
+            not_before: None,
+            on_failure: OnFailure::Stop,
+            mark: Mark::default(),
         }
     }
 
@@ -414,6 +423,16 @@ impl Switching {
         Ok(())
     }
 
+    /// Has a plan begin no further step.
+    pub(super) fn ask_to_stop(&self, id: &PlanId) {
+        self.running().stopping.insert(id.clone());
+    }
+
+    /// Whether a plan is to begin no further step.
+    pub(super) fn is_to_stop(&self, id: &PlanId) -> bool {
+        self.running().stopping.contains(id)
+    }
+
     /// Whether a plan is at an outlet.
     pub(super) fn is_claimed(&self, outlet: &OutletId) -> bool {
         self.running().outlets.contains_key(outlet)
@@ -423,6 +442,7 @@ impl Switching {
         let mut running = self.running();
         running.outlets.retain(|_, plan| *plan != record.id);
         running.plans.remove(&record.id);
+        running.stopping.remove(&record.id);
     }
 
     /// Makes a record durable.
@@ -471,6 +491,11 @@ impl Switching {
         self.tasks.wait().await;
     }
 
+    /// The plans that are being carried out, as they stand.
+    pub(super) fn plans_under_way(&self) -> Vec<Record> {
+        self.running().plans.values().map(|plan| plan.borrow().clone()).collect()
+    }
+
     fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -495,7 +520,7 @@ fn asked(request: &Request) -> String {
 }
 
 /// Ids grow with time, and do not repeat after a clock was set back.
-fn new_id(now: Stamp) -> PlanId {
+pub(super) fn new_id(now: Stamp) -> PlanId {
     let chance = std::hash::RandomState::new().build_hasher().finish();
     let text = format!("p{:012x}{:06x}", now.0.max(0), chance & 0xff_ffff);
     text.parse().unwrap_or_else(|_| unreachable!("hexadecimal digits are an id"))

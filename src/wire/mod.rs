@@ -3,6 +3,7 @@
 
 pub mod event;
 pub mod host;
+pub mod limit;
 pub mod pdu;
 pub mod plan;
 pub mod problem;

@@ -10,9 +10,9 @@ pub struct PlanBody {
     pub id: String,
     /// Digest over what was asked for and what it was made for.
     pub digest: String,
-    /// `running`, `done`, `stopped`, `interrupted`.
+    /// `planned`, `running`, `done`, `stopped`, `interrupted`, `cancelled`.
     pub state: &'static str,
-    /// `on`, `off` or `cycle`.
+    /// `on`, `off`, `cycle`, or `mixed`.
     pub action: &'static str,
     /// `pdu-a/7` or a host.
     pub target: String,
@@ -28,11 +28,43 @@ pub struct PlanBody {
     pub outcome: Option<&'static str>,
     /// The steps.
     pub steps: Vec<StepBody>,
-    /// From acceptance to end.
+    /// From acceptance to end; of a plan of several outlets, as it was planned.
     pub makespan_ms: Option<u64>,
     /// The step that helps, where it did not end well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+/// A plan that was made, with what it does to the limits.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PlannedBody {
+    /// The plan; a dry run is not kept, and its id is of no use.
+    #[serde(flatten)]
+    pub plan: PlanBody,
+    /// What flows over each limit above its outlets.
+    pub timeline: Vec<LineBody>,
+    /// Hosts that keep a feed and lose another.
+    pub loses_redundancy: Vec<String>,
+}
+
+/// What flows over a limit while a plan is carried out, at worst.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct LineBody {
+    /// The limit.
+    pub limit: String,
+    /// What may flow, W.
+    pub budget_w: f64,
+    /// From when on how much flows.
+    pub points: Vec<PointBody>,
+}
+
+/// A point of a timeline.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PointBody {
+    /// After the plan's start.
+    pub at_ms: u64,
+    /// W.
+    pub load_w: f64,
 }
 
 /// A step of a plan.

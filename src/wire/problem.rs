@@ -17,6 +17,21 @@ pub struct Problem {
     /// The plan that this is about, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// The limit that would be passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// What flows there, W.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_w: Option<i64>,
+    /// What is left there, W.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headroom_w: Option<i64>,
+    /// What is needed there, W.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs_w: Option<i64>,
+    /// Without these outlets the rest would fit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leave_out: Vec<String>,
     /// What came of a switching that was begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
@@ -36,6 +51,11 @@ impl Problem {
             detail: detail.into(),
             next: next.into(),
             plan: None,
+            limit: None,
+            load_w: None,
+            headroom_w: None,
+            needs_w: None,
+            leave_out: Vec::new(),
             outcome: None,
         }
     }

@@ -16,6 +16,7 @@ mod links;
 mod modbus;
 mod outcome;
 mod peers;
+mod planned;
 mod plans;
 mod poison;
 mod poller;

@@ -1,6 +1,7 @@
 //! The gateway's configuration: from a file to a [`Config`] that cannot be wrong any more, or every fault in
 //! it at once, those of the files that it names included.
 
+mod limits;
 mod pdus;
 mod sections;
 
@@ -94,6 +95,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     let mut site = sections::switching(&root);
     site.hosts = pdus::hosts(&root, &pdus.devices);
     site.locked = pdus.locked;
+    site.feeds = limits::feeds(&root, &pdus.devices);
     let traps = root.get("traps").and_then(|item| traps(&item, &secrets));
     site.policy = sections::policy(&root, &pdus.devices, &site.hosts);
     root.done();

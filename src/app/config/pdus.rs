@@ -258,6 +258,11 @@ pub(super) fn hosts(root: &Fields<'_>, devices: &[Settings]) -> BTreeMap<HostId,
             item.fault(format!("the id \"{id}\" is given twice"));
         }
     }
+    for host in hosts.values() {
+        if let Some(missing) = host.after.iter().find(|after| !hosts.contains_key(*after)) {
+            list.fault(format!("after names \"{missing}\", and there is no host with that id"));
+        }
+    }
     hosts
 }
 
@@ -284,8 +289,16 @@ fn host(item: &Item<'_>, devices: &[Settings]) -> Option<(HostId, HostSpec)> {
     }
     let hold =
         fields.get("hold_s").and_then(|i| i.integer(1..=3_600)).map(|s| Span::seconds(s as u64));
+    let priority =
+        fields.get("priority").and_then(|i| i.integer(-1_000..=1_000)).unwrap_or(0) as i32;
+    let after = fields
+        .get("after")
+        .map_or(Vec::new(), |list| list.list().iter().filter_map(Item::parsed::<HostId>).collect());
+    let min_off = fields.get("min_off_s").and_then(|i| i.integer(0..=3_600)).unwrap_or(0);
+    let min_off = Span::seconds(min_off as u64);
+    let draw = fields.get("draw").and_then(|item| super::limits::draw(&item));
     fields.done();
     let id = id?;
     let name = name.unwrap_or_else(|| id.to_string());
-    Some((id, HostSpec { name, outlets: feeds, hold }))
+    Some((id, HostSpec { name, outlets: feeds, hold, priority, after, min_off, draw }))
 }

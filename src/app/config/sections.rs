@@ -145,6 +145,14 @@ pub(super) fn switching(root: &Fields<'_>) -> Site {
     let Some(fields) = root.get("switching").and_then(|i| i.fields()) else { return site };
     set(&fields, "hold_s", 1..=3_600, &mut site.hold);
     set(&fields, "fresh_s", 1..=3_600, &mut site.fresh);
+    let number = |key: &'static str, range, usual| {
+        fields.get(key).and_then(|i| i.integer(range)).unwrap_or(usual)
+    };
+    site.derating = number("derate_percent", 1..=100, site.derating);
+    site.volts = number("volts", 100..=480, site.volts);
+    if let Some(draw) = fields.get("default_draw") {
+        site.default_draw = super::limits::draw(&draw).unwrap_or(site.default_draw);
+    }
     if let Some(resume) =
         fields.get("after_restart").and_then(|i| i.one_of(&[("resume", true), ("stop", false)]))
     {

@@ -1,0 +1,15 @@
+//! `/v1/limits`.
+
+use hyper::StatusCode;
+
+use crate::wire::limit::LimitList;
+
+use super::context::{Answer, Context, json};
+
+/// Every limit with its rating, load and headroom.
+#[utoipa::path(get, path = "/v1/limits", tag = "switching",
+    responses((status = 200, body = LimitList, description = "outlets, branches, phases, inlets, feeds, pairs of feeds")))]
+pub async fn list(context: Context) -> Answer {
+    context.only(&[])?;
+    json(StatusCode::OK, &LimitList { limits: context.state.switching.limits() })
+}

@@ -1,0 +1,181 @@
+//! `pmgate plan …`.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::args::{Client, Plan, Wish};
+use super::exit::{Exit, Outcome};
+use super::out;
+use super::pdu::{number, text};
+use super::remote::{Gateway, escape};
+
+/// Between two looks at a plan that is followed.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Carries a command about plans out.
+pub async fn run(command: Plan) -> Outcome {
+    match command {
+        Plan::Preview(wish) => make(&wish, true).await,
+        Plan::Create(wish) => make(&wish, false).await,
+        Plan::Run { id, digest, follow, client } => {
+            let mut gateway = Gateway::connect(&client).await?;
+            // Who names no digest takes the plan as it is kept.
+            let digest = match digest {
+                Some(digest) => digest,
+                None => text(&gateway.get(&path(&id)).await?, "digest"),
+            };
+            let body = Some(json!({ "digest": digest }));
+            let begun =
+                gateway.text(Method::POST, &format!("{}/run", path(&id)), &[], body).await?;
+            if follow {
+                return self::follow(&mut gateway, &id, &client).await;
+            }
+            show(&parse(&begun)?, &client)
+        }
+        Plan::Cancel { id, client } => {
+            let mut gateway = Gateway::connect(&client).await?;
+            let path = format!("{}/cancel", path(&id));
+            show(&parse(&gateway.text(Method::POST, &path, &[], None).await?)?, &client)
+        }
+        Plan::Show { id, client } => {
+            let plan = Gateway::connect(&client).await?.get(&path(&id)).await?;
+            show(&plan, &client)
+        }
+        Plan::List { client } => {
+            let plans = Gateway::connect(&client).await?.list("/v1/plans", "plans").await?;
+            if client.json {
+                return out::json(&plans);
+            }
+            let row = |plan: &Value| {
+                ["id", "state", "action", "target", "by", "created_at"]
+                    .map(|key| text(plan, key))
+                    .to_vec()
+            };
+            let rows: Vec<Vec<String>> = plans.iter().map(row).collect();
+            out::table(&["PLAN", "STATE", "ACTION", "OF", "BY", "AT"], &rows);
+            Ok(())
+        }
+    }
+}
+
+fn path(id: &str) -> String {
+    format!("/v1/plans/{}", escape(id))
+}
+
+fn parse(text: &str) -> Result<Value, Exit> {
+    serde_json::from_str(text).map_err(Exit::failed)
+}
+
+async fn make(wish: &Wish, dry_run: bool) -> Outcome {
+    let mut goals = Vec::new();
+    for (action, ids) in [("on", &wish.on), ("off", &wish.off), ("cycle", &wish.cycle)] {
+        for id in ids {
+            let select = match id.split_once(':') {
+                Some(("host", host)) => json!({ "hosts": [host] }),
+                None if id.contains('/') => json!({ "outlets": [id] }),
+                None => json!({ "pdus": [id] }),
+                Some(_) => {
+                    return Err(Exit::usage(anyhow!(
+                        "\"{id}\" is neither pdu-a, pdu-a/7 nor host:web-01"
+                    )));
+                }
+            };
+            goals.push(json!({ "select": select, "action": action }));
+        }
+    }
+    if goals.is_empty() {
+        return Err(Exit::usage(anyhow!(
+            "wish something: --on, --off or --cycle pdu-a, pdu-a/7 or host:web-01"
+        )));
+    }
+    let mut body = json!({ "goals": goals, "reason": wish.reason, "dry_run": dry_run, "on_failure": wish.on_failure });
+    if let Some(at) = &wish.not_before {
+        body["not_before"] = json!(at);
+    }
+    let mut gateway = Gateway::connect(&wish.client).await?;
+    let made = parse(&gateway.text(Method::POST, "/v1/plans", &[], Some(body)).await?)?;
+    show(&made, &wish.client)?;
+    if !dry_run && !wish.client.json {
+        out::line(&format!("run it: pmgate plan run {} --follow", text(&made, "id")));
+    }
+    Ok(())
+}
+
+fn show(plan: &Value, client: &Client) -> Outcome {
+    if client.json {
+        return out::json(plan);
+    }
+    out::line(&format!(
+        "{}  {} {}: {}, {} ms",
+        text(plan, "id"),
+        text(plan, "action"),
+        text(plan, "target"),
+        text(plan, "state"),
+        number(plan, "makespan_ms")
+    ));
+    let steps = plan["steps"].as_array().cloned().unwrap_or_else(Vec::new);
+    let row = |step: &Value| {
+        let mut row = vec![number(step, "n"), number(step, "at_ms")];
+        row.extend(["outlet", "action", "state", "why", "detail"].map(|key| text(step, key)));
+        row
+    };
+    let rows: Vec<Vec<String>> = steps.iter().map(row).collect();
+    out::table(&["N", "AT MS", "OUTLET", "ACTION", "STATE", "WHY", ""], &rows);
+    let lines = plan["timeline"].as_array().cloned().unwrap_or_else(Vec::new);
+    let peak = |line: &Value| {
+        let points = line["points"].as_array().into_iter().flatten();
+        let loads = points.filter_map(|point| point["load_w"].as_f64());
+        let peak = loads.fold(0.0_f64, f64::max);
+        vec![text(line, "limit"), number(line, "budget_w"), format!("{peak:.0}")]
+    };
+    if !lines.is_empty() {
+        let rows: Vec<Vec<String>> = lines.iter().map(peak).collect();
+        out::table(&["LIMIT", "MAY W", "PEAK W"], &rows);
+    }
+    for host in plan["loses_redundancy"].as_array().into_iter().flatten() {
+        out::line(&format!("host {} loses a feed", host.as_str().unwrap_or("?")));
+    }
+    Ok(())
+}
+
+/// Prints how a plan goes on until it has ended; fails where it did.
+async fn follow(gateway: &mut Gateway, id: &str, client: &Client) -> Outcome {
+    let mut told = 0;
+    loop {
+        let plan = gateway.get(&path(id)).await?;
+        let steps = plan["steps"].as_array().cloned().unwrap_or_else(Vec::new);
+        let over = |step: &&Value| !matches!(step["state"].as_str(), Some("pending" | "intended"));
+        let count = steps.iter().filter(over).count();
+        for step in steps.iter().take(count).skip(told) {
+            if client.json {
+                out::json(step)?;
+            } else {
+                let bar: String = (0..20)
+                    .map(|at| if at * steps.len() < count * 20 { '#' } else { '.' })
+                    .collect();
+                out::line(&format!(
+                    "[{bar}] {}/{} {} {}: {} {}",
+                    number(step, "n"),
+                    steps.len(),
+                    text(step, "outlet"),
+                    text(step, "action"),
+                    text(step, "state"),
+                    step["detail"].as_str().unwrap_or("")
+                ));
+            }
+        }
+        told = told.max(count);
+        let state = text(&plan, "state");
+        if state != "running" {
+            if !client.json {
+                out::line(&format!("plan {id}: {state}"));
+            }
+            let failed = || Exit::failed(anyhow!("plan {id} is {state}: {}", text(&plan, "next")));
+            return if state == "done" { Ok(()) } else { Err(failed()) };
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
