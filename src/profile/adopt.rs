@@ -1,7 +1,7 @@
 //! Adopting a device: from a profile and a few rounds of answers to an [`Instance`]. Each round says what
 //! to read; the caller reads it and brings the answers. Nothing here does I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::ask::{Ask, Reply, Value};
 use crate::model::limits::{NAMED, TABLE_ROWS};
@@ -319,7 +319,9 @@ impl<'p> Filter<'p> {
             };
             names.enrich(&mut of_table);
             if let Some(keep) = &table.keep {
-                items.extend(of_table.iter().filter_map(|row| item_at(&keep.source, row)));
+                // A test of a fixed place is the same for every row.
+                let asked = of_table.iter().filter_map(|row| item_at(&keep.source, row));
+                items.extend(asked.collect::<BTreeSet<Item>>());
             }
             rows.push(of_table);
         }

@@ -99,7 +99,11 @@ fn quantity(
                 return Err(Gap::Unsupported);
             }
             let counter = spec.point.metric == Metric::Energy;
-            let poison = POISON.contains(&whole) && !(counter && whole == 0xFFFF);
+            // Full scale of 16 bits says nothing where the device counts in 32, or where it counts up.
+            let wide = spec.shape.is_some_and(|shape| {
+                shape.words > 1 && matches!(shape.kind, ShapeKind::Unsigned | ShapeKind::Signed)
+            });
+            let poison = POISON.contains(&whole) && !((counter || wide) && whole == 0xFFFF);
             if poison {
                 return Err(Gap::Implausible);
             }

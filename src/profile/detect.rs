@@ -69,8 +69,12 @@ impl<'p> Detection<'p> {
             self.profiles.iter().copied().filter(|profile| fits(profile, &by_item)).collect();
         let most = fitting.iter().map(|profile| profile.detect.len()).max();
         fitting.retain(|profile| Some(profile.detect.len()) == most);
+        // A Modbus device has no credentials to refuse: what is not there is just not there.
+        let snmp = self.profiles.first().is_some_and(|profile| profile.speech.is_snmp());
         match fitting.as_slice() {
-            [] if !answers.is_empty() && answers.iter().all(refused) => Err(Undetected::Refused),
+            [] if snmp && !answers.is_empty() && answers.iter().all(refused) => {
+                Err(Undetected::Refused)
+            }
             [] => Err(Undetected::None { seen: seen() }),
             [one] => Ok(one.id.clone()),
             several => Err(Undetected::Several(several.iter().map(|p| p.id.to_string()).collect())),

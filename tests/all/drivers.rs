@@ -80,6 +80,9 @@ fn table() -> String {
         let own = match (simulated, profile.proofs.is_empty(), recorded) {
             (true, ..) => Some("our simulator"),
             (false, false, None) => Some("our own recording, made from its MIB"),
+            _ if !profile.speech.is_snmp() && id != "netio" => {
+                Some("registers of our own, made from its map")
+            }
             _ => None,
         };
         let proven: Vec<&str> = recorded.into_iter().chain(own).collect();

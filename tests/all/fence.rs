@@ -29,10 +29,16 @@ const AGENTS: &[Agent] = &[
     Agent { name: "fence_eaton_snmp", device: "pulizzi", plug: plain, outlet: 1 },
     Agent { name: "fence_ipdu", device: "ibm-dpi", plug: plain, outlet: 1 },
     Agent { name: "fence_tripplite_snmp", device: "tripplite-old", plug: plain, outlet: 1 },
+    Agent { name: "fence_emerson", device: "liebert-mph2", plug: liebert, outlet: 1 },
 ];
 
 fn plain(outlet: u16) -> String {
     outlet.to_string()
+}
+
+/// PDU, receptacle branch, receptacle.
+fn liebert(outlet: u16) -> String {
+    format!("1.1.{outlet}")
 }
 
 /// Runs an agent; what it says on its standard output.

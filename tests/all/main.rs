@@ -22,6 +22,7 @@ mod poison;
 mod poller;
 mod proxy;
 mod recordings;
+mod registers;
 mod rig;
 mod rtu;
 mod store;

@@ -312,10 +312,10 @@ async fn a_poll_costs_one_request_more_than_its_values_need_at_most() {
         for slow in [false, true] {
             let tier = adopted.instance.tier(slow).clone();
             let mut sweep = tier.set.sweep(adopted.memory);
-            let (mut cost, mut named) = (0, true);
+            let (mut cost, mut named) = (0, false);
             while let Some(ask) = sweep.next_ask() {
                 cost += 1;
-                named &= !matches!(ask, Ask::GetBulk { .. });
+                named |= !matches!(ask, Ask::GetBulk { .. });
                 let reply = adopted.line.exchange(&ask).await.unwrap();
                 sweep.answer(reply);
             }
