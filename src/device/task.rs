@@ -223,6 +223,23 @@ impl Device {
         reason
     }
 
+    /// Whether a unit of a daisy chain is missing before others: those behind it have moved up in the numbering, and
+    /// nobody who starts now can know by how much. A missing last one moves nothing.
+    fn hole(&self, adopted: &Adopted) -> Option<Arc<str>> {
+        let (part, first) =
+            adopted.profile.unit.as_ref().filter(|_| self.settings.unit.is_none())?;
+        let outlets = adopted.instance.layout.parts(Scope::Outlet).len() as u16;
+        let places = (0..outlets).filter_map(|at| adopted.instance.outlet_row(at));
+        let units: BTreeSet<u32> = places
+            .filter_map(|row| row.parts.iter().find(|(name, _)| name == part)?.1.first().copied())
+            .collect();
+        let missing = (*first..).zip(&units).find(|(wanted, unit)| wanted != *unit)?.0;
+        let text = format!(
+            "unit {missing} of its chain is not there, so the numbers of the outlets behind it are not certain; see that it answers, or say chain_unit if this PDU is one unit"
+        );
+        Some(text.into())
+    }
+
     /// Whether the device has to be learned anew: long ago, or by a driver that has changed since.
     fn is_aged(&self, began: Tick) -> bool {
         let Some((adopted, since)) = &self.adopted else { return true };
@@ -310,7 +327,7 @@ impl Device {
         if let (None, Some(name)) = (&self.settings.name, &view.identity.name) {
             view.name = name.as_str().into();
         }
-        self.renumbered = self.renumbering(&adopted);
+        self.renumbered = self.renumbering(&adopted).or_else(|| self.hole(&adopted));
         self.unknown = unknown(&adopted);
         view.read_only = self.read_only();
         self.tell_adopted(first, &before, &view);
