@@ -42,6 +42,7 @@ impl From<Refusal> for Problem {
             Refusal::Doubtful { .. } => (409, "State not known for certain"),
             Refusal::Busy { .. } => (409, "Being switched"),
             Refusal::Unfit(crate::plan::Refusal::Limit { .. }) => (409, "Limit would be passed"),
+            Refusal::Unfit(crate::plan::Refusal::LastFeed { .. }) => (409, "Last feed of a host"),
             Refusal::Unfit(crate::plan::Refusal::Circle { .. }) => {
                 (409, "Hosts wait for each other")
             }

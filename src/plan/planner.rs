@@ -60,6 +60,14 @@ pub enum Refusal {
         /// The outlets without which the rest would fit.
         leave_out: Vec<OutletId>,
     },
+    /// It would take the last feed of a host, and nobody said that the host is to go dark.
+    #[error("switching {outlet} off takes the last feed of host {host}")]
+    LastFeed {
+        /// The host.
+        host: String,
+        /// Its last outlet that is on.
+        outlet: OutletId,
+    },
     /// Hosts wait for each other.
     #[error("{} wait for each other: see \"after\" of these hosts", hosts.join(", "))]
     Circle {
@@ -103,6 +111,7 @@ enum Event {
 
 /// Makes a plan for wishes, or says what does not fit.
 pub fn plan(world: &World, goals: &[Goal]) -> Result<Plan, Refusal> {
+    last_feeds(world, goals)?;
     let mut best: Option<Result<Plan, Refusal>> = None;
     let ways = if world.by_priority { &WAYS[..1] } else { &WAYS[1..] };
     for way in ways {
@@ -170,9 +179,49 @@ pub(super) fn bind(world: &World, goals: &[Goal], jobs: &mut [Job]) -> Result<()
     }
     let cycled: std::collections::BTreeSet<usize> =
         goals.iter().filter(|goal| goal.want == Want::Cycle).map(|goal| goal.outlet).collect();
+    let kept: std::collections::BTreeSet<usize> = goals
+        .iter()
+        .filter(|goal| !goal.drops_host)
+        .filter_map(|goal| world.outlets[goal.outlet].host)
+        .collect();
     let mut behind: Vec<(usize, usize, Until, u64)> = Vec::new();
-    for (host, [offs, ons]) in &of_host {
-        let host = &world.hosts[*host];
+    for (at, [offs, ons]) in &of_host {
+        let host = &world.hosts[*at];
+        if kept.contains(at) {
+            // One feed after the other, each on again and up before the next goes off.
+            let mut steps: Vec<usize> = ons.iter().chain(offs).copied().collect();
+            let turn = |step: &usize| {
+                let is_off = jobs[*step].relay == Relay::Off;
+                let own = jobs[*step].outlet;
+                let cycles = cycled.contains(&own);
+                // What only goes on comes first, what only goes off comes last.
+                (
+                    if cycles {
+                        1
+                    } else if is_off {
+                        2
+                    } else {
+                        0
+                    },
+                    own,
+                    !is_off,
+                )
+            };
+            steps.sort_by_key(turn);
+            for pair in steps.windows(2) {
+                let (first, then) = (&jobs[pair[0]], &jobs[pair[1]]);
+                let rest = world.outlets[then.outlet].min_off_ms;
+                let wait = if first.outlet == then.outlet {
+                    (Until::Done, host.hold_ms.max(rest))
+                } else if first.relay == Relay::On {
+                    (Until::Up, host.feed_gap_ms)
+                } else {
+                    (Until::Done, host.feed_gap_ms)
+                };
+                behind.push((pair[0], pair[1], wait.0, wait.1));
+            }
+            continue;
+        }
         for pair in ons.windows(2).chain(offs.windows(2)) {
             behind.push((pair[0], pair[1], Until::Done, host.feed_gap_ms));
         }
@@ -200,7 +249,8 @@ pub(super) fn bind(world: &World, goals: &[Goal], jobs: &mut [Job]) -> Result<()
             Relay::Off => drop(offs.insert(job.outlet, at)),
             Relay::On => {
                 let own = offs.get(&job.outlet);
-                behind.extend(own.map(|off| (*off, at, Until::Done, outlet.min_off_ms)));
+                let rest = outlet.min_off_ms.max(world.hold_ms);
+                behind.extend(own.map(|off| (*off, at, Until::Done, rest)));
             }
         }
     }
@@ -209,6 +259,41 @@ pub(super) fn bind(world: &World, goals: &[Goal], jobs: &mut [Job]) -> Result<()
         jobs[then].waits += 1;
     }
     circle(world, jobs)
+}
+
+/// A host that is not to go dark needs a feed that is on, and stays on while another is switched.
+fn last_feeds(world: &World, goals: &[Goal]) -> Result<(), Refusal> {
+    let mut of_host: BTreeMap<usize, Vec<&Goal>> = BTreeMap::new();
+    for goal in goals.iter().filter(|goal| !goal.drops_host) {
+        if let Some(host) = world.outlets[goal.outlet].host {
+            of_host.entry(host).or_default().push(goal);
+        }
+    }
+    for (host, own) in of_host {
+        let feeds = || world.outlets.iter().enumerate().filter(|(_, o)| o.host == Some(host));
+        let on = feeds().filter(|(_, outlet)| outlet.relay == Relays::On).count();
+        let wants = |want| own.iter().filter(move |goal| goal.want == want);
+        let comes =
+            wants(Want::On).filter(|goal| world.outlets[goal.outlet].relay == Relays::Off).count();
+        let goes =
+            wants(Want::Off).filter(|goal| world.outlets[goal.outlet].relay != Relays::Off).count();
+        let cycles = wants(Want::Cycle).count();
+        // An outlet that is off may be cycled as it likes; of those that are on one has to stay while one is off.
+        let live_cycles = wants(Want::Cycle)
+            .filter(|goal| world.outlets[goal.outlet].relay != Relays::Off)
+            .count();
+        let steady = on + comes;
+        let needs = goes + usize::from(live_cycles > 0);
+        let takes_last = (goes > 0 || live_cycles > 0) && on > 0 && steady <= needs;
+        let first = own.iter().find(|goal| goal.want != Want::On);
+        if let (true, Some(goal)) = (takes_last && (goes > 0 || cycles > 0), first) {
+            return Err(Refusal::LastFeed {
+                host: world.hosts[host].id.to_string(),
+                outlet: world.outlets[goal.outlet].id.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Steps that wait for each other can never begin.

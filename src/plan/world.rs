@@ -103,6 +103,8 @@ pub struct World {
     pub outlets: Vec<Outlet>,
     /// Hosts.
     pub hosts: Vec<Host>,
+    /// Pause between the off and the on of an outlet without a host, ms.
+    pub hold_ms: u64,
     /// Whether hosts go strictly by their priority, or in whatever order is fastest.
     pub by_priority: bool,
     /// How long a step keeps its device, ms: command, verification, pause. By device.
@@ -138,6 +140,8 @@ pub struct Goal {
     pub outlet: usize,
     /// What is wished.
     pub want: Want,
+    /// Whether the host behind it is to go dark with it. If not, the host keeps a feed at every instant.
+    pub drops_host: bool,
     /// Why, for the step.
     pub why: String,
 }

@@ -137,7 +137,8 @@ impl Switching {
         }
         tokio::select! {
             () = self.stop.cancelled() => false,
-            () = tokio::time::sleep(Span(record.hold_ms).duration()) => true,
+            // The off has died before the on is sent: a doubled one would undo it.
+            () = tokio::time::sleep(Span(record.hold_ms.max(QUIESCE_MS)).duration()) => true,
         }
     }
 
@@ -174,6 +175,31 @@ impl Switching {
                 () = tokio::time::sleep(PAUSE.duration()) => {}
             }
         }
+    }
+
+    /// Makes sure that another feed of an outlet's host is on and stays on: it is looked at once every command that was
+    /// ever sent to it has died. A late or doubled one would cut the host's last feed.
+    async fn other_feed(&self, outlet: &OutletId) -> Result<(), String> {
+        let host = {
+            let site = self.site.borrow();
+            let host = site.hosts.iter().find(|(_, host)| host.outlets.contains(outlet));
+            host.map(|(id, host)| (id.clone(), host.outlets.clone()))
+        };
+        let Some((id, feeds)) = host else { return Ok(()) };
+        for feed in feeds.iter().filter(|feed| *feed != outlet) {
+            if let Some(written) = self.last_write(feed) {
+                let rest = (written + Span(QUIESCE_MS)) - self.clock.tick();
+                tokio::select! {
+                    () = self.stop.cancelled() => return Err("the gateway is ending".into()),
+                    () = tokio::time::sleep(rest.duration()) => {}
+                }
+            }
+            let Some(handle) = self.fleet.get(&feed.pdu) else { continue };
+            if handle.look(feed.number).await.is_ok_and(|seen| seen.state == Ok(Word::On)) {
+                return Ok(());
+            }
+        }
+        Err(format!("it would take the last feed of host {id} that is known to be on"))
     }
 
     /// Whether no other outlet lost its load in the place of one that drew nothing. Within a plan this is waited for
@@ -213,6 +239,11 @@ impl Switching {
                 }
                 Err(error) => return (Outcome::Failed, Some(error.to_string())).into(),
             }
+        }
+        if step.keeps_host
+            && let Err(why) = self.other_feed(&step.outlet).await
+        {
+            return (Outcome::Failed, Some(why)).into();
         }
         if step.relay == Relay::On {
             let record = plan.borrow().clone();
@@ -267,6 +298,7 @@ impl Switching {
     ) -> Stepped {
         let before = Loads::of(&handle.view());
         super::crash::point("before-write");
+        self.note_write(outlet);
         let terms = match handle.write(outlet.number, relay, known).await {
             Ok(terms) => terms,
             // The task that had the order is gone; whether it was sent, only looking tells.

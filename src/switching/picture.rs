@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::id::{OutletId, PduId};
+use crate::model::limits::QUIESCE_MS;
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::Datum;
 use crate::model::switching::{Outcome, Relay};
@@ -266,7 +267,7 @@ impl Picture {
                 priority: host.priority,
                 after: host.after.iter().filter_map(|id| places.get(id).copied()).collect(),
                 feed_gap_ms: 0,
-                hold_ms: host.hold.unwrap_or(site.hold).0,
+                hold_ms: host.hold.unwrap_or(site.hold).0.max(QUIESCE_MS),
             });
         }
     }
@@ -342,6 +343,7 @@ impl Switching {
         }
         picture.feeds(&site);
         picture.hosts(&site);
+        picture.world.hold_ms = site.hold.0.max(QUIESCE_MS);
         let now = self.clock.stamp();
         for record in self.plans_under_way() {
             picture.unseen(&record, now);
@@ -398,7 +400,7 @@ impl Switching {
                 (_, Relay::On) => Want::On,
                 (_, Relay::Off) => Want::Off,
             };
-            goals.insert(at, Goal { outlet: at, want, why: String::new() });
+            goals.insert(at, Goal { outlet: at, want, drops_host: true, why: String::new() });
         }
         let goals: Vec<Goal> = goals.into_values().collect();
         plan::plan(&picture.world, &goals)?;
@@ -410,7 +412,7 @@ impl Switching {
         let about = BTreeSet::from([outlet.pdu.clone()]);
         let picture = self.picture(Some(&record.id), Some(&about));
         let Some(at) = picture.outlets.get(outlet).copied() else { return Ok(()) };
-        let goal = Goal { outlet: at, want: Want::On, why: String::new() };
+        let goal = Goal { outlet: at, want: Want::On, drops_host: true, why: String::new() };
         let mut world = picture.world;
         if record.scheduled.is_none() {
             self.by_hand(&mut world);

@@ -141,6 +141,7 @@ impl Switching {
                     None => goals.push(Goal {
                         outlet: at,
                         want: want(*action),
+                        drops_host: matches!(select, Select::Host(_)),
                         why: format!("{select}: {}", action.word()),
                     }),
                     Some(before) if before == *action => {}
@@ -175,6 +176,8 @@ impl Switching {
             relay: step.relay,
             at_ms: step.at_ms,
             why: step.why.clone(),
+            keeps_host: step.relay == Relay::Off
+                && goals.iter().any(|goal| goal.outlet == step.outlet && !goal.drops_host),
             state: StepState::Pending,
             detail: None,
             at: None,
@@ -318,7 +321,8 @@ impl Switching {
                 (false, true) => Want::On,
                 (false, false) => continue,
             };
-            goals.push(Goal { outlet: at, want, why: String::new() });
+            let keeps = record.steps.iter().any(|step| step.outlet == *outlet && step.keeps_host);
+            goals.push(Goal { outlet: at, want, drops_host: !keeps, why: String::new() });
         }
         if let Some(difference) = record.mark.difference(&now) {
             return Err(Refusal::Changed { plan: record.id.to_string(), difference });

@@ -85,6 +85,9 @@ pub struct StepRecord {
     pub at_ms: u64,
     /// Why it is there.
     pub why: String,
+    /// Whether its host has to keep another feed while this one is off.
+    #[serde(default)]
+    pub keeps_host: bool,
     /// How it stands.
     pub state: StepState,
     /// What was seen or refused.

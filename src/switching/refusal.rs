@@ -108,6 +108,12 @@ impl Refusal {
                 "see why at GET /v1/pdus/{pdu}; try again once the PDU is online and the outlet's state is on or off"
             }
             Refusal::Busy { .. } => "wait for that plan: GET /v1/plans/{id}",
+            Refusal::Unfit(crate::plan::Refusal::LastFeed { .. }) => {
+                "select the host, not its outlet, if it is to go dark; or switch its other feed on first"
+            }
+            Refusal::Unfit(crate::plan::Refusal::Circle { .. }) => {
+                "mend \"after\" of these hosts in the gateway's configuration"
+            }
             Refusal::Unfit(_) => {
                 "see GET /v1/limits; leave out what \"leave_out\" names, or switch something else off first"
             }

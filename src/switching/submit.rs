@@ -16,7 +16,7 @@ use crate::model::id::{HostId, OutletId, PlanId};
 use crate::model::metric::{Scope, Word};
 use crate::model::reading::Gap;
 use crate::model::switching::{Action, Relay};
-use crate::model::time::{Clock, Stamp};
+use crate::model::time::{Clock, Stamp, Tick};
 use crate::model::view::Health;
 use crate::store::journal::{Journal, JournalError};
 
@@ -114,6 +114,8 @@ struct Running {
     outlets: HashMap<OutletId, PlanId>,
     /// Keys whose plan is being made: a second request with the key waits for it.
     keys: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
+    /// When an outlet was last written: until its datagrams have died, its relay may move again.
+    written: HashMap<OutletId, Tick>,
     /// Plans of which no further step is to begin.
     stopping: std::collections::HashSet<PlanId>,
 }
@@ -377,6 +379,7 @@ impl Switching {
                 relay,
                 at_ms,
                 why: why.clone(),
+                keeps_host: false,
                 state: StepState::Pending,
                 detail: None,
                 at: None,
@@ -421,6 +424,17 @@ impl Switching {
             running.outlets.insert(step.outlet.clone(), record.id.clone());
         }
         Ok(())
+    }
+
+    /// Remembers that an outlet was written.
+    pub(super) fn note_write(&self, outlet: &OutletId) {
+        let now = self.clock.tick();
+        self.running().written.insert(outlet.clone(), now);
+    }
+
+    /// When an outlet was last written, in this run.
+    pub(super) fn last_write(&self, outlet: &OutletId) -> Option<Tick> {
+        self.running().written.get(outlet).copied()
     }
 
     /// Has a plan begin no further step.

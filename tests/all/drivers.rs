@@ -122,6 +122,8 @@ fn every_driver_tells_the_same_story() {
         assert_eq!(profile.on.is_empty(), profile.off.is_empty(), "{id}");
         let sees = profile.points.iter().any(|spec| spec.point.to_string() == "outlet.state");
         assert!(profile.on.is_empty() || sees, "{id} switches blindly");
+        // Whoever speaks SNMP is proven on a recording of ours, which a clone of the project has, too.
+        assert!(!profile.proofs.is_empty() || !profile.speech.is_snmp(), "{id} has no [[proof]]");
         // Only Modbus devices, which tell nothing of themselves, may have no rule to be found by.
         assert!(!profile.detect.is_empty() || !profile.speech.is_snmp(), "{id} cannot be detected");
     }

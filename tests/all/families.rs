@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pmgate::link::recording::Recording;
+use pmgate::profile::catalog::Catalog;
 use pmgate::sim::recording::{Rule, serve};
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -171,4 +172,17 @@ async fn every_family_switches_its_own_outlet_and_no_other() {
         })
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+/// No family is switched that no stand-in was switched of.
+#[test]
+fn every_switched_family_has_a_stand_in() {
+    let catalog = Catalog::embedded().unwrap();
+    let has = |driver: &str| rules().iter().any(|path| path.file_stem().unwrap() == driver);
+    let without: Vec<&str> = catalog
+        .iter()
+        .filter(|profile| profile.speech.is_snmp() && !profile.on.is_empty())
+        .map(|profile| profile.id.as_str())
+        .filter(|id| !has(id))
+        .collect();
+    assert!(without.is_empty(), "no rules in tests/recordings for {}", without.join(", "));
 }

@@ -20,6 +20,7 @@ mod planned;
 mod plans;
 mod poison;
 mod poller;
+mod protocol;
 mod proxy;
 mod recordings;
 mod registers;

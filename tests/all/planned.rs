@@ -257,3 +257,50 @@ fn the_command_line_previews_runs_and_follows() {
     let (_, err, code) = call(&["plan", "cancel", id]);
     assert!(code == 1 && err.contains("is done"), "{err}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feeds_of_a_host_are_cycled_one_after_the_other_and_the_last_is_not_cut() {
+    let (a, b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let both = |action: &str| json!({"goals": [{"select": {"outlets": ["pdu-a/3", "pdu-b/3"]}, "action": action}]});
+    let refused = curl.post("/v1/plans", &both("off").to_string(), &[]);
+    assert_eq!(
+        (refused.status, refused.json()["title"].as_str()),
+        (409, Some("Last feed of a host")),
+        "{refused:?}"
+    );
+    let plan = make(&curl, &both("cycle"));
+    let order: Vec<String> = plan["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| format!("{} {}", s["outlet"].as_str().unwrap(), s["action"].as_str().unwrap()))
+        .collect();
+    assert_eq!(order, ["pdu-a/3 off", "pdu-a/3 on", "pdu-b/3 off", "pdu-b/3 on"]);
+    assert_eq!(run(&curl, &plan).status, 202);
+    let done = ended(&gateway, &plan);
+    assert_eq!(done["state"], "done", "{done}");
+    // The second went off only when no command to the first could still be under way.
+    let at = |step: usize| {
+        let text = done["steps"][step]["at"].as_str().unwrap();
+        Stamp::parse_at(text, Stamp(0)).unwrap().0
+    };
+    assert!(at(2) - at(1) >= 1_500, "{done}");
+    // A feed that was cut meanwhile, by anybody, keeps the other from being cut.
+    let plan =
+        make(&curl, &json!({"goals": [{"select": {"outlets": ["pdu-b/4"]}, "action": "off"}]}));
+    a.pdu.lock().unwrap().switch(3, Relay::Off, Tick(0));
+    assert_eq!(run(&curl, &plan).status, 202);
+    let stopped = ended(&gateway, &plan);
+    assert_eq!(stopped["state"], "stopped", "{stopped}");
+    assert!(
+        stopped["steps"][0]["detail"].as_str().unwrap().contains("last feed of host web-4"),
+        "{stopped}"
+    );
+    assert_eq!(relay(&b, 4), Relay::On);
+    // A host that is named may go dark.
+    assert_eq!(
+        make(&curl, &json!({"goals": [{"select": {"hosts": ["web-1"]}, "action": "off"}]}))["state"],
+        "planned"
+    );
+}

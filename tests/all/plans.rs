@@ -127,7 +127,7 @@ pub fn goals(world: &World, seed: u64) -> Vec<Goal> {
     outlets
         .filter_map(|(outlet, of)| {
             let want = by_host[of.host?]?;
-            Some(Goal { outlet, want, why: "test".into() })
+            Some(Goal { outlet, want, drops_host: true, why: "test".into() })
         })
         .collect()
 }
@@ -326,7 +326,7 @@ fn hosts_that_wait_for_each_other_are_told() {
         outlet.relay = Relays::Off;
     }
     let goals: Vec<Goal> = (0..world.outlets.len())
-        .map(|outlet| Goal { outlet, want: Want::On, why: String::new() })
+        .map(|outlet| Goal { outlet, want: Want::On, drops_host: true, why: String::new() })
         .collect();
     let refusal = plan(&world, &goals).unwrap_err();
     assert_eq!(refusal.to_string(), "h0, h1 wait for each other: see \"after\" of these hosts");
@@ -361,7 +361,7 @@ fn ten_thousand_outlets_are_planned() {
     }
     world.limits.push(Limit { name: "room".into(), budget: 2_100_000_000, load: 0 });
     let goals: Vec<Goal> = (0..world.outlets.len())
-        .map(|outlet| Goal { outlet, want: Want::On, why: String::new() })
+        .map(|outlet| Goal { outlet, want: Want::On, drops_host: true, why: String::new() })
         .collect();
     let began = Instant::now();
     let made = plan(&world, &goals).unwrap();
