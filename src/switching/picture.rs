@@ -26,6 +26,9 @@ pub(super) const STEP_MS: u64 = 1_500;
 /// How long a meter may not show yet what was switched on, ms.
 const UNSEEN_MS: i64 = 10_000;
 
+/// What an outlet must draw now to be reckoned to draw the like again, mVA: less may be a host that is down.
+const LEAST: i64 = 50_000;
+
 /// A limit with where it comes from.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
@@ -106,10 +109,11 @@ impl Picture {
                 Ok(Word::Off) => Relays::Off,
                 _ => Relays::Unknown,
             };
-            let draw = site.draw(&id);
+            let measured = drawn.load(Scope::Outlet, at, 1).filter(|_| relay != Relays::Off);
+            let draw = site.draw(&id, measured);
             let load = match relay {
                 Relays::Off => 0,
-                _ => drawn.load(Scope::Outlet, at, 1).unwrap_or(draw.steady),
+                _ => measured.unwrap_or(draw.steady),
             };
             // An outlet of which nobody knows the branch may be on any.
             let of = |known: Option<u16>, all: &[(u16, usize)]| -> Vec<usize> {
@@ -461,9 +465,16 @@ impl Site {
         }
     }
 
-    /// What an outlet will draw: as its host is configured, else the declared default.
-    pub(super) fn draw(&self, outlet: &OutletId) -> Draw {
+    /// What an outlet will draw: as its host is configured; else, where it is on and metered, what it draws now, a
+    /// quarter more while it starts up, half as much again in the first moment; else the declared default.
+    pub(super) fn draw(&self, outlet: &OutletId, now: Option<i64>) -> Draw {
         let host = self.hosts.values().find(|host| host.outlets.contains(outlet));
-        host.and_then(|host| host.draw).unwrap_or(self.default_draw)
+        let learned = now.filter(|now| *now >= LEAST).map(|now| Draw {
+            inrush: now * 3 / 2,
+            boot: now * 5 / 4,
+            steady: now,
+            ..self.default_draw
+        });
+        host.and_then(|host| host.draw).or(learned).unwrap_or(self.default_draw)
     }
 }
