@@ -94,8 +94,13 @@ fn wish(context: &Context, body: &WishBody) -> Result<Wish, Problem> {
     }
     let now = context.state.clock.stamp();
     let not_before = body.not_before.as_ref().map(|text| {
-        let wrong = |_| bad("not_before is no time", "write it as 2026-01-31T22:00:00Z");
-        Stamp::parse_at(text, now).map_err(wrong)
+        let wrong = || {
+            let detail = "not_before is no time within the next 7 days";
+            bad(detail, "write it as 2026-01-31T22:00:00Z")
+        };
+        // A time relative to now would be another at each repetition.
+        let at = Stamp::parse_at(text, now).ok().filter(|_| text.contains('T'));
+        at.filter(|at| at.0 >= 0 && at.0.saturating_sub(now.0) <= NOT_BEFORE_MS).ok_or_else(wrong)
     });
     let mut actions = Vec::new();
     for goal in &body.goals {
@@ -110,6 +115,9 @@ fn wish(context: &Context, body: &WishBody) -> Result<Wish, Problem> {
         not_before: not_before.transpose()?,
     })
 }
+
+/// How far ahead a plan may be put off, ms: a week. The rack is another by then.
+const NOT_BEFORE_MS: i64 = 7 * 86_400_000;
 
 const EXAMPLE: &str =
     r#"send {"goals":[{"select":{"hosts":["web-01"],"outlets":["pdu-a/7"]},"action":"cycle"}]}"#;

@@ -327,7 +327,11 @@ impl Device {
         if let (None, Some(name)) = (&self.settings.name, &view.identity.name) {
             view.name = name.as_str().into();
         }
-        self.renumbered = self.renumbering(&adopted).or_else(|| self.hole(&adopted));
+        // Numbers that are not certain are not remembered.
+        self.renumbered = match self.hole(&adopted) {
+            Some(hole) => Some(hole),
+            None => self.renumbering(&adopted),
+        };
         self.unknown = unknown(&adopted);
         view.read_only = self.read_only();
         self.tell_adopted(first, &before, &view);

@@ -2,7 +2,8 @@
 
 use crate::model::switching::Relay;
 
-use super::planner::{Plan, Until, bind, jobs};
+use super::jobs::{Until, bind, jobs};
+use super::planner::Plan;
 use super::world::{Goal, World};
 
 /// A lower bound on the makespan of a plan's steps, ms: the devices' own time, the chains of each host, and for every

@@ -2,6 +2,7 @@
 //! and steps under way included; or to a refusal that names the limit. Pure: the same input gives the same plan.
 
 pub mod bound;
+mod jobs;
 pub mod planner;
 mod queue;
 pub mod world;

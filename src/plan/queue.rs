@@ -25,12 +25,14 @@ impl Queue {
         self.waiting[self.first..].iter().flatten().copied()
     }
 
-    /// Takes out the first of the next few that passes.
-    pub fn take(&mut self, mut passes: impl FnMut(usize) -> bool) -> Option<usize> {
+    /// Takes out the first that passes. What waits for others (`None`) costs nothing; of those that find no room only the
+    /// next few are asked.
+    pub fn take(&mut self, mut passes: impl FnMut(usize) -> Option<bool>) -> Option<usize> {
         let mut looked = 0;
         for at in self.first..self.waiting.len() {
             let Some(step) = self.waiting[at] else { continue };
-            if passes(step) {
+            let passed = passes(step);
+            if passed == Some(true) {
                 self.waiting[at] = None;
                 self.left -= 1;
                 while self.waiting.get(self.first) == Some(&None) {
@@ -38,7 +40,7 @@ impl Queue {
                 }
                 return Some(step);
             }
-            looked += 1;
+            looked += usize::from(passed.is_some());
             if looked == LOOK {
                 return None;
             }

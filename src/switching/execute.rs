@@ -6,14 +6,14 @@ use tokio::sync::watch;
 
 use crate::device::{Handle, Known, OrderError, Seen, Terms, state_word};
 use crate::model::event::About;
-use crate::model::id::OutletId;
+use crate::model::id::{HostId, OutletId, PlanId};
 use crate::model::limits::QUIESCE_MS;
 use crate::model::metric::Word;
 use crate::model::switching::{Outcome, Relay};
 use crate::model::time::{Span, Stamp, Tick};
 
 use super::plans::OnFailure;
-use super::record::{PlanState, Record, StepState};
+use super::record::{PlanState, Record, StepRecord, StepState};
 use super::refusal::Refusal;
 use super::submit::Switching;
 use super::witness::{Doubt, Loads};
@@ -29,15 +29,18 @@ const LOST: Span = Span::seconds(15);
 /// What was reckoned to lie between two steps lies there at least.
 struct Pace {
     began: Tick,
-    /// The planned time of the first step that was not over when this run began, ms.
+    /// The planned time that `began` stands for, ms.
     base: u64,
     late: u64,
 }
 
 impl Pace {
+    /// From the start; or after a restart from the last step that was over, which is reckoned to have ended just now: no
+    /// pause behind it is cut short.
     fn new(record: &Record, now: Tick) -> Self {
-        let open = record.steps.iter().find(|step| step.state.outcome().is_none());
-        Self { began: now, base: open.map_or(0, |step| step.at_ms), late: 0 }
+        let over = record.steps.iter().rev().find(|step| step.state.outcome().is_some());
+        let base = over.map_or(0, |step| step.at_ms + super::picture::STEP_MS);
+        Self { began: now, base, late: 0 }
     }
 
     fn due(&self, record: &Record, at: usize) -> Tick {
@@ -57,6 +60,13 @@ pub(super) type Ended = (Outcome, Option<String>);
 struct Stepped {
     ended: Ended,
     doubt: Option<Doubt>,
+}
+
+/// Whether a step got as far as a write, or was where it should be.
+enum Begun {
+    Stepped(Stepped),
+    /// It did not: nothing was written.
+    Not(Ended),
 }
 
 impl From<Ended> for Stepped {
@@ -83,17 +93,32 @@ impl Switching {
             if plan.borrow().steps[at].state.outcome().is_some() {
                 continue;
             }
-            if !self.hold(plan, at, &pace).await {
+            let goes_on = self.hold(plan, at, &pace).await;
+            if self.is_to_stop(&record.id) {
+                break;
+            }
+            if !goes_on {
                 // The gateway is ending: the rest stays in the journal.
                 return;
             }
-            if self.is_to_stop(&record.id) {
+            if at == 0
+                && record.not_before.is_some()
+                && let Err(refusal) = self.still_fits(&record)
+            {
+                // It was put off, and the rack has not waited.
+                self.record_outcome(plan, at, (Outcome::Failed, Some(refusal.to_string()))).await;
                 break;
             }
             if self.shares_a_host(&record.steps[at].outlet, &failed) {
                 continue;
             }
-            let Stepped { ended, doubt } = self.step(plan, at).await;
+            let Some(Stepped { ended, doubt }) = self.step(plan, at).await else {
+                // Nothing was written: the plan is to stop, or the gateway is ending.
+                if self.stop.is_cancelled() && !self.is_to_stop(&record.id) {
+                    return;
+                }
+                break;
+            };
             let success = ended.0.is_success();
             if !self.record_outcome(plan, at, ended).await {
                 break;
@@ -144,9 +169,13 @@ impl Switching {
 
     /// Waits for a moment, or until the plan is to stop; false when the gateway is ending.
     async fn hold_until(&self, record: &Record, due: Tick) -> bool {
-        let not_before = record.not_before.map_or(0, |at| at - self.clock.stamp().0);
+        let now = self.clock.stamp().0;
+        let not_before = record.not_before.map_or(0, |at| at.saturating_sub(now));
         let due = due.max(self.clock.tick() + Span(u64::try_from(not_before).unwrap_or(0)));
-        while self.clock.tick() < due && !self.is_to_stop(&record.id) {
+        while self.clock.tick() < due {
+            if self.is_to_stop(&record.id) {
+                return true;
+            }
             let rest = (due - self.clock.tick()).0.min(PAUSE.0);
             tokio::select! {
                 () = self.stop.cancelled() => return false,
@@ -187,7 +216,7 @@ impl Switching {
         };
         let Some((id, feeds)) = host else { return Ok(()) };
         for feed in feeds.iter().filter(|feed| *feed != outlet) {
-            if let Some(written) = self.last_write(feed) {
+            if let Some((_, written)) = self.last_write(feed) {
                 let rest = (written + Span(QUIESCE_MS)) - self.clock.tick();
                 tokio::select! {
                     () = self.stop.cancelled() => return Err("the gateway is ending".into()),
@@ -218,54 +247,98 @@ impl Switching {
     }
 
     /// One step: guard, durable intent, write, verify.
-    async fn step(&self, plan: &watch::Sender<Record>, at: usize) -> Stepped {
+    ///
+    /// Nothing at all if it was not begun, since the plan is to stop or the gateway is ending.
+    async fn step(&self, plan: &watch::Sender<Record>, at: usize) -> Option<Stepped> {
+        let stepped = self.begun_step(plan, at).await;
+        let id = plan.borrow().id.clone();
+        let ends = || self.is_to_stop(&id) || self.stop.is_cancelled();
+        match stepped {
+            Begun::Stepped(stepped) => Some(stepped),
+            // A guard that gave up since everything ends has found nothing wrong.
+            Begun::Not(_) if ends() => None,
+            Begun::Not(ended) => Some(ended.into()),
+        }
+    }
+
+    async fn begun_step(&self, plan: &watch::Sender<Record>, at: usize) -> Begun {
+        let not = |outcome, detail: String| Begun::Not((outcome, Some(detail)));
         let step = plan.borrow().steps[at].clone();
-        let (handle, known) = match self.guard(&step.outlet, at > 0).await {
-            Ok(found) => found,
-            Err(refusal) => return (Outcome::Failed, Some(refusal.to_string())).into(),
-        };
+        let id = plan.borrow().id.clone();
+        if let Err(refusal) = self.guard(&id, &step.outlet, at > 0).await {
+            return not(Outcome::Failed, refusal.to_string());
+        }
         let number = step.outlet.number;
+        // A host that has to stay up loses one feed at a time, whoever asks.
+        let turn = if step.keeps_host { self.host_of(&step.outlet) } else { None };
+        let turn = turn.map(|host| self.turn_of_host(&host));
+        let _turn = match &turn {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
+        if step.keeps_host
+            && let Err(why) = self.other_feed(&step.outlet).await
+        {
+            return not(Outcome::Failed, why);
+        }
+        if step.relay == Relay::On {
+            let record = plan.borrow().clone();
+            if let Err(refusal) = self.room(&record, &step.outlet).await {
+                return not(Outcome::Failed, refusal.to_string());
+            }
+        }
+        // All of that may have taken a while: a lock, a cancel, a reload of since then holds.
+        if self.is_to_stop(&id) || self.stop.is_cancelled() {
+            return not(Outcome::Failed, "it was not begun".into());
+        }
+        let (handle, known) = match self.guard(&id, &step.outlet, at > 0).await {
+            Ok(found) => found,
+            Err(refusal) => return not(Outcome::Failed, refusal.to_string()),
+        };
         // Nothing is written to an outlet that is where it should be. The cached state may be some seconds
         // old, so this is looked at.
         if handle.state(number) == Ok(step.relay.state()) {
             match handle.look(number).await {
                 Ok(seen) if seen.state == Ok(step.relay.state()) => {
-                    return (Outcome::AlreadyThere, None).into();
+                    return Begun::Stepped((Outcome::AlreadyThere, None).into());
                 }
                 Ok(Seen { state: Ok(Word::On | Word::Off), .. }) => {}
                 Ok(seen) => {
                     let detail = format!("its state is {}", state_word(seen.state));
-                    return (Outcome::Failed, Some(detail)).into();
+                    return not(Outcome::Failed, detail);
                 }
-                Err(error) => return (Outcome::Failed, Some(error.to_string())).into(),
-            }
-        }
-        if step.keeps_host
-            && let Err(why) = self.other_feed(&step.outlet).await
-        {
-            return (Outcome::Failed, Some(why)).into();
-        }
-        if step.relay == Relay::On {
-            let record = plan.borrow().clone();
-            if let Err(refusal) = self.room(&record, &step.outlet).await {
-                return (Outcome::Failed, Some(refusal.to_string())).into();
+                Err(error) => return not(Outcome::Failed, error.to_string()),
             }
         }
         if step.state == StepState::Pending && !self.intend(plan, at).await {
-            return (Outcome::Failed, Some("its intent could not be made durable".into())).into();
+            return not(Outcome::Failed, "its intent could not be made durable".into());
         }
-        self.write_and_verify(&handle, &step.outlet, step.relay, known).await
+        Begun::Stepped(self.write_and_verify(&handle, &step.outlet, step.relay, known).await)
+    }
+
+    fn host_of(&self, outlet: &OutletId) -> Option<HostId> {
+        let site = self.site.borrow();
+        let host = site.hosts.iter().find(|(_, host)| host.outlets.contains(outlet));
+        host.map(|(id, _)| id.clone())
     }
 
     /// The guard before a step. A plan that is under way has perhaps left a host dark, so it waits a while for a
     /// PDU that does not answer or is being learned anew; the first step of a plan does not wait.
-    async fn guard(&self, outlet: &OutletId, patient: bool) -> Result<(Handle, Known), Refusal> {
+    async fn guard(
+        &self,
+        plan: &PlanId,
+        outlet: &OutletId,
+        patient: bool,
+    ) -> Result<(Handle, Known), Refusal> {
         let until = self.clock.tick() + PATIENCE;
         loop {
             let site = self.site.borrow().clone();
             match self.check(&site, outlet).await {
                 Err(Refusal::Doubtful { .. })
-                    if patient && self.clock.tick() < until && !self.stop.is_cancelled() =>
+                    if patient
+                        && self.clock.tick() < until
+                        && !self.stop.is_cancelled()
+                        && !self.is_to_stop(plan) =>
                 {
                     tokio::time::sleep(PAUSE.duration()).await;
                 }
@@ -298,7 +371,7 @@ impl Switching {
     ) -> Stepped {
         let before = Loads::of(&handle.view());
         super::crash::point("before-write");
-        self.note_write(outlet);
+        self.note_write(outlet, relay);
         let terms = match handle.write(outlet.number, relay, known).await {
             Ok(terms) => terms,
             // The task that had the order is gone; whether it was sent, only looking tells.
@@ -403,8 +476,15 @@ impl Switching {
     async fn finish(&self, plan: &watch::Sender<Record>) {
         let mut record = plan.borrow().clone();
         if record.state == PlanState::Running {
-            let cancelled = self.is_to_stop(&record.id)
-                && record.steps.iter().any(|step| step.state == StepState::Pending);
+            // A step that was intended with the plan, and never begun, was not written.
+            let open = |step: &&mut StepRecord| step.state.outcome().is_none();
+            let cancelled =
+                self.is_to_stop(&record.id) && record.steps.iter_mut().any(|s| open(&s));
+            if cancelled {
+                for step in record.steps.iter_mut().filter(open) {
+                    step.state = StepState::Ended(Outcome::Skipped);
+                }
+            }
             close(&mut record, self.clock.stamp());
             if cancelled {
                 record.state = PlanState::Cancelled;

@@ -114,6 +114,7 @@ impl Switching {
     }
 
     async fn put_lock(&self, outlet: &OutletId, lock: Option<Lock>) -> Result<(), JournalError> {
+        let _turn = self.locking.lock().await;
         // Locking takes effect before it is durable, lifting only after.
         if lock.is_some() {
             self.change_locks(outlet, lock.clone());

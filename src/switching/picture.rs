@@ -7,8 +7,7 @@ use crate::model::id::{OutletId, PduId};
 use crate::model::limits::QUIESCE_MS;
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::Datum;
-use crate::model::switching::{Outcome, Relay};
-use crate::model::time::Stamp;
+use crate::model::switching::Relay;
 use crate::model::topology::Part;
 use crate::model::view::PduView;
 use crate::plan;
@@ -17,14 +16,14 @@ use crate::wire::limit::LimitBody;
 
 use super::record::{Record, StepState};
 use super::refusal::Refusal;
-use super::site::{Feed, Member, Site};
+use super::site::{Member, Site};
 use super::submit::Switching;
 
 /// How long a step is reckoned to keep its device, ms, where nothing better is known.
 pub(super) const STEP_MS: u64 = 1_500;
 
-/// How long a meter may not show yet what was switched on, ms.
-const UNSEEN_MS: i64 = 10_000;
+/// How long a meter may not show yet what was switched on, ms: a slow poll, and the meter's own.
+const UNSEEN_MS: u64 = 70_000;
 
 /// What an outlet must draw now to be reckoned to draw the like again, mVA: less may be a host that is down.
 const LEAST: i64 = 50_000;
@@ -45,7 +44,20 @@ pub(super) struct Told {
 pub(super) struct Picture {
     pub world: World,
     pub outlets: BTreeMap<OutletId, usize>,
+    /// Outlets, by place, that have a meter of their own.
+    metered: BTreeSet<usize>,
+    /// By outlet: the names of the branches and phases that it may be on.
+    parts: Vec<BTreeSet<String>>,
+    /// By PDU: what its inlets draw as measured, mVA; nothing if its outlets are not known at all.
+    inlets: BTreeMap<PduId, Option<i64>>,
     told: Vec<Told>,
+}
+
+/// What one line of several carries against the neutral: some tell the voltage between two lines, which is √3 of it.
+/// 185 to 217 V and more than 300 V are between lines in every public grid, or are better taken so.
+fn to_neutral(millivolts: i64) -> i64 {
+    let between = (185_000..217_000).contains(&millivolts) || millivolts > 300_000;
+    if between { millivolts * 1_000 / 1_732 } else { millivolts }
 }
 
 /// Amperes of a single phase as mVA.
@@ -73,7 +85,20 @@ impl Drawn<'_> {
             let current = self.value(scope, part, Metric::Current)?;
             (phases == 1).then(|| mva(current, self.volts))
         };
-        apparent.or_else(current).or_else(|| self.value(scope, part, Metric::Power))
+        let lines = || {
+            let count = self.view.layout.parts(Scope::Phase).len() as u16;
+            let of = |at| self.value(Scope::Phase, at, Metric::Current);
+            let all: Option<Vec<i64>> = (0..count).map(of).collect();
+            all.filter(|all| phases > 1 && !all.is_empty())
+                .map(|all| all.iter().map(|current| mva(*current, self.volts)).sum())
+        };
+        // A watt may be more than one volt-ampere's worth: on a limit a power factor of 0.8 is assumed, of an outlet, whose
+        // load is freed when it goes off, 1.
+        let power = || {
+            let power = self.value(scope, part, Metric::Power)?;
+            Some(if scope == Scope::Outlet { power } else { power * 5 / 4 })
+        };
+        apparent.or_else(current).or_else(lines).or_else(power)
     }
 }
 
@@ -98,10 +123,17 @@ impl Picture {
             .or_else(|| told_volts(Scope::Inlet, view.layout.parts(Scope::Inlet).len()))
             .filter(|volts| *volts > 50_000)
             .unwrap_or(site.volts * 1_000);
+        let volts = if phases.len() > 1 { to_neutral(volts) } else { volts };
         let drawn = Drawn { view, volts };
         let inlets = self.rated(&drawn, Scope::Inlet, "inlet", site);
         let on_phases = self.rated(&drawn, Scope::Phase, "phase", site);
         let branches = self.rated(&drawn, Scope::Branch, "branch", site);
+        let inlet_count = view.layout.parts(Scope::Inlet).len() as u16;
+        let inlet = |at| drawn.load(Scope::Inlet, at, phases.len().max(1) as i64);
+        let drawn_by_inlets: Option<Vec<i64>> = (0..inlet_count).map(inlet).collect();
+        let known = !view.layout.parts(Scope::Outlet).is_empty();
+        let inlets_draw = drawn_by_inlets.map_or(0, |all| all.iter().sum());
+        self.inlets.insert(view.id.clone(), known.then_some(inlets_draw));
         for (at, part) in view.outlets() {
             let id = OutletId { pdu: view.id.clone(), number: part.number };
             let relay = match view.outlet_state(at) {
@@ -133,7 +165,18 @@ impl Picture {
             limits.extend(of(phase, &on_phases));
             limits.extend(inlets.iter().map(|(_, limit)| *limit));
             limits.extend(self.rated_outlet(&drawn, at, part, load, site));
-            self.outlets.insert(id.clone(), self.world.outlets.len());
+            let place = self.world.outlets.len();
+            self.outlets.insert(id.clone(), place);
+            if measured.is_some() {
+                self.metered.insert(place);
+            }
+            let named = |scope, known: Option<u16>| {
+                let parts = (0..).zip(view.layout.parts(scope));
+                let own = parts.filter(move |(at, _)| known.is_none_or(|known| known == *at));
+                own.map(|(_, part)| part.id.clone()).collect::<Vec<_>>()
+            };
+            let parts = named(Scope::Branch, part.branch).into_iter();
+            self.parts.push(parts.chain(named(Scope::Phase, phase)).collect());
             self.world.outlets.push(Outlet {
                 id,
                 device,
@@ -199,34 +242,47 @@ impl Picture {
 
     /// What the site configures above its PDUs, and the pairs that stand in for each other.
     fn feeds(&mut self, site: &Site) {
-        let below = |feed: &Feed, outlet: &Outlet, branches: &dyn Fn(&str) -> bool| {
-            feed.of.iter().any(|member| match member {
-                Member::Pdu(pdu) => outlet.id.pdu == *pdu,
-                Member::Outlet(id) => outlet.id == *id,
-                Member::Part(pdu, part) => {
-                    outlet.id.pdu == *pdu && branches(&format!("{pdu}/{part}"))
-                }
-            })
-        };
         let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (id, feed) in &site.feeds {
-            let mut load = 0;
-            let mut under = Vec::new();
-            for (at, outlet) in self.world.outlets.iter().enumerate() {
-                let has = |name: &str| {
-                    outlet.limits.iter().any(|limit| self.world.limits[*limit].name == name)
+            let (mut load, mut under, mut lost) = (0, BTreeSet::new(), None);
+            for member in &feed.of {
+                let own = self.below(member);
+                let sum: i64 = own.iter().map(|at| self.world.outlets[*at].load).sum();
+                load += match member {
+                    Member::Pdu(pdu) => {
+                        if let Some(Some(inlets)) = self.inlets.get(pdu) {
+                            sum.max(*inlets)
+                        } else {
+                            lost = Some(pdu.to_string());
+                            0
+                        }
+                    }
+                    Member::Part(pdu, part) => {
+                        if own.is_empty() {
+                            lost = Some(format!("{pdu}/{part}"));
+                        }
+                        sum
+                    }
+                    Member::Outlet(outlet) => {
+                        if own.is_empty() {
+                            lost = Some(outlet.to_string());
+                        }
+                        sum
+                    }
                 };
-                if below(feed, outlet, &has) {
-                    load += outlet.load;
-                    under.push(at);
-                }
+                under.extend(own);
             }
-            let told = Told {
-                kind: "feed",
-                rating: feed.rating,
-                derating: feed.derating.unwrap_or(site.derating),
-                why: "configured; its load is the sum of its outlets".into(),
+            // Who does not know what hangs on a feed knows of no room on it.
+            let (load, why) = match lost {
+                None => (load, "configured; its load is the sum of what hangs on it".to_owned()),
+                Some(lost) => (
+                    load.max(feed.rating),
+                    format!("configured; {lost} is not known, so it counts as full"),
+                ),
             };
+            let under: Vec<usize> = under.into_iter().collect();
+            let derating = feed.derating.unwrap_or(site.derating);
+            let told = Told { kind: "feed", rating: feed.rating, derating, why };
             let limit = self.limit(id.clone(), load, told);
             for at in &under {
                 self.world.outlets[*at].limits.push(limit);
@@ -256,6 +312,17 @@ impl Picture {
         }
     }
 
+    /// The outlets that a member of a feed stands for, by place. One of which nobody knows the branch counts on each.
+    fn below(&self, member: &Member) -> Vec<usize> {
+        let is_below = |at: usize, outlet: &Outlet| match member {
+            Member::Pdu(pdu) => outlet.id.pdu == *pdu,
+            Member::Outlet(id) => outlet.id == *id,
+            Member::Part(pdu, part) => outlet.id.pdu == *pdu && self.parts[at].contains(part),
+        };
+        let outlets = self.world.outlets.iter().enumerate();
+        outlets.filter(|(at, outlet)| is_below(*at, outlet)).map(|(at, _)| at).collect()
+    }
+
     fn hosts(&mut self, site: &Site) {
         let places: BTreeMap<_, usize> = site.hosts.keys().zip(0..).collect();
         for (id, host) in &site.hosts {
@@ -276,33 +343,26 @@ impl Picture {
         }
     }
 
-    /// Adds what a plan has switched on a moment ago and no meter shows yet, or that has still to start up.
-    fn unseen(&mut self, record: &Record, now: Stamp) {
-        for step in record.steps.iter().filter(|step| step.relay == Relay::On) {
-            let (Some(at), Some(since)) = (self.outlets.get(&step.outlet), step.at) else {
-                continue;
-            };
-            let under_way = matches!(
-                step.state,
-                StepState::Intended | StepState::Ended(Outcome::Done | Outcome::Unverified)
-            );
-            let outlet = &self.world.outlets[*at];
-            let draw = outlet.draw.falling();
-            let age = now.0 - since;
-            if !under_way || age > draw.settles_ms() as i64 + UNSEEN_MS {
-                continue;
-            }
-            let expected = if step.state == StepState::Intended || age <= draw.inrush_ms as i64 {
-                draw.inrush
-            } else if age <= draw.settles_ms() as i64 {
-                draw.boot
-            } else {
-                draw.steady
-            };
-            let hidden = (expected - outlet.load).max(0);
-            for limit in outlet.limits.clone() {
-                self.world.limits[limit].load += hidden;
-            }
+    /// Adds what was switched on a moment ago and no meter shows yet, or that has still to start up.
+    fn unseen(&mut self, outlet: &OutletId, age_ms: u64) {
+        let Some(at) = self.outlets.get(outlet).copied() else { return };
+        let outlet = &self.world.outlets[at];
+        let draw = outlet.draw.falling();
+        if age_ms > draw.settles_ms() + UNSEEN_MS {
+            return;
+        }
+        let expected = if age_ms <= draw.inrush_ms + STEP_MS {
+            draw.inrush
+        } else if age_ms <= draw.settles_ms() + STEP_MS {
+            draw.boot
+        } else {
+            draw.steady
+        };
+        // What an outlet without a meter draws is in no reading of its own.
+        let shown = if self.metered.contains(&at) { outlet.load } else { 0 };
+        let hidden = (expected - shown).max(0);
+        for limit in outlet.limits.clone() {
+            self.world.limits[limit].load += hidden;
         }
     }
 
@@ -347,10 +407,21 @@ impl Switching {
         }
         picture.feeds(&site);
         picture.hosts(&site);
+        // How long an outlet has been off: since this gateway told it so, or as long as this gateway runs.
+        let up = self.clock.tick();
+        for outlet in &mut picture.world.outlets {
+            let since = self.last_write(&outlet.id).map(|(_, at)| at);
+            outlet.off_for_ms =
+                (outlet.relay == Relays::Off).then(|| since.map_or(up.0, |at| (up - at).0));
+        }
         picture.world.hold_ms = site.hold.0.max(QUIESCE_MS);
-        let now = self.clock.stamp();
+        let now = self.clock.tick();
+        for (outlet, relay, at) in self.writes() {
+            if relay == Relay::On {
+                picture.unseen(&outlet, (now - at).0);
+            }
+        }
         for record in self.plans_under_way() {
-            picture.unseen(&record, now);
             if Some(&record.id) == except {
                 continue;
             }

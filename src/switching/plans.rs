@@ -9,7 +9,7 @@ use crate::model::event::About;
 use crate::model::id::{HostId, OutletId, PduId, PlanId};
 use crate::model::metric::Scope;
 use crate::model::switching::{Action, Relay};
-use crate::model::time::Stamp;
+use crate::model::time::{Span, Stamp};
 use crate::plan::world::{Goal, Relays, Want};
 use crate::plan::{self, Plan};
 
@@ -17,6 +17,9 @@ use super::picture::Picture;
 use super::record::{PlanState, Record, StepRecord, StepState};
 use super::refusal::Refusal;
 use super::submit::{Switching, Ticket, new_id};
+
+/// How long a cancel waits for the step under way.
+const CANCEL_WAIT: Span = Span::seconds(30);
 
 /// What a wish is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,9 +132,11 @@ impl Switching {
         let picture = self.picture(None, None);
         let mut goals = Vec::new();
         let mut wanted: BTreeMap<usize, Action> = BTreeMap::new();
+        let mut asks = Vec::new();
         for (select, action) in &wish.goals {
             let (host, outlets) = self.select(select)?;
             site.policy.allow_switching(&wish.who, *action, host.as_ref(), &outlets)?;
+            asks.push((host, outlets.clone(), *action));
             for outlet in outlets {
                 let at = *picture
                     .outlets
@@ -165,7 +170,9 @@ impl Switching {
             return Err(Refusal::Doubtful { outlet, reason });
         }
         let made = plan::plan(&picture.world, &goals)?;
-        Ok(self.previewed(wish, &picture, &goals, &made))
+        let mut preview = self.previewed(wish, &picture, &goals, &made);
+        preview.record.asks = asks;
+        Ok(preview)
     }
 
     fn previewed(&self, wish: &Wish, picture: &Picture, goals: &[Goal], made: &Plan) -> Preview {
@@ -211,6 +218,7 @@ impl Switching {
             not_before: wish.not_before.map(|at| at.0),
             on_failure: wish.on_failure,
             mark,
+            asks: Vec::new(),
         };
         let timeline = above.iter().map(|limit| {
             let of = &world.limits[*limit];
@@ -259,8 +267,22 @@ impl Switching {
         Ok(preview)
     }
 
-    /// Runs a kept plan, if its digest is the one that was seen and its world still fits.
+    /// Runs a kept plan, if its digest is the one that was seen and its world still fits. In a task of its own, as every
+    /// wish: a client that hangs up leaves nothing half begun.
     pub async fn run(&self, who: &Identity, id: &PlanId, digest: &str) -> Result<Ticket, Refusal> {
+        let (this, who, id, digest) = (self.clone(), who.clone(), id.clone(), digest.to_owned());
+        let task = self.tasks.spawn(async move {
+            let turn = this.turn_of_plan(&id);
+            let _turn = turn.lock().await;
+            this.run_now(&who, &id, &digest).await
+        });
+        task.await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    async fn run_now(&self, who: &Identity, id: &PlanId, digest: &str) -> Result<Ticket, Refusal> {
+        if self.stop.is_cancelled() {
+            return Err(Refusal::Ending);
+        }
         let mut record = self.kept(id).await?;
         if record.state != PlanState::Planned {
             let state = record.state.word();
@@ -269,22 +291,9 @@ impl Switching {
         if record.digest() != digest {
             return Err(Refusal::OtherDigest { plan: id.to_string(), digest: record.digest() });
         }
+        self.may(who, &record)?;
         let site = self.site.borrow().clone();
-        let outlets: BTreeSet<OutletId> = record.mark.relays.keys().cloned().collect();
-        let all: Vec<OutletId> = outlets.iter().cloned().collect();
-        for action in [Action::On, Action::Off] {
-            let relay = if action == Action::On { Relay::On } else { Relay::Off };
-            let own: Vec<OutletId> = record
-                .steps
-                .iter()
-                .filter(|step| step.relay == relay)
-                .map(|step| step.outlet.clone())
-                .collect();
-            if !own.is_empty() {
-                site.policy.allow_switching(who, action, None, &own)?;
-            }
-        }
-        for outlet in &all {
+        for outlet in record.mark.relays.keys() {
             self.check(&site, outlet).await?;
         }
         self.still_fits(&record)?;
@@ -298,8 +307,21 @@ impl Switching {
         Ok(self.start(record))
     }
 
+    /// Whether a client may do all that a plan does.
+    fn may(&self, who: &Identity, record: &Record) -> Result<(), Refusal> {
+        let site = self.site.borrow().clone();
+        for (host, outlets, action) in &record.asks {
+            site.policy.allow_switching(who, *action, host.as_ref(), outlets)?;
+        }
+        if record.asks.is_empty() {
+            let outlets: Vec<OutletId> = record.steps.iter().map(|s| s.outlet.clone()).collect();
+            site.policy.allow_switching(who, record.action, None, &outlets)?;
+        }
+        Ok(())
+    }
+
     /// Whether the world is the one that a plan was made for, and its steps still fit into it.
-    fn still_fits(&self, record: &Record) -> Result<(), Refusal> {
+    pub(super) fn still_fits(&self, record: &Record) -> Result<(), Refusal> {
         let picture = self.picture(Some(&record.id), None);
         let world = &picture.world;
         let mut now = Mark::default();
@@ -331,17 +353,21 @@ impl Switching {
         Ok(())
     }
 
-    /// Cancels a plan: one that was not run is not run any more; of one under way no further step begins.
+    /// Cancels a plan: one that was not run is not run any more; of one under way no further step begins. Comes back once
+    /// that is so, or after a while, if a step under way takes that long.
     pub async fn cancel(&self, who: &Identity, id: &PlanId) -> Result<Record, Refusal> {
-        let record = self.kept(id).await?;
-        let outlets: Vec<OutletId> = record.steps.iter().map(|s| s.outlet.clone()).collect();
-        let site = self.site.borrow().clone();
-        if !outlets.is_empty() {
-            site.policy.allow_switching(who, record.action, None, &outlets)?;
-        }
+        let (this, who, id) = (self.clone(), who.clone(), id.clone());
+        let task = self.tasks.spawn(async move { this.cancel_now(&who, &id).await });
+        task.await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    async fn cancel_now(&self, who: &Identity, id: &PlanId) -> Result<Record, Refusal> {
+        let turn = self.turn_of_plan(id);
+        let ours = turn.lock().await;
+        let mut record = self.kept(id).await?;
+        self.may(who, &record)?;
         match record.state {
             PlanState::Planned => {
-                let mut record = record;
                 record.state = PlanState::Cancelled;
                 record.finished = Some(self.clock.stamp().0);
                 self.save(&record, None).await?;
@@ -351,11 +377,14 @@ impl Switching {
             }
             PlanState::Running => {
                 self.ask_to_stop(id);
+                drop(ours);
                 let text = format!("plan {id} is to stop, by {who}");
                 self.events.tell("plan.cancelled", About::plan(id), text);
-                match self.ticket(id).await? {
-                    Some(ticket) => Ok(ticket.end().await),
-                    None => Ok(record),
+                let Some(ticket) = self.ticket(id).await? else { return Ok(record) };
+                let now = ticket.now();
+                tokio::select! {
+                    ended = ticket.end() => Ok(ended),
+                    () = tokio::time::sleep(CANCEL_WAIT.duration()) => Ok(now),
                 }
             }
             state => Err(Refusal::NotPlanned { plan: id.to_string(), state: state.word() }),

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::id::{OutletId, PlanId};
+use crate::model::id::{HostId, OutletId, PlanId};
 use crate::model::switching::{Action, Outcome, Relay};
 use crate::model::time::Stamp;
 use crate::wire::plan::{PlanBody, StepBody};
@@ -134,6 +134,9 @@ pub struct Record {
     /// What it was made for.
     #[serde(default)]
     pub mark: Mark,
+    /// What was asked for: by host, if one was named, which outlets, and what.
+    #[serde(default)]
+    pub asks: Vec<(Option<HostId>, Vec<OutletId>, Action)>,
 }
 
 impl Record {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::device::{Seen, state_word};
 use crate::model::event::About;
-use crate::model::id::OutletId;
+use crate::model::id::{OutletId, PlanId};
 use crate::model::metric::Word;
 use crate::model::switching::{Outcome, Relay};
 use crate::model::time::Span;
@@ -57,13 +57,14 @@ impl Switching {
     /// Settles the open intent of a plan by looking, then goes on or ends it.
     async fn settle(&self, plan: &Arc<watch::Sender<Record>>) {
         self.quiesce().await;
+        let id = plan.borrow().id.clone();
         let steps = plan.borrow().steps.len();
         for at in 0..steps {
             if plan.borrow().steps[at].state != StepState::Intended {
                 continue;
             }
             let step = plan.borrow().steps[at].clone();
-            let (outcome, detail) = match self.look_for(&step.outlet, Some(step.relay)).await {
+            let (outcome, detail) = match self.look_for(&id, &step.outlet, Some(step.relay)).await {
                 Some(word) if word == step.relay.state() => {
                     (Outcome::Done, "seen after a restart of the gateway".to_owned())
                 }
@@ -100,7 +101,7 @@ impl Switching {
         if go_on {
             // After a power cut the gateway is up before the PDU's card: the rest waits for it.
             for step in record.steps.iter().filter(|step| step.state == StepState::Pending) {
-                self.look_for(&step.outlet, None).await;
+                self.look_for(&id, &step.outlet, None).await;
             }
             if self.stop.is_cancelled() {
                 return;
@@ -137,7 +138,12 @@ impl Switching {
 
     /// What an outlet does, once its PDU answers. While a command may still be at work, as long after this
     /// start as the driver gives it, the outlet is looked at again.
-    async fn look_for(&self, outlet: &OutletId, wished: Option<Relay>) -> Option<Word> {
+    async fn look_for(
+        &self,
+        plan: &PlanId,
+        outlet: &OutletId,
+        wished: Option<Relay>,
+    ) -> Option<Word> {
         let began = self.clock.tick();
         let until = began + PATIENCE;
         loop {
@@ -158,7 +164,7 @@ impl Switching {
                     }
                 }
             }
-            if self.clock.tick() >= until {
+            if self.clock.tick() >= until || self.is_to_stop(plan) {
                 return None;
             }
             tokio::select! {

@@ -101,6 +101,14 @@ impl Default for Site {
     }
 }
 
+impl Site {
+    /// How long an outlet has to be off before it is switched on.
+    pub fn min_off(&self, outlet: &OutletId) -> Span {
+        let host = self.hosts.values().find(|host| host.outlets.contains(outlet));
+        host.map_or(Span(0), |host| host.min_off)
+    }
+}
+
 impl crate::wire::pdu::Site for Site {
     fn host_of(&self, outlet: &OutletId) -> Option<String> {
         let feeds = |(_, host): &(&HostId, &HostSpec)| host.outlets.contains(outlet);

@@ -103,6 +103,8 @@ pub struct Switching {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) site: watch::Receiver<Arc<Site>>,
     pub(super) locks: Arc<watch::Sender<Arc<Locks>>>,
+    /// One change of a lock at a time, in memory and in the journal.
+    pub(super) locking: Arc<tokio::sync::Mutex<()>>,
     running: Arc<Mutex<Running>>,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -114,8 +116,11 @@ struct Running {
     outlets: HashMap<OutletId, PlanId>,
     /// Keys whose plan is being made: a second request with the key waits for it.
     keys: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
-    /// When an outlet was last written: until its datagrams have died, its relay may move again.
-    written: HashMap<OutletId, Tick>,
+    /// What an outlet was last told, and when: until its datagrams have died, its relay may move again, and until its
+    /// load has started up no meter shows it.
+    written: HashMap<OutletId, (Relay, Tick)>,
+    /// One step at a time that a host has to survive.
+    hosts: HashMap<HostId, Arc<tokio::sync::Mutex<()>>>,
     /// Plans of which no further step is to begin.
     stopping: std::collections::HashSet<PlanId>,
 }
@@ -138,6 +143,7 @@ impl Switching {
             clock,
             site,
             locks: Arc::new(locks),
+            locking: Arc::default(),
             running: Arc::default(),
             tasks: TaskTracker::new(),
             stop,
@@ -367,7 +373,8 @@ impl Switching {
             Target::Host(id) => site.hosts.get(id).and_then(|host| host.hold),
             Target::Outlet(_) => None,
         };
-        let hold_ms = host_hold.unwrap_or(site.hold).0;
+        let rest = outlets.iter().map(|outlet| site.min_off(outlet).0).max().unwrap_or(0);
+        let hold_ms = host_hold.unwrap_or(site.hold).0.max(rest);
         let of = match &request.target {
             Target::Host(id) => format!("feed of host {id}"),
             Target::Outlet(_) => "asked for".into(),
@@ -406,6 +413,7 @@ impl Switching {
             not_before: None,
             on_failure: OnFailure::Stop,
             mark: Mark::default(),
+            asks: Vec::new(),
         }
     }
 
@@ -427,14 +435,30 @@ impl Switching {
     }
 
     /// Remembers that an outlet was written.
-    pub(super) fn note_write(&self, outlet: &OutletId) {
+    pub(super) fn note_write(&self, outlet: &OutletId, relay: Relay) {
         let now = self.clock.tick();
-        self.running().written.insert(outlet.clone(), now);
+        self.running().written.insert(outlet.clone(), (relay, now));
     }
 
     /// When an outlet was last written, in this run.
-    pub(super) fn last_write(&self, outlet: &OutletId) -> Option<Tick> {
+    pub(super) fn last_write(&self, outlet: &OutletId) -> Option<(Relay, Tick)> {
         self.running().written.get(outlet).copied()
+    }
+
+    /// Everything that was written, in this run, last: at most once an outlet.
+    pub(super) fn writes(&self) -> Vec<(OutletId, Relay, Tick)> {
+        let running = self.running();
+        running.written.iter().map(|(id, (relay, at))| (id.clone(), *relay, *at)).collect()
+    }
+
+    /// The turn of those who cut a feed of a host that has to stay up.
+    pub(super) fn turn_of_host(&self, host: &HostId) -> Arc<tokio::sync::Mutex<()>> {
+        self.running().hosts.entry(host.clone()).or_default().clone()
+    }
+
+    /// The turn of those who would run or cancel a plan.
+    pub(super) fn turn_of_plan(&self, id: &PlanId) -> Arc<tokio::sync::Mutex<()>> {
+        self.running().keys.entry(format!("plan {id}")).or_default().clone()
     }
 
     /// Has a plan begin no further step.

@@ -304,3 +304,49 @@ async fn feeds_of_a_host_are_cycled_one_after_the_other_and_the_last_is_not_cut(
         "planned"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_run_twice_at_once_is_run_once() {
+    let (_a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let plan =
+        make(&curl, &json!({"goals": [{"select": {"outlets": ["pdu-a/6"]}, "action": "cycle"}]}));
+    let answers = std::thread::scope(|scope| {
+        let runs: Vec<_> =
+            (0..6).map(|_| scope.spawn(|| run(&gateway.curl(), &plan).status)).collect();
+        let mut all: Vec<u16> = runs.into_iter().map(|run| run.join().unwrap()).collect();
+        all.sort_unstable();
+        all
+    });
+    assert_eq!(answers, [202, 409, 409, 409, 409, 409]);
+    assert_eq!(ended(&gateway, &plan)["state"], "done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_comes_while_a_step_waits_holds() {
+    // The on of the cycle waits for its hold; meanwhile an admin locks the outlet.
+    let (a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let plan =
+        make(&curl, &json!({"goals": [{"select": {"outlets": ["pdu-a/5"]}, "action": "cycle"}]}));
+    assert_eq!(run(&curl, &plan).status, 202);
+    let path = format!("/v1/plans/{}", plan["id"].as_str().unwrap());
+    gateway.wait_for(&path, |plan| plan["steps"][0]["state"] == "done");
+    let admin = Curl::new(gateway.dir.path(), &gateway.url, "admin");
+    let lock = [
+        "-X",
+        "PUT",
+        "-H",
+        "content-type: application/json",
+        "-d",
+        "{\"reason\":\"somebody works there\"}",
+    ];
+    assert_eq!(admin.send("/v1/pdus/pdu-a/outlets/5/lock", &lock).status, 200);
+    let stopped = ended(&gateway, &plan);
+    assert_eq!(stopped["state"], "stopped", "{stopped}");
+    assert!(
+        stopped["steps"][1]["detail"].as_str().unwrap().contains("somebody works there"),
+        "{stopped}"
+    );
+    assert_eq!(relay(&a, 5), Relay::Off);
+}

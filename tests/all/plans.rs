@@ -373,3 +373,55 @@ fn ten_thousand_outlets_are_planned() {
     );
     assert_eq!(made.steps.len(), 208 * 48);
 }
+
+#[test]
+fn many_hosts_with_both_feeds_on_one_pdu_go_off() {
+    // The last off of every host waits for its first: what waits must not hide what may begin.
+    let mut world = rack(3);
+    world.outlets.clear();
+    world.hosts.truncate(0);
+    for host in 0..60_usize {
+        world.hosts.push(Host {
+            id: format!("h{host}").parse().unwrap(),
+            priority: 0,
+            after: Vec::new(),
+            feed_gap_ms: 0,
+            hold_ms: 0,
+        });
+        for feed in 0..2 {
+            let number = (host * 2 + feed + 1) as u16;
+            world.outlets.push(Outlet {
+                id: format!("pdu-a/{number}").parse().unwrap(),
+                device: 0,
+                limits: vec![3],
+                relay: Relays::On,
+                load: 100_000,
+                draw: Draw { inrush: 1, inrush_ms: 1, boot: 1, boot_ms: 1, steady: 1 },
+                min_off_ms: 0,
+                off_for_ms: None,
+                host: Some(host),
+            });
+        }
+    }
+    let wish = |drops_host| -> Vec<Goal> {
+        let all = 0..world.outlets.len();
+        all.map(|outlet| Goal { outlet, want: Want::Off, drops_host, why: String::new() }).collect()
+    };
+    assert_eq!(plan(&world, &wish(true)).unwrap().steps.len(), 120);
+    let refusal = plan(&world, &wish(false)).unwrap_err();
+    assert!(matches!(refusal, Refusal::LastFeed { .. }), "{refusal}");
+}
+
+#[test]
+fn an_outlet_rests_before_it_goes_on() {
+    let mut world = rack(5);
+    let at = 0;
+    world.outlets[at].relay = Relays::Off;
+    world.outlets[at].min_off_ms = 10_000;
+    world.limits.iter_mut().for_each(|limit| limit.budget = i64::MAX / 2);
+    let goal = || vec![Goal { outlet: at, want: Want::On, drops_host: true, why: String::new() }];
+    for (off_for, wanted) in [(Some(4_000), 6_000), (Some(60_000), 0)] {
+        world.outlets[at].off_for_ms = off_for;
+        assert_eq!(plan(&world, &goal()).unwrap().steps[0].at_ms, wanted);
+    }
+}

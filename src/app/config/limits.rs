@@ -73,6 +73,9 @@ fn feed(item: &Item<'_>, devices: &[Settings]) -> Option<(String, Feed)> {
     let of: Vec<Member> = of.map_or(Vec::new(), |list| {
         list.list().iter().filter_map(|item| member(item, devices)).collect()
     });
+    if of.is_empty() {
+        fields.fault("of names nothing: a limit above nothing limits nothing");
+    }
     let pair = fields.get("pair").and_then(|i| i.text()).map(str::to_owned);
     fields.done();
     Some((id?.to_owned(), Feed { rating: rating? * 1_000, derating, of, pair }))
