@@ -392,6 +392,10 @@ impl Switching {
             Err(error) => return (Outcome::Failed, Some(error.to_string())).into(),
         };
         super::crash::point("written");
+        if relay == Relay::Off {
+            // The board still has what it drew.
+            self.remember_load(outlet);
+        }
         let deadline = self.clock.tick() + terms.within;
         let mut seen;
         loop {

@@ -1,7 +1,7 @@
 //! The picture that plans are made for: the limits that the devices tell and the site configures, the loads on them,
 //! and what the outlets and hosts will draw. What is not known is counted as worst.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::model::id::{OutletId, PduId};
 use crate::model::limits::QUIESCE_MS;
@@ -111,7 +111,7 @@ impl Picture {
     }
 
     /// One PDU: its limits, its outlets, its device.
-    fn pdu(&mut self, view: &PduView, site: &Site, step_ms: u64) {
+    fn pdu(&mut self, view: &PduView, site: &Site, drew: &HashMap<OutletId, i64>, step_ms: u64) {
         let device = self.world.step_ms.len();
         self.world.step_ms.push(step_ms);
         let phases = view.layout.parts(Scope::Phase);
@@ -142,7 +142,8 @@ impl Picture {
                 _ => Relays::Unknown,
             };
             let measured = drawn.load(Scope::Outlet, at, 1).filter(|_| relay != Relays::Off);
-            let draw = site.draw(&id, measured);
+            let learned = measured.or_else(|| drew.get(&id).copied());
+            let draw = site.draw(&id, learned);
             let load = match relay {
                 Relays::Off => 0,
                 _ => measured.unwrap_or(draw.steady),
@@ -400,9 +401,10 @@ impl Switching {
         let site = self.site.borrow().clone();
         let mut picture = Picture::default();
         let wanted = about.map(|about| site.sharing(about));
+        let drew = self.drew();
         for view in self.fleet.services().board.views() {
             if wanted.as_ref().is_none_or(|wanted| wanted.contains(&view.id)) {
-                picture.pdu(&view, &site, STEP_MS);
+                picture.pdu(&view, &site, &drew, STEP_MS);
             }
         }
         picture.feeds(&site);
@@ -439,6 +441,17 @@ impl Switching {
             }
         }
         picture
+    }
+
+    /// Remembers what an outlet draws that is being switched off, for when it is switched on again.
+    pub(super) fn remember_load(&self, outlet: &OutletId) {
+        let about = BTreeSet::from([outlet.pdu.clone()]);
+        let picture = self.picture(None, Some(&about));
+        let Some(at) = picture.outlets.get(outlet) else { return };
+        let load = picture.world.outlets[*at].load;
+        if picture.metered.contains(at) && load >= LEAST {
+            self.note_drew(outlet, load);
+        }
     }
 
     /// Forgets the draw of outlets of which the site says nothing, neither what they draw nor what feeds them: somebody
@@ -536,8 +549,9 @@ impl Site {
         }
     }
 
-    /// What an outlet will draw: as its host is configured; else, where it is on and metered, what it draws now, a
-    /// quarter more while it starts up, half as much again in the first moment; else the declared default.
+    /// What an outlet will draw: as its host is configured; else, where it is metered, what it draws now or drew before
+    /// it was switched off here, a quarter more while it starts up, half as much again in the first moment; else the
+    /// declared default.
     pub(super) fn draw(&self, outlet: &OutletId, now: Option<i64>) -> Draw {
         let host = self.hosts.values().find(|host| host.outlets.contains(outlet));
         let learned = now.filter(|now| *now >= LEAST).map(|now| Draw {

@@ -119,6 +119,8 @@ struct Running {
     /// What an outlet was last told, and when: until its datagrams have died, its relay may move again, and until its
     /// load has started up no meter shows it.
     written: HashMap<OutletId, (Relay, Tick)>,
+    /// What an outlet drew, mVA, before it was last switched off here.
+    drew: HashMap<OutletId, i64>,
     /// One step at a time that a host has to survive.
     hosts: HashMap<HostId, Arc<tokio::sync::Mutex<()>>>,
     /// Plans of which no further step is to begin.
@@ -438,6 +440,16 @@ impl Switching {
     pub(super) fn note_write(&self, outlet: &OutletId, relay: Relay) {
         let now = self.clock.tick();
         self.running().written.insert(outlet.clone(), (relay, now));
+    }
+
+    /// Remembers what an outlet drew before it was switched off.
+    pub(super) fn note_drew(&self, outlet: &OutletId, mva: i64) {
+        self.running().drew.insert(outlet.clone(), mva);
+    }
+
+    /// What outlets drew before they were last switched off, in this run, mVA.
+    pub(super) fn drew(&self) -> HashMap<OutletId, i64> {
+        self.running().drew.clone()
     }
 
     /// When an outlet was last written, in this run.
