@@ -149,7 +149,12 @@ impl Gateway {
             None => Bytes::new(),
         };
         let request = request.body(Full::new(body)).map_err(Exit::usage)?;
-        let sent = tokio::time::timeout(ANSWER, self.sender.send_request(request)).await;
+        // After an answer the connection takes the next request only once it has seen the end of it.
+        let exchange = async {
+            self.sender.ready().await?;
+            self.sender.send_request(request).await
+        };
+        let sent = tokio::time::timeout(ANSWER, exchange).await;
         let lost = |error: anyhow::Error| {
             // rustls tells a refused certificate only now, in TLS 1.3.
             Exit::unreachable(error.context("the gateway closed the connection; is the certificate signed by its client CA, and not revoked?"))
