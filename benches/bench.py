@@ -77,7 +77,9 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         at = pathlib.Path(directory)
         device, listen = free(socket.SOCK_DGRAM), free(socket.SOCK_STREAM)
-        (at / "rules").write_text(f"{COMMAND} -> {STATE} 1:2, 2:1\n")
+        # The load goes with the relay, as on a real PDU: an off is verified by both.
+        loads = [f"{COMMAND} -> {TREE}.9.4.3.1.{column}.1 1:=, 2:0\n" for column in (6, 7)]
+        (at / "rules").write_text(f"{COMMAND} -> {STATE} 1:2, 2:1\n" + "".join(loads))
         recording = HERE.parent / "tests/recordings/apc-rpdu2.snmprec"
         sim = started([gateway.program(), "sim", "--recording", str(recording), "--listen", device, "--rules", str(at / "rules")], "ready")
         gateway.prepare(at, listen, [("pdu-1", device)], {"fast_s": 3600, "slow_s": 3600}, ["write_gap_ms = 0"])
