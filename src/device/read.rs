@@ -2,6 +2,7 @@
 
 use crate::link::{Line, LinkError};
 use crate::model::ask::{Ask, Reply, Value, exception_name, status_name};
+use crate::model::oid::Oid;
 use crate::profile::adopt::Walk;
 use crate::profile::sweep::{Answer, Memory, ReadSet};
 
@@ -38,6 +39,20 @@ pub async fn walk(line: &mut Line, mut walk: Walk, budget: &mut usize) -> Result
         walk.answer(reply);
     }
     Ok(walk)
+}
+
+/// Reads one text, or tells why it is not known.
+pub async fn text(line: &mut Line, oid: &Oid) -> Result<String, String> {
+    match line.exchange(&Ask::Get(vec![oid.clone()])).await {
+        Ok(Reply::Binds(binds)) => match binds.as_slice() {
+            [(at, Value::Bytes(bytes))] if at == oid => {
+                String::from_utf8(bytes.to_vec()).map_err(|_| format!("{oid} is no text"))
+            }
+            _ => Err(format!("{oid} is no text")),
+        },
+        Ok(_) => Err(format!("it did not tell {oid}")),
+        Err(error) => Err(format!("the PDU {error}")),
+    }
 }
 
 /// What became of a write.

@@ -8,7 +8,7 @@ use crate::model::reading::Reading;
 use crate::model::switching::Relay;
 use crate::model::time::Span;
 use crate::model::view::{Health, PduView};
-use crate::profile::control;
+use crate::profile::control::{self, Command};
 
 use super::adopt::Adopted;
 use super::orders::{Known, Order, OrderError, Seen, Terms};
@@ -135,8 +135,8 @@ impl Device {
         if !part.is_some_and(|part| part.switchable) {
             return Err(refuse("the PDU or its driver does not let it be switched".into()));
         }
-        let asks =
-            control::writes(&adopted.instance, outlet, relay).map_err(|e| refuse(e.to_string()))?;
+        let commands = control::writes(&adopted.profile, &adopted.instance, outlet, relay)
+            .map_err(|e| refuse(e.to_string()))?;
         let verb = adopted
             .instance
             .verb(relay)
@@ -149,10 +149,18 @@ impl Device {
             follows: self.settings.watts_follow,
             settle: Span(adopted.profile.pacing.settle_ms),
         };
-        for ask in asks {
+        for command in commands {
             let gap = self.settings.manners.write_gap_ms;
             let gap = gap.unwrap_or(adopted.profile.pacing.write_gap_ms);
             self.wait_for_write_gap(Span(gap)).await;
+            let ask = match command {
+                Command::Ask(ask) => ask,
+                Command::List(list) => {
+                    let text = super::read::text(&mut adopted.line, &list.text).await;
+                    let changed = text.and_then(|text| list.changed(&text));
+                    list.ask(&changed.map_err(OrderError::Doubtful)?)
+                }
+            };
             let reply = adopted.line.exchange(&ask).await;
             self.last_write = Some(self.services.clock.tick());
             match reply {

@@ -420,6 +420,8 @@ pub enum WriteValue {
     Number(i64),
     /// An OCTET STRING.
     Text(String),
+    /// The outlet's item of a text that lists the states of all outlets; the others are written as they are.
+    Item(i64),
 }
 
 /// Pauses around writes.

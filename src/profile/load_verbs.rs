@@ -66,7 +66,13 @@ fn write(item: &Item<'_>, context: Context<'_>) -> Option<Write> {
     });
     // The rest of the table is the target; "value" has been asked for.
     let target = if let Some(oid) = fields.get("oid") {
-        source(&oid, context)
+        let target = source(&oid, context);
+        if let Some(list) = fields.get("item") {
+            let write = listed(&list, target, value);
+            fields.done();
+            return write;
+        }
+        target
     } else if let Some(item) = fields.get("named") {
         super::load_source::named(&item, &fields, context)
     } else {
@@ -74,6 +80,17 @@ fn write(item: &Item<'_>, context: Context<'_>) -> Option<Write> {
     };
     fields.done();
     Some(Write { target: target?, value: value? })
+}
+
+/// The row's item of a text that lists all rows.
+fn listed(item: &Item<'_>, target: Option<Source>, value: Option<WriteValue>) -> Option<Write> {
+    item.one_of(&[("row", ())])?;
+    let Some(Source::Oid(template)) = target else { return None };
+    let WriteValue::Number(number) = value? else {
+        item.fault("is written as a number: write value = 1");
+        return None;
+    };
+    Some(Write { target: Source::Listed(template, None), value: WriteValue::Item(number) })
 }
 
 fn register_target(fields: &Fields<'_>, context: Context<'_>) -> Option<Source> {

@@ -20,14 +20,40 @@ pub struct Rule {
     written: Oid,
     /// The object or column that changes, at the same index, and what follows the index.
     changed: (Oid, Vec<u32>),
-    /// Written number, new number (nothing: as it was recorded), after a delay.
-    effects: Vec<(i64, Option<i64>, Duration)>,
+    /// What a write brings about, after a delay.
+    effects: Vec<(Written, Becomes, Duration)>,
+}
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Number(i64),
+    Anything,
+}
+
+impl Written {
+    fn is(self, value: &Value) -> bool {
+        match self {
+            Written::Number(number) => value.number() == Some(number),
+            Written::Anything => true,
+        }
+    }
+}
+
+/// What an object becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Becomes {
+    Number(i64),
+    /// As it was recorded.
+    Recorded,
+    /// What was written.
+    Written,
 }
 
 /// Why a text is no rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "line {line}: {text}; a rule is: WRITTEN-OID -> CHANGED-OID 1:2, 2:1@500 (written:new@milliseconds, = for as recorded)"
+    "line {line}: {text}; a rule is: WRITTEN-OID -> CHANGED-OID 1:2, 2:1@500 (written:new@milliseconds, = for as recorded, *:* for whatever was written)"
 )]
 pub struct RuleError {
     line: usize,
@@ -58,11 +84,19 @@ impl Rule {
         let tail: Result<Vec<u32>, _> = tail.map(str::parse).collect();
         let tail = tail.map_err(|_| wrong("what follows the * is no part of a name"))?;
         let oid = |text: &str| text.trim().parse().map_err(|error| wrong(&format!("{error}")));
-        let effect = |text: &str| -> Option<(i64, Option<i64>, Duration)> {
+        let effect = |text: &str| -> Option<(Written, Becomes, Duration)> {
             let (from, to) = text.trim().split_once(':')?;
             let (to, after) = to.split_once('@').unwrap_or((to, "0"));
-            let to = if to == "=" { None } else { Some(to.parse().ok()?) };
-            Some((from.parse().ok()?, to, Duration::from_millis(after.parse().ok()?)))
+            let from = match from {
+                "*" => Written::Anything,
+                number => Written::Number(number.parse().ok()?),
+            };
+            let to = match to {
+                "=" => Becomes::Recorded,
+                "*" => Becomes::Written,
+                number => Becomes::Number(number.parse().ok()?),
+            };
+            Some((from, to, Duration::from_millis(after.parse().ok()?)))
         };
         let effects = effects.split(',').map(|one| {
             effect(one).ok_or_else(|| wrong(&format!("\"{}\" is no effect", one.trim())))
@@ -101,15 +135,19 @@ impl Replay {
         self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn apply(&self, changed: &Oid, new: Option<i64>) {
+    fn apply(&self, changed: &Oid, new: Becomes, written: &Value) {
         let recorded = self.recorded.get(changed).cloned();
         let next = match (new, recorded) {
-            (None, Some(recorded)) => recorded,
-            (Some(number), Some(Recorded { tag, value: Value::Unsigned(_) })) => {
+            (Becomes::Recorded, Some(recorded)) => recorded,
+            (Becomes::Recorded, None) => return,
+            (Becomes::Written, Some(recorded)) => {
+                Recorded { tag: recorded.tag, value: written.clone() }
+            }
+            (Becomes::Written, None) => Recorded { tag: 4, value: written.clone() },
+            (Becomes::Number(number), Some(Recorded { tag, value: Value::Unsigned(_) })) => {
                 Recorded { tag, value: Value::Unsigned(number as u64) }
             }
-            (Some(number), _) => Recorded { tag: 2, value: Value::Integer(number) },
-            (None, None) => return,
+            (Becomes::Number(number), _) => Recorded { tag: 2, value: Value::Integer(number) },
         };
         self.lock().set(changed.clone(), next);
     }
@@ -129,9 +167,11 @@ impl Answers for ReplayHandle {
         if rules.peek().is_none() {
             return Err(Refusal::NotWritable);
         }
-        let Some(number) = value.number() else { return Err(Refusal::WrongType) };
-        let known = rules.any(|rule| rule.effects.iter().any(|(from, ..)| *from == number));
-        if known { Ok(()) } else { Err(Refusal::WrongValue) }
+        let mut effects = rules.flat_map(|rule| &rule.effects);
+        if effects.any(|(from, ..)| from.is(value)) {
+            return Ok(());
+        }
+        Err(if value.number().is_none() { Refusal::WrongType } else { Refusal::WrongValue })
     }
 
     fn write(&self, oid: &Oid, value: &Value) -> Result<(), Refusal> {
@@ -141,17 +181,18 @@ impl Answers for ReplayHandle {
             let (column, tail) = &rule.changed;
             let Ok(changed) = column.child(&[&index[..], tail].concat()) else { continue };
             for (from, to, after) in &rule.effects {
-                if Some(*from) != value.number() {
+                if !from.is(value) {
                     continue;
                 }
                 if after.is_zero() {
-                    self.0.apply(&changed, *to);
+                    self.0.apply(&changed, *to, value);
                 } else {
                     let (replay, changed, to, after) =
                         (self.0.clone(), changed.clone(), *to, *after);
+                    let value = value.clone();
                     tokio::spawn(async move {
                         tokio::time::sleep(after).await;
-                        replay.apply(&changed, to);
+                        replay.apply(&changed, to, &value);
                     });
                 }
             }

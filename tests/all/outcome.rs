@@ -188,3 +188,34 @@ fn an_unknown_model_or_firmware_is_read_and_switched_only_if_allowed() {
         assert_eq!(gateway.curl().power("pdu-a/1", "off").status, 200);
     }
 }
+
+/// A family that lists the states of all outlets in one text, which is read, changed in one place and written whole.
+#[test]
+fn a_list_that_cannot_be_said_back_is_not_written() {
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    let of = |name: &str| recordings.join(name).to_str().unwrap().to_owned();
+    let start = |recording: &str| {
+        let listen = format!("127.0.0.1:{}", free_udp_port());
+        let (recording, rules) = (of(recording), of("digipower.rules"));
+        let args = ["sim", "--recording", &recording, "--listen", &listen, "--rules", &rules];
+        let sim = Running::start(&args, &[], "ready");
+        let gateway = Gateway::start(&pdu_section("pdu-a", listen.parse().unwrap(), ""));
+        gateway.wait_online("pdu-a");
+        (sim, gateway)
+    };
+    // Outlet 3 says that its breaker is open.
+    let (_sim, gateway) = start("digipower-breaker.snmprec");
+    let answer = gateway.curl().power("pdu-a/1", "off");
+    assert_eq!(answer.json()["outcome"], "failed", "{}", answer.body);
+    assert!(answer.body.contains("nothing was sent"), "{}", answer.body);
+    assert!(answer.body.contains("\\\"-2\\\" for outlet 3"), "{}", answer.body);
+    let states = |gateway: &Gateway| -> Vec<Value> {
+        let outlets = gateway.curl().get("/v1/pdus/pdu-a/outlets?max_age_ms=0");
+        outlets["outlets"].as_array().unwrap().iter().map(|o| o["state"].clone()).collect()
+    };
+    assert_eq!(states(&gateway), ["on", "off", "unknown", "on"]);
+    let (_sim, gateway) = start("digipower.snmprec");
+    assert_eq!(gateway.curl().power("pdu-a/1", "off").json()["outcome"], "done");
+    assert_eq!(gateway.curl().power("pdu-a/3", "off").json()["outcome"], "done");
+    assert_eq!(states(&gateway), ["off", "off", "off", "on"]);
+}
