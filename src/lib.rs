@@ -7,6 +7,7 @@
 pub mod model;
 
 pub mod access;
+pub mod audit;
 pub mod pace;
 pub mod plan;
 pub mod profile;

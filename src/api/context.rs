@@ -144,21 +144,27 @@ impl Context {
         Ok(self.max_age()?.map(|age| Tick(now.0.saturating_sub(age))))
     }
 
+    /// `limit` of a list.
+    pub fn limit(&self, default: usize) -> Result<usize, Problem> {
+        let limit = self.query::<usize>("limit", "number from 1 to 1000")?.unwrap_or(default);
+        if (1..=1_000).contains(&limit) {
+            return Ok(limit);
+        }
+        Err(Problem::new(
+            400,
+            "Bad query",
+            "limit is out of bounds",
+            "write limit= and a number from 1 to 1000",
+        ))
+    }
+
     /// `limit` and `cursor` of a list, applied to items with their keys in order.
     pub fn page<T>(
         &self,
         items: Vec<(String, T)>,
         default: usize,
     ) -> Result<(Vec<T>, Option<String>), Problem> {
-        let limit = self.query::<usize>("limit", "number from 1 to 1000")?.unwrap_or(default);
-        if !(1..=1_000).contains(&limit) {
-            return Err(Problem::new(
-                400,
-                "Bad query",
-                "limit is out of bounds",
-                "write limit= and a number from 1 to 1000",
-            ));
-        }
+        let limit = self.limit(default)?;
         let cursor = self.query::<String>("cursor", "cursor")?;
         let after = cursor.map_or(0, |cursor| {
             items.iter().position(|(key, _)| *key == cursor).map_or(items.len(), |at| at + 1)

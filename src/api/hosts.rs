@@ -2,18 +2,26 @@
 
 use hyper::StatusCode;
 
-use crate::model::id::HostId;
-use crate::switching::HostSpec;
-use crate::wire::host::{HostBody, HostList, body, feed};
+use crate::model::id::{HostId, OutletId};
+use crate::plan::site::HostSpec;
+use crate::wire::host::{FeedBody, HostBody, HostList, body, feed};
 use crate::wire::problem::Problem;
 
 use super::context::{Answer, Context, json};
 use super::problem::not_found;
 
 async fn body_of(context: &Context, id: &HostId, host: &HostSpec) -> Result<HostBody, Problem> {
+    Ok(body(id, &host.name, feeds_of(context, &host.outlets).await?))
+}
+
+/// Outlets as they are, as young as was asked for.
+pub(super) async fn feeds_of(
+    context: &Context,
+    outlets: &[OutletId],
+) -> Result<Vec<FeedBody>, Problem> {
     let since = context.since()?;
     let mut feeds = Vec::new();
-    for outlet in &host.outlets {
+    for outlet in outlets {
         let handle = context.state.fleet.get(&outlet.pdu);
         let view = match (handle, since) {
             (Some(handle), Some(since)) => Some(handle.since(since).await),
@@ -22,7 +30,7 @@ async fn body_of(context: &Context, id: &HostId, host: &HostSpec) -> Result<Host
         };
         feeds.push(feed(outlet, view.as_deref()));
     }
-    Ok(body(id, &host.name, feeds))
+    Ok(feeds)
 }
 
 /// All hosts.

@@ -2,6 +2,7 @@
 
 use hyper::StatusCode;
 
+use crate::switching::body;
 use crate::wire::limit::LimitList;
 
 use super::context::{Answer, Context, json};
@@ -11,5 +12,5 @@ use super::context::{Answer, Context, json};
     responses((status = 200, body = LimitList, description = "outlets, branches, phases, inlets, feeds, pairs of feeds")))]
 pub async fn list(context: Context) -> Answer {
     context.only(&[])?;
-    json(StatusCode::OK, &LimitList { limits: context.state.switching.limits() })
+    json(StatusCode::OK, &LimitList { limits: body::limits(&context.state.switching.limits()) })
 }

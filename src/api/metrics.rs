@@ -16,7 +16,6 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::Datum;
 use crate::model::view::{Health, PduView};
-use crate::wire::pdu::Site as _;
 use crate::wire::problem::Problem;
 
 use super::context::{Answer, Context, State, bytes};
@@ -75,7 +74,7 @@ impl Collector for Everything {
             for scope in Scope::ALL {
                 readings(&mut families, &view, scope, &|number| {
                     let outlet = crate::model::id::OutletId { pdu: view.id.clone(), number };
-                    site.host_of(&outlet)
+                    site.host_of(&outlet).map(|(id, _)| id.to_string())
                 });
             }
         }

@@ -1,9 +1,11 @@
 //! The HTTPS API: connections and their limits, the route table, and a file a noun. Handlers read the board
 //! and the store and hand every wish to switch to the one gate; they decide nothing themselves.
 
+mod audit;
 mod compat;
 mod context;
 mod events;
+mod groups;
 mod hosts;
 mod limits;
 mod locks;

@@ -5,16 +5,19 @@ use utoipa::OpenApi;
 use utoipa::openapi::{RefOr, Response as ResponseSpec};
 
 use super::context::{Answer, Context, json};
-use super::{compat, events, hosts, limits, locks, metrics, pdus, plans, power, series, status};
+use super::{
+    audit, compat, events, groups, hosts, limits, locks, metrics, pdus, plans, power, series,
+    status,
+};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "PowerMan", description = "One gateway to the power distribution units of a rack. Every connection is TLS 1.3 with a client certificate; its role decides what may be called."),
     paths(
         pdus::list, pdus::show, pdus::outlets, pdus::outlet,
-        power::outlet, power::host, locks::put, locks::delete, limits::list,
+        power::outlet, power::host, power::group, groups::list, groups::show, audit::list, locks::put, locks::delete, limits::list,
         hosts::list, hosts::show,
-        plans::list, plans::show, plans::create, plans::run, plans::cancel,
+        plans::list, plans::show, plans::create, plans::run, plans::approve, plans::lift, plans::cancel,
         series::series, events::events, status::status, status::version, metrics::metrics,
         compat::retdata, compat::power_on, compat::power_off, compat::power_cycle,
     ),

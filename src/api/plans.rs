@@ -8,7 +8,8 @@ use crate::model::id::PlanId;
 use crate::model::limits::{PLAN_GOALS, REASON_CHARS};
 use crate::model::switching::Action;
 use crate::model::time::Stamp;
-use crate::switching::{Line, OnFailure, Preview, Select, Wish};
+use crate::plan::calendar::Calendar;
+use crate::switching::{Asker, Line, OnFailure, OnOverload, Preview, Select, Selected, Wish, body};
 use crate::wire::plan::{LineBody, PlanBody, PlannedBody, PointBody};
 use crate::wire::problem::Problem;
 
@@ -35,6 +36,31 @@ pub struct WishBody {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub on_failure: OnFailure,
+    /// `stop` or `replan`: what becomes of the rest when more flows than was reckoned, and waiting does not help.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub on_overload: OnOverload,
+    /// `fastest` or `priority`: hosts go on in whatever order is fastest, or strictly by their priority.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub order: Order,
+    /// A calendar rule by which it is made anew and run, once it has been run: `Mon-Fri 07:30 Europe/Berlin`.
+    #[serde(default)]
+    pub calendar: Option<String>,
+    /// It may name locked and critical outlets; an admin has to lift their locks for it before it is run.
+    #[serde(default)]
+    pub over_locks: bool,
+}
+
+/// In which order hosts go on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Whatever is fastest.
+    #[default]
+    Fastest,
+    /// Strictly by priority.
+    Priority,
 }
 
 /// A wish of several outlets.
@@ -46,6 +72,9 @@ pub struct GoalBody {
     /// `on`, `off` or `cycle`.
     #[schema(value_type = String)]
     pub action: Action,
+    /// Hosts whose last feed is among them may go dark, though they are not named as hosts.
+    #[serde(default)]
+    pub drop_hosts: bool,
 }
 
 /// Which outlets.
@@ -58,6 +87,8 @@ pub struct SelectBody {
     pub outlets: Vec<String>,
     /// All feeds of these.
     pub hosts: Vec<String>,
+    /// Everything in these.
+    pub groups: Vec<String>,
 }
 
 /// The digest of the plan that was looked at.
@@ -78,14 +109,17 @@ fn wish(context: &Context, body: &WishBody) -> Result<Wish, Problem> {
         parsed.collect()
     }
     let mut goals = Vec::new();
-    for goal in &body.goals {
-        let select = &goal.select;
-        goals.extend(all(&select.pdus, "a PDU")?.into_iter().map(Select::Pdu));
-        goals.extend(all(&select.outlets, "an outlet")?.into_iter().map(Select::Outlet));
-        goals.extend(all(&select.hosts, "a host")?.into_iter().map(Select::Host));
+    for GoalBody { select, action, drop_hosts } in &body.goals {
+        let mut selects: Vec<Select> = Vec::new();
+        selects.extend(all(&select.pdus, "a PDU")?.into_iter().map(Select::Pdu));
+        selects.extend(all(&select.outlets, "an outlet")?.into_iter().map(Select::Outlet));
+        selects.extend(all(&select.hosts, "a host")?.into_iter().map(Select::Host));
+        selects.extend(all(&select.groups, "a group")?.into_iter().map(Select::Group));
+        let (action, drops_hosts) = (*action, *drop_hosts);
+        goals.extend(selects.into_iter().map(|select| Selected { select, action, drops_hosts }));
     }
     if goals.is_empty() || goals.len() > PLAN_GOALS {
-        let detail = format!("a plan is for 1 to {PLAN_GOALS} PDUs, outlets and hosts");
+        let detail = format!("a plan is for 1 to {PLAN_GOALS} PDUs, outlets, hosts and groups");
         return Err(bad(detail, EXAMPLE));
     }
     if body.reason.chars().count() > REASON_CHARS {
@@ -102,17 +136,24 @@ fn wish(context: &Context, body: &WishBody) -> Result<Wish, Problem> {
         let at = Stamp::parse_at(text, now).ok().filter(|_| text.contains('T'));
         at.filter(|at| at.0 >= 0 && at.0.saturating_sub(now.0) <= NOT_BEFORE_MS).ok_or_else(wrong)
     });
-    let mut actions = Vec::new();
-    for goal in &body.goals {
-        let count = goal.select.pdus.len() + goal.select.outlets.len() + goal.select.hosts.len();
-        actions.extend(std::iter::repeat_n(goal.action, count));
+    if let Some(rule) = &body.calendar {
+        rule.parse::<Calendar>().map_err(|error| {
+            bad(error.to_string(), "write it as \"Mon-Fri 07:30 Europe/Berlin\" or \"daily 22:00\"")
+        })?;
+        if body.not_before.is_some() {
+            return Err(bad("a plan has not_before or calendar", "leave one of them out"));
+        }
     }
     Ok(Wish {
-        who: context.who.clone(),
-        goals: goals.into_iter().zip(actions).collect(),
+        who: Asker::Client(context.who.clone()),
+        goals,
         reason: body.reason.clone(),
         on_failure: body.on_failure,
+        on_overload: body.on_overload,
         not_before: not_before.transpose()?,
+        calendar: body.calendar.clone(),
+        over_locks: body.over_locks,
+        by_priority: body.order == Order::Priority,
     })
 }
 
@@ -124,16 +165,17 @@ const EXAMPLE: &str =
 
 fn planned(preview: &Preview) -> PlannedBody {
     let watts = |mva: i64| mva as f64 / 1_000.0;
-    let line = |Line { limit, budget, points }: &Line| LineBody {
+    let line = |Line { limit, budget, peak, points }: &Line| LineBody {
         limit: limit.clone(),
         budget_w: watts(*budget),
+        peak_w: watts(*peak),
         points: points
             .iter()
             .map(|(at_ms, load)| PointBody { at_ms: *at_ms, load_w: watts(*load) })
             .collect(),
     };
     PlannedBody {
-        plan: preview.record.body(),
+        plan: body::of(&preview.record),
         timeline: preview.timeline.iter().map(line).collect(),
         loses_redundancy: preview.loses_redundancy.iter().map(ToString::to_string).collect(),
     }
@@ -163,6 +205,13 @@ fn id(context: &Context) -> Result<PlanId, Problem> {
     text.parse().map_err(missing)
 }
 
+fn digest(context: &Context) -> Result<String, Problem> {
+    let body: DigestBody = serde_json::from_slice(&context.body).map_err(|error| {
+        bad(format!("the body is not right: {error}"), r#"send {"digest":"…"}"#)
+    })?;
+    Ok(body.digest)
+}
+
 /// Runs a plan, if its world still fits.
 #[utoipa::path(post, path = "/v1/plans/{plan}/run", tag = "switching",
     params(("plan" = String, Path, description = "id of the plan")),
@@ -170,13 +219,34 @@ fn id(context: &Context) -> Result<PlanId, Problem> {
     responses((status = 202, body = PlanBody, description = "begun; follow Location"), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the digest is another, or the rack has changed")))]
 pub async fn run(context: Context) -> Answer {
     context.only(&[])?;
-    let id = id(&context)?;
-    let body: DigestBody = serde_json::from_slice(&context.body).map_err(|error| {
-        bad(format!("the body is not right: {error}"), r#"send {"digest":"…"}"#)
-    })?;
-    let ticket = context.state.switching.run(&context.who, &id, &body.digest).await?;
+    let (id, digest) = (id(&context)?, digest(&context)?);
+    let ticket = context.state.switching.run(&context.who, &id, &digest).await?;
     let record = ticket.now();
-    Ok(located(json(StatusCode::ACCEPTED, &record.body())?, &record))
+    Ok(located(json(StatusCode::ACCEPTED, &body::of(&record))?, &record))
+}
+
+/// Agrees to a plan that somebody else made.
+#[utoipa::path(post, path = "/v1/plans/{plan}/approve", tag = "switching",
+    params(("plan" = String, Path, description = "id of the plan")),
+    request_body = DigestBody,
+    responses((status = 200, body = PlanBody), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json", description = "needs the role approver"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the digest is another, or who asks made it or has approved it")))]
+pub async fn approve(context: Context) -> Answer {
+    context.only(&[])?;
+    let (id, digest) = (id(&context)?, digest(&context)?);
+    let record = context.state.switching.approve(&context.who, &id, &digest).await?;
+    json(StatusCode::OK, &body::of(&record))
+}
+
+/// Lifts the locks of the outlets that a plan names, for this plan only.
+#[utoipa::path(post, path = "/v1/plans/{plan}/lift", tag = "switching",
+    params(("plan" = String, Path, description = "id of the plan")),
+    request_body = DigestBody,
+    responses((status = 200, body = PlanBody), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json", description = "needs the role admin"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the digest is another")))]
+pub async fn lift(context: Context) -> Answer {
+    context.only(&[])?;
+    let (id, digest) = (id(&context)?, digest(&context)?);
+    let record = context.state.switching.lift(&context.who, &id, &digest).await?;
+    json(StatusCode::OK, &body::of(&record))
 }
 
 /// Cancels a plan: of one under way no further step begins.
@@ -187,7 +257,7 @@ pub async fn cancel(context: Context) -> Answer {
     context.only(&[])?;
     let id = id(&context)?;
     let record = context.state.switching.cancel(&context.who, &id).await?;
-    json(StatusCode::OK, &record.body())
+    json(StatusCode::OK, &body::of(&record))
 }
 
 /// The latest plans.
@@ -205,9 +275,14 @@ pub struct PlanList {
     responses((status = 200, body = PlanList), (status = 400, body = Problem, content_type = "application/problem+json")))]
 pub async fn list(context: Context) -> Answer {
     context.only(&["limit", "cursor"])?;
-    let records = context.state.switching.latest(1_000).await?;
-    let keyed = records.iter().map(|record| (record.id.to_string(), record.body())).collect();
-    let (plans, next_cursor) = context.page(keyed, 100)?;
+    let limit = context.limit(100)?;
+    let before = context.query::<PlanId>("cursor", "cursor")?;
+    // One more tells whether there is a next page.
+    let mut records = context.state.switching.latest(limit + 1, before).await?;
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let next_cursor = records.last().filter(|_| more).map(|record| record.id.to_string());
+    let plans = records.iter().map(body::of).collect();
     json(StatusCode::OK, &PlanList { plans, next_cursor })
 }
 
@@ -221,5 +296,5 @@ pub async fn show(context: Context) -> Answer {
     let missing = || not_found(&format!("plan \"{}\"", text.chars().take(64).collect::<String>()));
     let id: PlanId = text.parse().map_err(|_| missing())?;
     let ticket = context.state.switching.ticket(&id).await?.ok_or_else(missing)?;
-    json(StatusCode::OK, &ticket.now().body())
+    json(StatusCode::OK, &body::of(&ticket.now()))
 }

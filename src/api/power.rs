@@ -5,10 +5,10 @@ use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::model::id::{HostId, OutletId, PduId};
+use crate::model::id::{GroupId, HostId, OutletId, PduId};
 use crate::model::limits::{KEY_CHARS, REASON_CHARS};
 use crate::model::switching::Action;
-use crate::switching::{PlanState, Record, Request, Target};
+use crate::switching::{PlanState, Record, Request, Target, body};
 use crate::wire::plan::PlanBody;
 use crate::wire::problem::Problem;
 
@@ -53,6 +53,21 @@ pub async fn host(context: Context) -> Answer {
         not_found(&format!("host \"{}\"", text.chars().take(64).collect::<String>()))
     })?;
     switch(&context, Target::Host(id), body.action, body.reason).await
+}
+
+/// Switches everything in a group, as a plan that passes no limit.
+#[utoipa::path(post, path = "/v1/groups/{group}/power", tag = "switching",
+    params(("group" = String, Path, description = "configured id of the group"), ("Idempotency-Key" = Option<String>, Header, description = "a repeated request with the same key never switches twice"), ("Prefer" = Option<String>, Header, description = "respond-async answers 202 at once")),
+    request_body = PowerBody,
+    responses((status = 200, body = PlanBody), (status = 202, body = PlanBody), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json"), (status = 504, body = Problem, content_type = "application/problem+json")))]
+pub async fn group(context: Context) -> Answer {
+    context.only(&[])?;
+    let body = body(&context)?;
+    let text = context.param("group");
+    let id: GroupId = text.parse().map_err(|_| {
+        not_found(&format!("group \"{}\"", text.chars().take(64).collect::<String>()))
+    })?;
+    switch(&context, Target::Group(id), body.action, body.reason).await
 }
 
 /// The outlet that a path names.
@@ -106,8 +121,8 @@ pub async fn carry_out(
 /// A plan as a response: 200 where it succeeded, 202 while it runs, a problem where it failed.
 pub fn answer(record: &Record) -> Answer {
     match record.state {
-        PlanState::Done => Ok(located(json(StatusCode::OK, &record.body())?, record)),
-        PlanState::Running => Ok(located(json(StatusCode::ACCEPTED, &record.body())?, record)),
+        PlanState::Done => Ok(located(json(StatusCode::OK, &body::of(record))?, record)),
+        PlanState::Running => Ok(located(json(StatusCode::ACCEPTED, &body::of(record))?, record)),
         _ => Err(of_plan(record)),
     }
 }

@@ -46,7 +46,11 @@ impl From<Refusal> for Problem {
             Refusal::Unfit(crate::plan::Refusal::Circle { .. }) => {
                 (409, "Hosts wait for each other")
             }
-            Refusal::Conflict { .. } => (400, "Bad request"),
+            Refusal::Unfit(crate::plan::Refusal::Needs { .. }) => (409, "Host needs another"),
+            Refusal::NeedsApproval { .. } | Refusal::NeedsPlan => (409, "Needs approval"),
+            Refusal::OwnApproval { .. } => (409, "Own approval"),
+            Refusal::NeedsLift { .. } => (409, "Locks not lifted"),
+            Refusal::Calendar(_) | Refusal::Conflict { .. } => (400, "Bad request"),
             Refusal::Changed { .. } => (409, "Plan does not fit any more"),
             Refusal::OtherDigest { .. } => (409, "Other digest"),
             Refusal::NotPlanned { .. } => (409, "Plan cannot be run"),

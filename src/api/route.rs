@@ -15,8 +15,8 @@ use crate::wire::problem::Problem;
 
 use super::context::{Answer, Body, Context, State};
 use super::{
-    compat, events, hosts, limits, locks, metrics, openapi, page, pdus, plans, power, problem,
-    series, status,
+    audit, compat, events, groups, hosts, limits, locks, metrics, openapi, page, pdus, plans,
+    power, problem, series, status,
 };
 
 type Handler = fn(Context) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -42,7 +42,7 @@ macro_rules! handler {
 impl Routes {
     /// The table.
     pub fn new() -> Self {
-        use Permission::{Administer, Read, Switch};
+        use Permission::{Administer, Approve, Read, Switch};
         let mut routes = Builder::default();
         routes.get("/", Read, handler!(page::page));
         routes.get("/openapi.json", Read, handler!(openapi::document));
@@ -62,11 +62,17 @@ impl Routes {
         routes.get("/v1/hosts", Read, handler!(hosts::list));
         routes.get("/v1/hosts/{host}", Read, handler!(hosts::show));
         routes.post("/v1/hosts/{host}/power", Switch, handler!(power::host));
+        routes.get("/v1/groups", Read, handler!(groups::list));
+        routes.get("/v1/groups/{group}", Read, handler!(groups::show));
+        routes.post("/v1/groups/{group}/power", Switch, handler!(power::group));
+        routes.get("/v1/audit", Read, handler!(audit::list));
         routes.get("/v1/limits", Read, handler!(limits::list));
         routes.get("/v1/plans", Read, handler!(plans::list));
         routes.get("/v1/plans/{plan}", Read, handler!(plans::show));
         routes.post("/v1/plans", Switch, handler!(plans::create));
         routes.post("/v1/plans/{plan}/run", Switch, handler!(plans::run));
+        routes.post("/v1/plans/{plan}/approve", Approve, handler!(plans::approve));
+        routes.post("/v1/plans/{plan}/lift", Administer, handler!(plans::lift));
         routes.post("/v1/plans/{plan}/cancel", Switch, handler!(plans::cancel));
         routes.get("/api/{pdu}/retdata", Read, handler!(compat::retdata));
         for verb in ["power_on", "power_off", "power_cycle"] {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::client_args::*;
+
 /// PowerMan: one gateway to the power distribution units of many vendors.
 #[derive(Debug, Parser)]
 #[command(name = "pmgate", version, about, max_term_width = 100, arg_required_else_help = true)]
@@ -47,9 +49,20 @@ pub enum Command {
     /// Hosts of a gateway
     #[command(subcommand)]
     Host(Host),
-    /// Plans of many outlets: preview, create, run, cancel
+    /// Groups of hosts and outlets
+    #[command(subcommand)]
+    Group(Group),
+    /// Plans of many outlets: preview, create, approve, run, cancel
     #[command(subcommand)]
     Plan(Plan),
+    /// What plans may not pass, and what flows there
+    Limits {
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Who asked for what, and what came of it
+    #[command(subcommand)]
+    Audit(Audit),
     /// Readings over time
     Series(Series),
     /// What happens
@@ -361,230 +374,4 @@ pub struct CaDir {
     /// The directory of the authority
     #[arg(long, default_value = "./ca")]
     pub dir: PathBuf,
-}
-
-/// How a gateway is reached.
-#[derive(Debug, Clone, Args)]
-pub struct Client {
-    /// Base URL of the gateway
-    #[arg(long, env = "PMGATE_URL", global = true)]
-    pub url: Option<String>,
-    /// Client certificate, PEM
-    #[arg(long, env = "PMGATE_CERT", global = true)]
-    pub cert: Option<PathBuf>,
-    /// Key of the client certificate, PEM
-    #[arg(long, env = "PMGATE_KEY", global = true)]
-    pub key: Option<PathBuf>,
-    /// The authority that signed the gateway's certificate, PEM
-    #[arg(long, env = "PMGATE_CA", global = true)]
-    pub ca: Option<PathBuf>,
-    /// A context of ~/.config/pmgate/config.toml
-    #[arg(long, env = "PMGATE_CONTEXT", global = true)]
-    pub context: Option<String>,
-    /// As JSON
-    #[arg(long, global = true)]
-    pub json: bool,
-}
-
-/// `pdu`.
-#[derive(Debug, Subcommand)]
-pub enum Pdu {
-    /// All PDUs
-    List {
-        #[command(flatten)]
-        client: Client,
-    },
-    /// One PDU
-    Show {
-        /// Its id
-        id: String,
-        /// How old the answer may be, ms
-        #[arg(long, value_name = "MS")]
-        max_age_ms: Option<u64>,
-        #[command(flatten)]
-        client: Client,
-    },
-}
-
-/// How something is switched.
-#[derive(Debug, Args)]
-pub struct Switch {
-    /// What to switch: pdu-a/7, or a host's id
-    #[arg(required = true, value_name = "ID")]
-    pub ids: Vec<String>,
-    /// Why, for the record
-    #[arg(long, default_value = "")]
-    pub reason: String,
-    /// Makes a repeated call switch once only [default: a new key for every call]
-    #[arg(long, value_name = "KEY")]
-    pub idempotency_key: Option<String>,
-    #[command(flatten)]
-    pub client: Client,
-}
-
-/// `outlet`.
-#[derive(Debug, Subcommand)]
-pub enum Outlet {
-    /// Outlets of a PDU, or of all
-    List {
-        /// The PDU
-        pdu: Option<String>,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// One outlet
-    Show {
-        /// As pdu-a/7
-        id: String,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// Switch on
-    On(Switch),
-    /// Switch off
-    Off(Switch),
-    /// Off, hold, on
-    Cycle(Switch),
-    /// Have it switched by nobody until it is unlocked; needs the role admin
-    Lock {
-        /// As pdu-a/7
-        id: String,
-        /// Why
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// Lift a lock; needs the role admin
-    Unlock {
-        /// As pdu-a/7
-        id: String,
-        #[command(flatten)]
-        client: Client,
-    },
-}
-
-/// What a plan is for.
-#[derive(Debug, Args)]
-pub struct Wish {
-    /// Switch on: pdu-a, pdu-a/7 or host:web-01; may be given more than once
-    #[arg(long, value_name = "ID")]
-    pub on: Vec<String>,
-    /// Switch off
-    #[arg(long, value_name = "ID")]
-    pub off: Vec<String>,
-    /// Off, hold, on
-    #[arg(long, value_name = "ID")]
-    pub cycle: Vec<String>,
-    /// Why, for the record
-    #[arg(long, default_value = "")]
-    pub reason: String,
-    /// What becomes of the rest when a step fails
-    #[arg(long, default_value = "stop", value_parser = ["stop", "continue"])]
-    pub on_failure: String,
-    /// Not before, as 2026-01-31T22:00:00Z
-    #[arg(long, value_name = "TIME")]
-    pub not_before: Option<String>,
-    #[command(flatten)]
-    pub client: Client,
-}
-
-/// `plan`.
-#[derive(Debug, Subcommand)]
-pub enum Plan {
-    /// What a plan would do, and nothing else
-    Preview(Wish),
-    /// Make a plan and keep it
-    Create(Wish),
-    /// Run a kept plan, if the rack is still the one it was made for
-    Run {
-        /// Its id
-        id: String,
-        /// The digest that was looked at [default: that of the plan as it is kept]
-        #[arg(long)]
-        digest: Option<String>,
-        /// Show how it goes on
-        #[arg(long)]
-        follow: bool,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// Have a plan begin no further step
-    Cancel {
-        /// Its id
-        id: String,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// One plan
-    Show {
-        /// Its id
-        id: String,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// The latest plans
-    List {
-        #[command(flatten)]
-        client: Client,
-    },
-}
-
-/// `host`.
-#[derive(Debug, Subcommand)]
-pub enum Host {
-    /// All hosts
-    List {
-        #[command(flatten)]
-        client: Client,
-    },
-    /// One host
-    Show {
-        /// Its id
-        id: String,
-        #[command(flatten)]
-        client: Client,
-    },
-    /// Switch all feeds on
-    On(Switch),
-    /// Switch all feeds off
-    Off(Switch),
-    /// All feeds off, hold, on
-    Cycle(Switch),
-}
-
-/// `series`.
-#[derive(Debug, Args)]
-pub struct Series {
-    /// pdu-a, pdu-a/7, pdu-a/L1, pdu-a/B2 or pdu-a/T1
-    pub target: String,
-    /// power_w, current_a, energy_wh, state, …
-    pub metric: String,
-    /// From when: RFC 3339, or back from now as in -2h
-    #[arg(long, default_value = "-1h", allow_hyphen_values = true)]
-    pub start: String,
-    /// Until when
-    #[arg(long, default_value = "now", allow_hyphen_values = true)]
-    pub end: String,
-    /// Width of a step, as in 60s; without it the readings as they came
-    #[arg(long)]
-    pub step: Option<String>,
-    /// avg, min, max, last or rate
-    #[arg(long, requires = "step")]
-    pub agg: Option<String>,
-    /// As CSV
-    #[arg(long, conflicts_with = "json")]
-    pub csv: bool,
-    #[command(flatten)]
-    pub client: Client,
-}
-
-/// `events`.
-#[derive(Debug, Args)]
-pub struct Events {
-    /// Go on as they come
-    #[arg(long, short)]
-    pub follow: bool,
-    #[command(flatten)]
-    pub client: Client,
 }

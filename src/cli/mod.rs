@@ -1,7 +1,9 @@
 //! The command line. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 unreachable.
 
 pub mod args;
+pub mod audit;
 pub mod ca;
+mod client_args;
 mod discover;
 pub mod driver;
 pub mod events;

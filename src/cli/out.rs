@@ -20,6 +20,21 @@ pub fn json(value: &impl Serialize) -> Result<(), super::exit::Exit> {
     Ok(())
 }
 
+/// Whether somebody looks at the results on a terminal.
+pub fn is_terminal() -> bool {
+    use std::io::IsTerminal as _;
+    std::io::stdout().is_terminal()
+}
+
+/// Prints over the line that was printed last, which stays open.
+pub fn over(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // Back to the first column; the rest of the old line is wiped.
+    if write!(out, "\r\x1b[K{text}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
 /// Prints a complaint.
 pub fn complain(text: &str) {
     // Where standard error is closed nobody can be told.

@@ -12,6 +12,8 @@ use super::out;
 use super::pdu::{number, text};
 use super::remote::{Gateway, escape};
 
+/// Characters of a bar.
+const WIDE: usize = 30;
 /// Between two looks at a plan that is followed.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -22,18 +24,19 @@ pub async fn run(command: Plan) -> Outcome {
         Plan::Create(wish) => make(&wish, false).await,
         Plan::Run { id, digest, follow, client } => {
             let mut gateway = Gateway::connect(&client).await?;
-            // Who names no digest takes the plan as it is kept.
-            let digest = match digest {
-                Some(digest) => digest,
-                None => text(&gateway.get(&path(&id)).await?, "digest"),
-            };
-            let body = Some(json!({ "digest": digest }));
-            let begun =
-                gateway.text(Method::POST, &format!("{}/run", path(&id)), &[], body).await?;
-            if follow {
+            let begun = with_digest(&mut gateway, &id, digest, "run").await?;
+            if follow && begun["state"] == "running" {
                 return self::follow(&mut gateway, &id, &client).await;
             }
-            show(&parse(&begun)?, &client)
+            show(&begun, &client)
+        }
+        Plan::Approve { id, digest, client } => {
+            let mut gateway = Gateway::connect(&client).await?;
+            show(&with_digest(&mut gateway, &id, digest, "approve").await?, &client)
+        }
+        Plan::Lift { id, digest, client } => {
+            let mut gateway = Gateway::connect(&client).await?;
+            show(&with_digest(&mut gateway, &id, digest, "lift").await?, &client)
         }
         Plan::Cancel { id, client } => {
             let mut gateway = Gateway::connect(&client).await?;
@@ -61,6 +64,39 @@ pub async fn run(command: Plan) -> Outcome {
     }
 }
 
+/// Does something to the plan with the digest that was looked at; who names none takes the plan as it is kept.
+async fn with_digest(
+    gateway: &mut Gateway,
+    id: &str,
+    digest: Option<String>,
+    what: &str,
+) -> Result<Value, Exit> {
+    let digest = match digest {
+        Some(digest) => digest,
+        None => text(&gateway.get(&path(id)).await?, "digest"),
+    };
+    let body = Some(json!({ "digest": digest }));
+    parse(&gateway.text(Method::POST, &format!("{}/{what}", path(id)), &[], body).await?)
+}
+
+/// `pmgate limits`.
+pub async fn limits(client: &Client) -> Outcome {
+    let body = Gateway::connect(client).await?.get("/v1/limits").await?;
+    if client.json {
+        return out::json(&body);
+    }
+    let limits = body["limits"].as_array().cloned().unwrap_or_else(Vec::new);
+    let row = |limit: &Value| {
+        let mut row = vec![text(limit, "id"), text(limit, "kind")];
+        row.extend(["budget_w", "load_w", "headroom_w"].map(|key| number(limit, key)));
+        row.push(text(limit, "why"));
+        row
+    };
+    let rows: Vec<Vec<String>> = limits.iter().map(row).collect();
+    out::table(&["LIMIT", "KIND", "MAY W", "FLOWS W", "LEFT W", "WHY"], &rows);
+    Ok(())
+}
+
 fn path(id: &str) -> String {
     format!("/v1/plans/{}", escape(id))
 }
@@ -75,25 +111,33 @@ async fn make(wish: &Wish, dry_run: bool) -> Outcome {
         for id in ids {
             let select = match id.split_once(':') {
                 Some(("host", host)) => json!({ "hosts": [host] }),
+                Some(("group", group)) => json!({ "groups": [group] }),
                 None if id.contains('/') => json!({ "outlets": [id] }),
                 None => json!({ "pdus": [id] }),
                 Some(_) => {
                     return Err(Exit::usage(anyhow!(
-                        "\"{id}\" is neither pdu-a, pdu-a/7 nor host:web-01"
+                        "\"{id}\" is neither pdu-a, pdu-a/7, host:web-01 nor group:web"
                     )));
                 }
             };
-            goals.push(json!({ "select": select, "action": action }));
+            goals
+                .push(json!({ "select": select, "action": action, "drop_hosts": wish.drop_hosts }));
         }
     }
     if goals.is_empty() {
         return Err(Exit::usage(anyhow!(
-            "wish something: --on, --off or --cycle pdu-a, pdu-a/7 or host:web-01"
+            "wish something: --on, --off or --cycle pdu-a, pdu-a/7, host:web-01 or group:web"
         )));
     }
-    let mut body = json!({ "goals": goals, "reason": wish.reason, "dry_run": dry_run, "on_failure": wish.on_failure });
+    let mut body = json!({
+        "goals": goals, "reason": wish.reason, "dry_run": dry_run, "order": wish.order,
+        "on_failure": wish.on_failure, "on_overload": wish.on_overload, "over_locks": wish.over_locks,
+    });
     if let Some(at) = &wish.not_before {
         body["not_before"] = json!(at);
+    }
+    if let Some(rule) = &wish.calendar {
+        body["calendar"] = json!(rule);
     }
     let mut gateway = Gateway::connect(&wish.client).await?;
     let made = parse(&gateway.text(Method::POST, "/v1/plans", &[], Some(body)).await?)?;
@@ -141,35 +185,57 @@ fn show(plan: &Value, client: &Client) -> Outcome {
     Ok(())
 }
 
-/// Prints how a plan goes on until it has ended; fails where it did.
+/// Prints how a plan goes on until it has ended; fails where it did. On a terminal a bar stays at the bottom.
 async fn follow(gateway: &mut Gateway, id: &str, client: &Client) -> Outcome {
-    let mut told = 0;
+    let mut told: Vec<bool> = Vec::new();
+    let bar = out::is_terminal() && !client.json;
     loop {
         let plan = gateway.get(&path(id)).await?;
         let steps = plan["steps"].as_array().cloned().unwrap_or_else(Vec::new);
-        let over = |step: &&Value| !matches!(step["state"].as_str(), Some("pending" | "intended"));
-        let count = steps.iter().filter(over).count();
-        for step in steps.iter().take(count).skip(told) {
+        told.resize(steps.len(), false);
+        for (step, told) in steps.iter().zip(&mut told) {
+            let over = !matches!(step["state"].as_str(), Some("pending" | "intended"));
+            if !over || std::mem::replace(told, true) {
+                continue;
+            }
             if client.json {
                 out::json(step)?;
+                continue;
+            }
+            let line = format!(
+                "{}/{} {} {}: {} {}",
+                number(step, "n"),
+                steps.len(),
+                text(step, "outlet"),
+                text(step, "action"),
+                text(step, "state"),
+                step["detail"].as_str().unwrap_or("")
+            );
+            if bar {
+                out::over(&line);
+                out::line("");
             } else {
-                let bar: String = (0..20)
-                    .map(|at| if at * steps.len() < count * 20 { '#' } else { '.' })
-                    .collect();
-                out::line(&format!(
-                    "[{bar}] {}/{} {} {}: {} {}",
-                    number(step, "n"),
-                    steps.len(),
-                    text(step, "outlet"),
-                    text(step, "action"),
-                    text(step, "state"),
-                    step["detail"].as_str().unwrap_or("")
-                ));
+                out::line(&line);
             }
         }
-        told = told.max(count);
+        let done = told.iter().filter(|told| **told).count();
+        let at_work = steps.iter().filter(|step| step["state"] == "intended");
+        let at_work: Vec<String> = at_work.map(|step| text(step, "outlet")).collect();
+        if bar {
+            let filled = if steps.is_empty() { WIDE } else { done * WIDE / steps.len() };
+            out::over(&format!(
+                "[{}{}] {done}/{} {}",
+                "#".repeat(filled),
+                ".".repeat(WIDE - filled),
+                steps.len(),
+                at_work.join(" ")
+            ));
+        }
         let state = text(&plan, "state");
         if state != "running" {
+            if bar {
+                out::line("");
+            }
             if !client.json {
                 out::line(&format!("plan {id}: {state}"));
             }

@@ -6,9 +6,9 @@ use anyhow::anyhow;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::model::id::{HostId, OutletId};
+use crate::model::id::{GroupId, HostId, OutletId};
 
-use super::args::{Client, Host, Outlet, Switch};
+use super::args::{Client, Group, Host, Outlet, Switch};
 use super::exit::{Exit, Outcome};
 use super::out;
 use super::pdu::{number, table, text};
@@ -87,6 +87,41 @@ pub async fn host(command: Host) -> Outcome {
         Host::Off(switch) => each(&switch, "off", host_path).await,
         Host::Cycle(switch) => each(&switch, "cycle", host_path).await,
     }
+}
+
+/// Carries a command about groups out.
+pub async fn group(command: Group) -> Outcome {
+    match command {
+        Group::List { client } => {
+            let groups = Gateway::connect(&client).await?.list("/v1/groups", "groups").await?;
+            if client.json {
+                return out::json(&groups);
+            }
+            let names = |group: &Value| {
+                let hosts = group["hosts"].as_array().into_iter().flatten();
+                let hosts = hosts.map(|host| format!("host {}", host.as_str().unwrap_or("?")));
+                let outlets = group["outlets"].as_array().into_iter().flatten();
+                let outlets = outlets.map(|outlet| text(outlet, "outlet"));
+                hosts.chain(outlets).collect::<Vec<_>>().join(", ")
+            };
+            let row = |group: &Value| vec![text(group, "id"), text(group, "name"), names(group)];
+            let rows: Vec<Vec<String>> = groups.iter().map(row).collect();
+            out::table(&["GROUP", "NAME", "WHAT"], &rows);
+            Ok(())
+        }
+        Group::Show { id, client } => {
+            let group = Gateway::connect(&client).await?.get(&group_path(&id)?).await?;
+            out::json(&group)
+        }
+        Group::On(switch) => each(&switch, "on", group_path).await,
+        Group::Off(switch) => each(&switch, "off", group_path).await,
+        Group::Cycle(switch) => each(&switch, "cycle", group_path).await,
+    }
+}
+
+fn group_path(id: &str) -> Result<String, Exit> {
+    let id: GroupId = id.parse().map_err(Exit::usage)?;
+    Ok(format!("/v1/groups/{id}"))
 }
 
 fn path(id: &str) -> Result<String, Exit> {

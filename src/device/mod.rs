@@ -11,7 +11,6 @@ mod task;
 pub mod traps;
 
 pub use fleet::Fleet;
-pub use orders::{Handle, Known, OrderError, Seen, Terms};
-pub use serve::state_word;
+pub use orders::{Handle, OrderError};
 pub use target::{Manners, Target};
 pub use task::{Services, Settings, spawn};

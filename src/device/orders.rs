@@ -8,47 +8,9 @@ use crate::link::LinkError;
 use crate::model::id::PduId;
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::{Datum, Gap};
-use crate::model::switching::Relay;
-use crate::model::time::{Span, Tick};
-use crate::model::topology::Layout;
+use crate::model::switching::{Known, Relay, Seen, Terms};
+use crate::model::time::Tick;
 use crate::model::view::PduView;
-
-/// An outlet as a look has just shown it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// What the relay does.
-    pub state: Result<Word, Gap>,
-    /// When the look began.
-    pub at: Tick,
-    /// How long a command may take here until it shows.
-    pub takes: Span,
-}
-
-/// What a write rests on: it is refused if that is no longer so when its turn comes.
-#[derive(Debug, Clone)]
-pub struct Known {
-    /// The parts that the outlet was chosen among.
-    pub layout: Arc<Layout>,
-    /// How old its state may be.
-    pub fresh: Span,
-}
-
-/// How the outcome of a write is verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// How long the state may take.
-    pub within: Span,
-    /// How often it is looked at meanwhile.
-    pub every: Span,
-    /// Whether the device said that it took the write. If it said nothing, only looking tells.
-    pub acknowledged: bool,
-    /// A second witness: what the outlet draws must be less than this, in kept steps, once it is off.
-    pub also: Option<(Metric, i64)>,
-    /// Whether what the outlet draws must follow its relay where it is metered.
-    pub follows: bool,
-    /// How long the load takes to settle.
-    pub settle: Span,
-}
 
 /// Why an order was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::model::metric::{Scope, Word};
 use crate::model::reading::Reading;
-use crate::model::switching::Relay;
+use crate::model::switching::{Known, Relay, Seen, Terms, state_word};
 use crate::model::time::Span;
 use crate::model::view::{Health, PduView};
 use crate::profile::control::{self, Command};
 
 use super::adopt::Adopted;
-use super::orders::{Known, Order, OrderError, Seen, Terms};
+use super::orders::{Order, OrderError};
 use super::read::Taken;
 use super::task::Device;
 
@@ -193,12 +193,4 @@ impl Device {
 
 fn missing(number: u16) -> OrderError {
     OrderError::NotSwitchable(format!("the PDU has no outlet {number}"))
-}
-
-/// The word for a state, for messages.
-pub fn state_word(state: Result<Word, crate::model::reading::Gap>) -> String {
-    match state {
-        Ok(word) => word.word().to_owned(),
-        Err(gap) => format!("unknown ({gap})"),
-    }
 }

@@ -91,6 +91,10 @@ name_id!(
     HostId
 );
 name_id!(
+    /// A group of outlets, as configured: `web`.
+    GroupId
+);
+name_id!(
     /// A driver, as its file says: `apc-rpdu2`.
     DriverId
 );

@@ -1,8 +1,13 @@
 //! Switching: what is asked, and what may come of it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::metric::Word;
+use super::metric::{Metric, Word};
+use super::reading::Gap;
+use super::time::{Span, Tick};
+use super::topology::Layout;
 
 /// What to do with an outlet or a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,5 +96,50 @@ impl Outcome {
             Outcome::Skipped => "skipped",
             Outcome::NotDone => "not_done",
         }
+    }
+}
+
+/// An outlet as a look has just shown it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// What the relay does.
+    pub state: Result<Word, Gap>,
+    /// When the look began.
+    pub at: Tick,
+    /// How long a command may take here until it shows.
+    pub takes: Span,
+}
+
+/// What a write rests on: it is refused if that is no longer so when its turn comes.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The parts that the outlet was chosen among.
+    pub layout: Arc<Layout>,
+    /// How old its state may be.
+    pub fresh: Span,
+}
+
+/// How the outcome of a write is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How long the state may take.
+    pub within: Span,
+    /// How often it is looked at meanwhile.
+    pub every: Span,
+    /// Whether the device said that it took the write. If it said nothing, only looking tells.
+    pub acknowledged: bool,
+    /// A second witness: what the outlet draws must be less than this, in kept steps, once it is off.
+    pub also: Option<(Metric, i64)>,
+    /// Whether what the outlet draws must follow its relay where it is metered.
+    pub follows: bool,
+    /// How long the load takes to settle.
+    pub settle: Span,
+}
+
+/// The word for a state, for messages.
+pub fn state_word(state: Result<Word, Gap>) -> String {
+    match state {
+        Ok(word) => word.word().to_owned(),
+        Err(gap) => format!("unknown ({gap})"),
     }
 }

@@ -35,6 +35,8 @@ pub struct Part {
     pub branch: Option<u16>,
     /// Place of its phase among the phases.
     pub phase: Option<u16>,
+    /// Place of the other phase, where it is between two (delta wiring).
+    pub other_phase: Option<u16>,
     /// Whether the driver and the device let it be switched.
     pub switchable: bool,
 }

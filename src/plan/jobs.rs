@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::switching::Relay;
 
-use super::planner::Refusal;
+use super::planner::{Refusal, Until};
 use super::world::{Goal, Relays, Want, World};
 
 /// A step that may begin once its time has come.
+#[derive(Clone)]
 pub(super) struct Job {
     pub outlet: usize,
     pub relay: Relay,
@@ -18,15 +19,6 @@ pub(super) struct Job {
     pub frees: Vec<(usize, Until, u64)>,
     /// Not before, ms.
     pub ready: u64,
-}
-
-/// How long a step waits for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Until {
-    /// Until it was carried out and seen.
-    Done,
-    /// Until what it switched on has started up.
-    Up,
 }
 
 /// The steps that the wishes need. What is where it should be needs none.
@@ -163,19 +155,49 @@ pub(super) fn last_feeds(world: &World, goals: &[Goal]) -> Result<(), Refusal> {
             wants(Want::On).filter(|goal| world.outlets[goal.outlet].relay == Relays::Off).count();
         let goes =
             wants(Want::Off).filter(|goal| world.outlets[goal.outlet].relay != Relays::Off).count();
-        let cycles = wants(Want::Cycle).count();
         // An outlet that is off may be cycled as it likes; of those that are on one has to stay while one is off.
         let live_cycles = wants(Want::Cycle)
             .filter(|goal| world.outlets[goal.outlet].relay != Relays::Off)
             .count();
         let steady = on + comes;
-        let needs = goes + usize::from(live_cycles > 0);
-        let takes_last = (goes > 0 || live_cycles > 0) && on > 0 && steady <= needs;
+        let goes_or_cycles = goes + usize::from(live_cycles > 0);
+        let least = world.hosts[host].min_feeds.max(1);
+        let takes_last = goes_or_cycles > 0 && on > 0 && steady < goes_or_cycles + least;
         let first = own.iter().find(|goal| goal.want != Want::On);
-        if let (true, Some(goal)) = (takes_last && (goes > 0 || cycles > 0), first) {
+        if let (true, Some(goal)) = (takes_last, first) {
             return Err(Refusal::LastFeed {
                 host: world.hosts[host].id.to_string(),
                 outlet: world.outlets[goal.outlet].id.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A host that goes on needs those that it comes after: on already, or wished on as well.
+pub(super) fn needed(world: &World, goals: &[Goal]) -> Result<(), Refusal> {
+    let comes: BTreeSet<usize> = goals
+        .iter()
+        .filter(|goal| goal.want != Want::Off)
+        .filter_map(|goal| world.outlets[goal.outlet].host)
+        .collect();
+    let fed: BTreeSet<usize> = world
+        .outlets
+        .iter()
+        .filter(|outlet| outlet.relay != Relays::Off)
+        .filter_map(|outlet| outlet.host)
+        .collect();
+    let has_feeds: BTreeSet<usize> =
+        world.outlets.iter().filter_map(|outlet| outlet.host).collect();
+    for goal in goals.iter().filter(|goal| goal.want == Want::On) {
+        let Some(host) = world.outlets[goal.outlet].host else { continue };
+        let missing = world.hosts[host].after.iter().find(|before| {
+            has_feeds.contains(before) && !fed.contains(before) && !comes.contains(before)
+        });
+        if let Some(before) = missing {
+            return Err(Refusal::Needs {
+                host: world.hosts[host].id.to_string(),
+                needs: world.hosts[*before].id.to_string(),
             });
         }
     }

@@ -1,15 +1,18 @@
-//! The planner: lists the steps that the wishes need, and starts each as early as every limit above it, its device, its
-//! host and those it depends on allow. What a step draws only falls once it has begun, so what fits now fits for ever.
+//! One plan in the making: starts each step as early as every limit above it, its device, its host and those it depends
+//! on allow. What a step draws only falls once it has begun, so what fits now fits for ever.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::id::OutletId;
 use crate::model::switching::Relay;
 
-use super::jobs::{Job, Until, bind, jobs, last_feeds, tails};
+use super::jobs::Job;
 use super::queue::Queue;
-use super::world::{Goal, Relays, World};
+use super::search::Key;
+use super::world::{Relays, Share, World};
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,29 @@ pub struct Step {
     pub relay: Relay,
     /// Why it is there, and why not earlier.
     pub why: String,
+    /// The steps that it waits for.
+    pub after: Vec<After>,
+}
+
+/// That a step waits for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct After {
+    /// The other, by place in the plan.
+    pub step: usize,
+    /// How far it has to be.
+    pub until: Until,
+    /// Pause from then on, ms.
+    pub pause_ms: u64,
+}
+
+/// How long a step waits for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// Until it was carried out and seen.
+    Done,
+    /// Until what it switched on has started up.
+    Up,
 }
 
 /// A plan.
@@ -58,16 +84,26 @@ pub enum Refusal {
         headroom_mva: i64,
         /// What the outlet needs at its worst, mVA.
         needs_mva: i64,
-        /// The outlets without which the rest would fit.
+        /// The fewest outlets found without which the rest fits.
         leave_out: Vec<OutletId>,
     },
-    /// It would take the last feed of a host, and nobody said that the host is to go dark.
-    #[error("switching {outlet} off takes the last feed of host {host}")]
+    /// It would take a feed that a host needs, and nobody said that the host is to go dark.
+    #[error(
+        "switching {outlet} off takes the last feed of host {host}, or one that it is not to be without"
+    )]
     LastFeed {
         /// The host.
         host: String,
         /// Its last outlet that is on.
         outlet: OutletId,
+    },
+    /// A host is to go on that needs another, which is off and stays so.
+    #[error("host {host} comes after {needs}, which is off and not wished on")]
+    Needs {
+        /// The host.
+        host: String,
+        /// What has to be up before it.
+        needs: String,
     },
     /// Hosts wait for each other.
     #[error("{} wait for each other: see \"after\" of these hosts", hosts.join(", "))]
@@ -80,77 +116,63 @@ pub enum Refusal {
 /// What happens at a moment of the simulated plan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// What a step put onto its limits falls by so much, mVA.
-    Falls(usize, i64),
+    /// What a step put onto its limits in its first moment is over.
+    Calms(usize),
+    /// What a step put onto its limits while starting up, or what it took off, falls to what stays.
+    Falls(usize),
     /// A step is done, or what it switched on is up; those that waited may begin after their pauses.
     Over(usize, Until),
-    /// A device is free again, or a pause is over: look again.
-    Look,
+    /// A pause is over: the device is looked at again.
+    Look(usize),
 }
-
-/// Makes a plan for wishes, or says what does not fit.
-pub fn plan(world: &World, goals: &[Goal]) -> Result<Plan, Refusal> {
-    last_feeds(world, goals)?;
-    let mut best: Option<Result<Plan, Refusal>> = None;
-    let ways = if world.by_priority { &WAYS[..1] } else { &WAYS[1..] };
-    for way in ways {
-        let mut jobs = jobs(world, goals);
-        bind(world, goals, &mut jobs)?;
-        let made = Run::new(world, jobs, *way).finish();
-        best = Some(match (best, made) {
-            (Some(Ok(best)), Ok(made)) if made.makespan_ms < best.makespan_ms => Ok(made),
-            (Some(Ok(best)), _) => Ok(best),
-            (_, made) => made,
-        });
-    }
-    best.unwrap_or_else(|| Ok(Plan::default()))
-}
-
-/// In which order the steps that wait for one device are tried. Which of the fast ones is best depends on the rack: all
-/// are tried, and the shortest plan is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// By the hosts' priorities, then by how long the plan goes on.
-    Priority,
-    /// By how long the plan goes on; then the least lasting load first.
-    Tail,
-    /// By how long the plan goes on, in tens of seconds; then the highest peak first.
-    Peak,
-    /// The largest room taken for the longest time first.
-    Area,
-}
-
-const WAYS: [Way; 4] = [Way::Priority, Way::Tail, Way::Peak, Way::Area];
 
 /// The plan in the making: a simulated run.
-struct Run<'w> {
+pub(super) struct Run<'w> {
     world: &'w World,
     jobs: Vec<Job>,
     queues: Vec<Queue>,
     busy_until: Vec<u64>,
+    /// By limit: what flows for long.
     load: Vec<i64>,
+    /// By limit: what flows beside it in first moments.
+    extra: Vec<i64>,
+    /// By limit: the devices with outlets below it.
+    below: Vec<Vec<usize>>,
+    /// By device: whether anything has changed for it since its queue was looked through.
+    stale: Vec<bool>,
     /// By host: its outlets.
     feeds: Vec<Vec<usize>>,
     /// By outlet: whether it carries its host's load, as far as is certain.
     live: Vec<bool>,
     /// By step that has begun: the limits on which something of it falls later.
-    sheds: Vec<Vec<usize>>,
+    sheds: Vec<Vec<Share>>,
     events: BinaryHeap<Reverse<(u64, Event)>>,
     /// By step: the limit that kept it waiting last.
     held: Vec<Option<usize>>,
+    /// By step: its place in the plan, once it has begun.
+    place: Vec<usize>,
     plan: Plan,
 }
 
+/// What a step puts onto the limits.
+struct Adds {
+    /// Where it stays, and how much of it.
+    onto: Vec<Share>,
+    /// For long, mVA.
+    by: i64,
+    /// In the first moment beside it, on every limit above, mVA.
+    extra: i64,
+}
+
 impl<'w> Run<'w> {
-    fn new(world: &'w World, jobs: Vec<Job>, way: Way) -> Self {
+    pub(super) fn new(world: &'w World, jobs: Vec<Job>, keys: &[Key]) -> Self {
         let devices = world.step_ms.len();
         let mut by_device: Vec<Vec<usize>> = vec![Vec::new(); devices];
         for (at, job) in jobs.iter().enumerate() {
             by_device[world.outlets[job.outlet].device].push(at);
         }
-        let tails = tails(world, &jobs);
         for steps in &mut by_device {
-            steps.sort_by_key(|at| rank(world, &jobs[*at], way, tails[*at], *at));
+            steps.sort_by_key(|at| (keys[*at], *at));
         }
         let load: Vec<i64> = world.limits.iter().map(|limit| limit.load).collect();
         let timelines = load.iter().map(|load| vec![(0, *load)]).collect();
@@ -160,26 +182,42 @@ impl<'w> Run<'w> {
                 feeds[host].push(at);
             }
         }
+        let mut below: Vec<Vec<usize>> = vec![Vec::new(); load.len()];
+        for job in &jobs {
+            let outlet = &world.outlets[job.outlet];
+            for share in &outlet.over {
+                below[share.limit].push(outlet.device);
+            }
+        }
+        for devices in &mut below {
+            devices.sort_unstable();
+            devices.dedup();
+        }
         Self {
             world,
+            below,
+            stale: vec![true; devices],
             feeds,
             live: world.outlets.iter().map(|outlet| outlet.relay == Relays::On).collect(),
             sheds: vec![Vec::new(); jobs.len()],
             queues: by_device.into_iter().map(Queue::new).collect(),
             busy_until: vec![0; devices],
+            extra: vec![0; load.len()],
             load,
             events: BinaryHeap::new(),
             held: vec![None; jobs.len()],
+            place: vec![usize::MAX; jobs.len()],
             plan: Plan { timelines, ..Plan::default() },
             jobs,
         }
     }
 
-    fn finish(mut self) -> Result<Plan, Refusal> {
+    pub(super) fn finish(mut self) -> Result<Plan, Refusal> {
         let mut now = 0;
         for job in &self.jobs {
             if job.ready > 0 {
-                self.events.push(Reverse((job.ready, Event::Look)));
+                let device = self.world.outlets[job.outlet].device;
+                self.events.push(Reverse((job.ready, Event::Look(device))));
             }
         }
         loop {
@@ -200,12 +238,23 @@ impl<'w> Run<'w> {
             return Err(self.refusal());
         }
         self.plan.makespan_ms = now;
+        self.bind();
         Ok(self.plan)
+    }
+
+    /// Tells each step which others it waits for.
+    fn bind(&mut self) {
+        for (first, job) in self.jobs.iter().enumerate() {
+            for (then, until, pause_ms) in &job.frees {
+                let (step, until, pause_ms) = (self.place[first], *until, *pause_ms);
+                self.plan.steps[self.place[*then]].after.push(After { step, until, pause_ms });
+            }
+        }
     }
 
     fn begin_what_may(&mut self, now: u64) {
         for device in 0..self.queues.len() {
-            if self.busy_until[device] > now || self.queues[device].is_empty() {
+            if self.busy_until[device] > now || !std::mem::take(&mut self.stale[device]) {
                 continue;
             }
             let mut queue = std::mem::take(&mut self.queues[device]);
@@ -222,15 +271,42 @@ impl<'w> Run<'w> {
         if job.waits > 0 || job.ready > now {
             return None;
         }
-        let (onto, by) = self.adds(job.outlet, job.relay);
-        // What adds nothing fits also where too much flows already.
-        let fits =
-            |limit: &usize| by == 0 || self.load[*limit] + by <= self.world.limits[*limit].budget;
-        let full = onto.iter().copied().find(|limit| !fits(limit));
-        if let Some(limit) = full {
-            self.held[at] = Some(limit);
+        let full = match job.relay {
+            Relay::On => self.full_for_on(job.outlet),
+            Relay::Off => self.full_for_off(job.outlet),
+        };
+        if full.is_some() {
+            self.held[at] = full;
         }
         Some(full.is_none())
+    }
+
+    /// The limit that has no room for an on.
+    fn full_for_on(&self, at: usize) -> Option<usize> {
+        let outlet = &self.world.outlets[at];
+        let draw = outlet.draw.falling();
+        let is_full = |share: &&Share| {
+            let own = Share { permille: self.own_permille(at, **share), ..**share };
+            self.has_no_room(share.limit, own.of(draw.boot), share.of(draw.inrush - draw.boot))
+        };
+        outlet.over.iter().find(is_full).map(|share| share.limit)
+    }
+
+    /// The limit that has no room for what an off moves to the host's other feeds.
+    fn full_for_off(&self, at: usize) -> Option<usize> {
+        let outlet = &self.world.outlets[at];
+        outlet.host?;
+        let moved = self.moves(at);
+        let full =
+            moved.iter().find(|share| self.has_no_room(share.limit, share.of(outlet.load), 0));
+        full.map(|share| share.limit)
+    }
+
+    /// What adds nothing fits also where too much flows already.
+    fn has_no_room(&self, limit: usize, by: i64, extra: i64) -> bool {
+        let of = &self.world.limits[limit];
+        let load = self.load[limit] + by;
+        by > 0 && load > of.budget || by + extra > 0 && load + self.extra[limit] + extra > of.peak
     }
 
     fn begin(&mut self, at: usize, device: usize, now: u64) {
@@ -238,28 +314,26 @@ impl<'w> Run<'w> {
         self.busy_until[device] = now + step_ms;
         let (outlet_at, relay) = (self.jobs[at].outlet, self.jobs[at].relay);
         let outlet = &self.world.outlets[outlet_at];
-        let (onto, by) = self.adds(outlet_at, relay);
+        let adds = self.adds(outlet_at, relay);
         self.live[outlet_at] = relay == Relay::On;
-        self.change(now, &onto, by);
+        self.settle(now, &adds.onto, 0, adds.by);
+        self.surge(now, &outlet.over, adds.extra);
         self.sheds[at] = match relay {
-            Relay::On => onto,
+            Relay::On => adds.onto,
             Relay::Off => self.own(outlet_at),
         };
         let done = now + step_ms;
-        match relay {
-            Relay::On => {
-                let draw = outlet.draw.falling();
-                // The command may take effect as late as the step takes: it is counted that much longer.
-                let inrush = done + draw.inrush_ms;
-                let up = inrush + draw.boot_ms;
-                self.later(inrush, Event::Falls(at, draw.inrush - draw.boot));
-                self.later(up, Event::Falls(at, draw.boot - draw.steady));
-                self.later(up, Event::Over(at, Until::Up));
-            }
-            Relay::Off => {
-                // What it draws is free once it has been seen off.
-                self.later(done, Event::Falls(at, outlet.load));
-            }
+        if relay == Relay::On {
+            let draw = outlet.draw.falling();
+            // The command may take effect as late as the step takes: it is counted that much longer.
+            let inrush = done + draw.inrush_ms;
+            let up = inrush + draw.boot_ms;
+            self.later(inrush, Event::Calms(at));
+            self.later(up, Event::Falls(at));
+            self.later(up, Event::Over(at, Until::Up));
+        } else {
+            // What it draws is free once it has been seen off.
+            self.later(done, Event::Falls(at));
         }
         self.later(done, Event::Over(at, Until::Done));
         let why = match self.held[at] {
@@ -269,30 +343,39 @@ impl<'w> Run<'w> {
             ),
             None => self.jobs[at].why.clone(),
         };
-        self.plan.steps.push(Step { at_ms: now, outlet: outlet_at, relay, why });
+        self.place[at] = self.plan.steps.len();
+        self.plan.steps.push(Step { at_ms: now, outlet: outlet_at, relay, why, after: Vec::new() });
     }
 
     fn later(&mut self, at: u64, event: Event) {
         self.events.push(Reverse((at, event)));
     }
 
-    /// What a step puts onto which limits, mVA, at its worst. An on draws its own; where another feed of its host is
-    /// under the same limit and carries the host already, it moves load and adds none. An off moves what the outlet
-    /// draws to the host's other feeds.
-    fn adds(&self, at: usize, relay: Relay) -> (Vec<usize>, i64) {
+    /// What a step puts onto which limits at its worst. An on draws its own; where another feed of its host is under the
+    /// same limit and carries the host already, it moves load and adds none but its first moment. An off moves what the
+    /// outlet draws to the host's other feeds.
+    fn adds(&self, at: usize, relay: Relay) -> Adds {
         let outlet = &self.world.outlets[at];
-        match relay {
-            Relay::On => (self.own(at), outlet.draw.falling().inrush),
-            Relay::Off => {
-                // Which of several others takes it is not known: each may.
-                let theirs = self.others(at).flat_map(|feed| &self.world.outlets[feed].limits);
-                let mut onto: Vec<usize> =
-                    theirs.filter(|limit| !outlet.limits.contains(limit)).copied().collect();
-                onto.sort_unstable();
-                onto.dedup();
-                (onto, outlet.load)
+        if relay == Relay::On {
+            let draw = outlet.draw.falling();
+            return Adds { onto: self.own(at), by: draw.boot, extra: draw.inrush - draw.boot };
+        }
+        Adds { onto: self.moves(at), by: outlet.load, extra: 0 }
+    }
+
+    /// Where what an outlet draws goes when it is switched off. Which of several others takes it is not known: each may.
+    fn moves(&self, at: usize) -> Vec<Share> {
+        let outlet = &self.world.outlets[at];
+        let mut onto: Vec<Share> = Vec::new();
+        for share in self.others(at).flat_map(|feed| &self.world.outlets[feed].over) {
+            let mine = outlet.share(share.limit).map_or(0, |share| share.permille);
+            let permille = (share.permille - mine).max(0);
+            match onto.iter_mut().find(|known| known.limit == share.limit) {
+                Some(known) => known.permille = known.permille.max(permille),
+                None => onto.push(Share { limit: share.limit, permille }),
             }
         }
+        onto
     }
 
     /// The other feeds of an outlet's host that carry it.
@@ -301,45 +384,87 @@ impl<'w> Run<'w> {
         feeds.iter().copied().filter(move |feed| *feed != at && self.live[*feed])
     }
 
-    /// The limits above an outlet that are above none of its host's other feeds.
-    fn own(&self, at: usize) -> Vec<usize> {
-        let shared: Vec<usize> =
-            self.others(at).flat_map(|feed| &self.world.outlets[feed].limits).copied().collect();
-        let limits = self.world.outlets[at].limits.iter();
-        limits.filter(|limit| !shared.contains(limit)).copied().collect()
+    /// The limits above an outlet, as far as they are above none of its host's other feeds.
+    fn own(&self, at: usize) -> Vec<Share> {
+        let shares = self.world.outlets[at].over.iter();
+        let own = shares.map(|share| Share { permille: self.own_permille(at, *share), ..*share });
+        own.filter(|share| share.permille > 0).collect()
+    }
+
+    /// How much more flows through a limit by an outlet than by the most of its host's other feeds, thousandths.
+    fn own_permille(&self, at: usize, share: Share) -> i64 {
+        let theirs = self.others(at).filter_map(|feed| self.world.outlets[feed].share(share.limit));
+        (share.permille - theirs.map(|share| share.permille).max().unwrap_or(0)).max(0)
     }
 
     fn happen(&mut self, now: u64, event: Event) {
         match event {
-            Event::Falls(at, by) => {
-                let sheds = self.sheds[at].clone();
-                self.change(now, &sheds, -by);
+            Event::Calms(at) => {
+                let outlet = &self.world.outlets[self.jobs[at].outlet];
+                let draw = outlet.draw.falling();
+                self.surge(now, &outlet.over, draw.boot - draw.inrush);
             }
-            Event::Over(at, until) => {
-                let frees = self.jobs[at].frees.clone();
-                for (then, _, pause) in frees.into_iter().filter(|(_, what, _)| *what == until) {
-                    let job = &mut self.jobs[then];
-                    job.waits -= 1;
-                    job.ready = job.ready.max(now + pause);
-                    let ready = job.ready;
-                    self.later(ready, Event::Look);
+            Event::Falls(at) => {
+                let sheds = std::mem::take(&mut self.sheds[at]);
+                let outlet = &self.world.outlets[self.jobs[at].outlet];
+                let draw = outlet.draw.falling();
+                // Rounded as it was added: what is left is what stays.
+                match self.jobs[at].relay {
+                    Relay::On => self.settle(now, &sheds, draw.boot, draw.steady),
+                    Relay::Off => self.settle(now, &sheds, outlet.load, 0),
                 }
             }
-            Event::Look => {}
+            Event::Over(at, until) => {
+                if until == Until::Done {
+                    self.stale[self.world.outlets[self.jobs[at].outlet].device] = true;
+                }
+                let frees = std::mem::take(&mut self.jobs[at].frees);
+                for (then, what, pause) in &frees {
+                    if *what != until {
+                        continue;
+                    }
+                    let job = &mut self.jobs[*then];
+                    job.waits -= 1;
+                    job.ready = job.ready.max(now + pause);
+                    let (ready, device) = (job.ready, self.world.outlets[job.outlet].device);
+                    self.later(ready, Event::Look(device));
+                }
+                self.jobs[at].frees = frees;
+            }
+            Event::Look(device) => self.stale[device] = true,
         }
     }
 
-    fn change(&mut self, now: u64, limits: &[usize], by: i64) {
+    fn settle(&mut self, now: u64, shares: &[Share], from: i64, to: i64) {
+        for share in shares {
+            let by = share.of(to) - share.of(from);
+            self.load[share.limit] += by;
+            self.draw_line(now, share.limit, by);
+        }
+    }
+
+    fn surge(&mut self, now: u64, shares: &[Share], by: i64) {
+        for share in shares {
+            let by = if by < 0 { -share.of(-by) } else { share.of(by) };
+            self.extra[share.limit] += by;
+            self.draw_line(now, share.limit, by);
+        }
+    }
+
+    fn draw_line(&mut self, now: u64, limit: usize, by: i64) {
         if by == 0 {
             return;
         }
-        for limit in limits {
-            self.load[*limit] += by;
-            let line = &mut self.plan.timelines[*limit];
-            match line.last_mut() {
-                Some((at, load)) if *at == now => *load = self.load[*limit],
-                _ => line.push((now, self.load[*limit])),
+        if by < 0 {
+            for device in &self.below[limit] {
+                self.stale[*device] = true;
             }
+        }
+        let flows = self.load[limit] + self.extra[limit];
+        let line = &mut self.plan.timelines[limit];
+        match line.last_mut() {
+            Some((at, load)) if *at == now => *load = flows,
+            _ => line.push((now, flows)),
         }
     }
 
@@ -359,8 +484,10 @@ impl<'w> Run<'w> {
         };
         let outlet = &self.world.outlets[self.jobs[at].outlet];
         let limit_of = &self.world.limits[limit];
+        let adds = self.adds(self.jobs[at].outlet, self.jobs[at].relay);
         let mut leave_out: Vec<OutletId> =
             left.iter().map(|at| self.world.outlets[self.jobs[*at].outlet].id.clone()).collect();
+        leave_out.sort();
         leave_out.dedup();
         Refusal::Limit {
             limit: limit_of.name.clone(),
@@ -368,26 +495,8 @@ impl<'w> Run<'w> {
             budget_mva: limit_of.budget,
             load_mva: self.load[limit],
             headroom_mva: (limit_of.budget - self.load[limit]).max(0),
-            needs_mva: self.adds(self.jobs[at].outlet, self.jobs[at].relay).1,
+            needs_mva: adds.by + adds.extra,
             leave_out,
         }
     }
-}
-
-type Rank = (bool, Reverse<i64>, Reverse<i64>, i64, usize);
-
-/// What goes before what. What is switched off for good goes first: it makes room.
-fn rank(world: &World, job: &Job, way: Way, tail: u64, at: usize) -> Rank {
-    let outlet = &world.outlets[job.outlet];
-    let priority = i64::from(outlet.host.map_or(0, |host| world.hosts[host].priority));
-    let makes_room = job.relay == Relay::Off && job.frees.is_empty();
-    let tail = tail as i64;
-    let draw = outlet.draw.falling();
-    let (first, second) = match way {
-        Way::Priority => (priority, tail),
-        Way::Tail => (tail, priority),
-        Way::Peak => (tail / 10_000, draw.inrush),
-        Way::Area => (tail / 5_000, (draw.boot - draw.steady).saturating_mul(draw.boot_ms as i64)),
-    };
-    (!makes_room, Reverse(first), Reverse(second), draw.steady, at)
 }

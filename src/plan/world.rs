@@ -10,10 +10,33 @@ use crate::model::switching::Relay;
 pub struct Limit {
     /// Its name: `pdu-a/B1`, `feed-a`.
     pub name: String,
-    /// What may flow, mVA: the rating less its derating.
+    /// What may flow for long, mVA: the rating less its derating.
     pub budget: i64,
+    /// What may flow in the first moment of a load, inrush included, mVA: the budget, unless the site allows more.
+    pub peak: i64,
     /// What flows now, mVA; the unknown counted as worst.
     pub load: i64,
+}
+
+/// A limit above an outlet, and how much of what the outlet draws flows through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share {
+    /// The limit, by place.
+    pub limit: usize,
+    /// Thousandths: 1000 of all limits, but of one line where the outlet is between two (577) or on three (333).
+    pub permille: i64,
+}
+
+impl Share {
+    /// All of it.
+    pub fn whole(limit: usize) -> Self {
+        Self { limit, permille: 1_000 }
+    }
+
+    /// The part of an apparent power that flows through the limit, rounded up.
+    pub fn of(self, mva: i64) -> i64 {
+        (mva.saturating_mul(self.permille) + 999).div_euclid(1_000)
+    }
 }
 
 /// What an outlet draws once it is switched on, mVA.
@@ -56,6 +79,17 @@ pub enum Relays {
     Unknown,
 }
 
+impl Relays {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Relays::On => "on",
+            Relays::Off => "off",
+            Relays::Unknown => "unknown",
+        }
+    }
+}
+
 /// An outlet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlet {
@@ -63,8 +97,8 @@ pub struct Outlet {
     pub id: OutletId,
     /// Its device, by place: a device does one step at a time.
     pub device: usize,
-    /// The limits above it, by place.
-    pub limits: Vec<usize>,
+    /// The limits above it, each once.
+    pub over: Vec<Share>,
     /// Its relay.
     pub relay: Relays,
     /// What it draws now, mVA; freed by an off.
@@ -77,6 +111,13 @@ pub struct Outlet {
     pub off_for_ms: Option<u64>,
     /// The host that it feeds, by place.
     pub host: Option<usize>,
+}
+
+impl Outlet {
+    /// Its share of a limit, if it is below it.
+    pub fn share(&self, limit: usize) -> Option<Share> {
+        self.over.iter().copied().find(|share| share.limit == limit)
+    }
 }
 
 /// A host.
@@ -92,6 +133,8 @@ pub struct Host {
     pub feed_gap_ms: u64,
     /// Pause between the last off and the first on of a cycle, ms.
     pub hold_ms: u64,
+    /// How many of its feeds stay on while it is not to go dark.
+    pub min_feeds: usize,
 }
 
 /// The picture.

@@ -126,9 +126,20 @@ impl Builder {
             parts[scope as usize].keys().position(|n| *n == number).map(|at| at as u16)
         };
         for (scope, number, target, linked) in std::mem::take(&mut self.links) {
-            let at = place(&self.parts, target, linked);
+            let at = |number| place(&self.parts, target, number);
+            let (one, other) = match linked {
+                // Families that count phases 1 to 3 call what is between two of them 4 to 6.
+                4..=6 if target == Scope::Phase && at(linked).is_none() => {
+                    (at(linked - 3), at((linked - 3) % 3 + 1))
+                }
+                _ => (at(linked), None),
+            };
             if let Some(part) = self.parts[scope as usize].get_mut(&number) {
-                if target == Scope::Branch { part.branch = at } else { part.phase = at }
+                if target == Scope::Branch {
+                    part.branch = one;
+                } else {
+                    (part.phase, part.other_phase) = (one, other.filter(|_| one.is_some()));
+                }
             }
         }
         let chosen =

@@ -1,27 +1,43 @@
 //! The journal of switching on redb: every commit is fsynced before it returns. What is not in here has
 //! not been written to a device. Every record carries its own checksum: a flipped bit must not come back
-//! as another intent.
+//! as another intent. The audit is in here as well, so that no intent is without its line.
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    StorageBackend, TableDefinition, WriteTransaction,
+};
 
+use crate::audit::{self, Draft, Entry, Head};
 use crate::model::id::PlanId;
 
 use super::writer::{checked, verified};
 
-/// Plans by id.
+/// Plans by id, as they stood when more of them than their steps changed last.
 const PLANS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("plans");
+/// Steps that have changed since, by plan and place.
+const STEPS: TableDefinition<'_, (&str, u32), &[u8]> = TableDefinition::new("steps");
 /// Plans that have not ended.
 const OPEN: TableDefinition<'_, &str, ()> = TableDefinition::new("open");
 /// Plan ids by who gave an idempotency key, and the key.
 const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
-
 /// Locked outlets, with why.
 const LOCKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("locks");
+/// The audit, by line.
+const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
+/// Single things by name: the audit's head and anchor, what outlets are wished to do.
+const THINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("things");
+
+/// The audit's last line.
+const HEAD: &str = "audit.head";
+/// The last line that was dropped.
+const ANCHOR: &str = "audit.anchor";
 
 /// Plans kept; older ones that have ended are forgotten. At ten switchings a day this is three years.
 const KEPT: u64 = 10_000;
+/// Lines of audit kept, 60 MB; older ones are dropped, and what is left is still one chain.
+const AUDIT_KEPT: u64 = 200_000;
 
 /// Why the journal did not do it. Nothing may be switched then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +48,32 @@ pub enum JournalError {
     /// A record does not match its checksum.
     #[error("the journal's record of {0} is damaged: its checksum does not match")]
     Damaged(String),
+}
+
+/// A plan as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its record.
+    pub record: Vec<u8>,
+    /// Steps that have changed since, by place.
+    pub steps: Vec<(u32, Vec<u8>)>,
+}
+
+/// What becomes durable together.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// Plans, whole, with whether they go on.
+    pub plans: Vec<(PlanId, Vec<u8>, bool)>,
+    /// Steps of a plan, by place.
+    pub steps: Vec<(PlanId, u32, Vec<u8>)>,
+    /// An idempotency key with what it is bound to.
+    pub key: Option<(String, Vec<u8>)>,
+    /// A lock, or that it is lifted, by its outlet.
+    pub lock: Option<(String, Option<Vec<u8>>)>,
+    /// A single thing by its name.
+    pub thing: Option<(&'static str, Vec<u8>)>,
+    /// Lines of the audit.
+    pub notes: Vec<Draft>,
 }
 
 /// The journal.
@@ -61,48 +103,75 @@ impl Journal {
         Self::with_tables(Database::open(path).map_err(failed)?)
     }
 
+    /// A journal on another backend than a file: for simulations, whose crashes leave what the backend has.
+    pub fn on(backend: impl StorageBackend) -> Result<Self, JournalError> {
+        Self::with_tables(Database::builder().create_with_backend(backend).map_err(failed)?)
+    }
+
     fn with_tables(db: Database) -> Result<Self, JournalError> {
         let write = db.begin_write().map_err(failed)?;
         write.open_table(PLANS).map_err(failed)?;
+        write.open_table(STEPS).map_err(failed)?;
         write.open_table(OPEN).map_err(failed)?;
         write.open_table(KEYS).map_err(failed)?;
         write.open_table(LOCKS).map_err(failed)?;
+        write.open_table(AUDIT).map_err(failed)?;
+        write.open_table(THINGS).map_err(failed)?;
         write.commit().map_err(failed)?;
         Ok(Self { db })
     }
 
-    /// Makes the record of a plan durable; with `key`, the idempotency key is bound to it in the same commit.
-    pub fn put(
-        &self,
-        id: &PlanId,
-        record: &[u8],
-        open: bool,
-        key: Option<(&str, &[u8])>,
-    ) -> Result<(), JournalError> {
+    /// Makes things durable together, or none of them.
+    pub fn commit(&self, commit: Commit) -> Result<(), JournalError> {
         let write = self.db.begin_write().map_err(failed)?;
         {
             let mut plans = write.open_table(PLANS).map_err(failed)?;
-            plans.insert(id.as_str(), checked(record).as_slice()).map_err(failed)?;
+            let mut steps = write.open_table(STEPS).map_err(failed)?;
             let mut unfinished = write.open_table(OPEN).map_err(failed)?;
-            if open {
-                unfinished.insert(id.as_str(), ()).map_err(failed)?;
-            } else {
-                unfinished.remove(id.as_str()).map_err(failed)?;
+            for (id, record, open) in commit.plans {
+                plans.insert(id.as_str(), checked(&record).as_slice()).map_err(failed)?;
+                let own = (id.as_str(), 0)..=(id.as_str(), u32::MAX);
+                steps.retain_in(own, |_, _| false).map_err(failed)?;
+                if open {
+                    unfinished.insert(id.as_str(), ()).map_err(failed)?;
+                } else {
+                    unfinished.remove(id.as_str()).map_err(failed)?;
+                }
             }
-            if let Some((key, value)) = key {
+            for (id, place, step) in commit.steps {
+                let key = (id.as_str(), place);
+                steps.insert(key, checked(&step).as_slice()).map_err(failed)?;
+            }
+            if let Some((key, value)) = commit.key {
                 let mut keys = write.open_table(KEYS).map_err(failed)?;
-                keys.insert(key, checked(value).as_slice()).map_err(failed)?;
+                keys.insert(key.as_str(), checked(&value).as_slice()).map_err(failed)?;
+            }
+            if let Some((outlet, lock)) = commit.lock {
+                let mut locks = write.open_table(LOCKS).map_err(failed)?;
+                match lock {
+                    Some(lock) => locks.insert(outlet.as_str(), checked(&lock).as_slice()),
+                    None => locks.remove(outlet.as_str()),
+                }
+                .map_err(failed)?;
+            }
+            if let Some((name, value)) = commit.thing {
+                let mut things = write.open_table(THINGS).map_err(failed)?;
+                things.insert(name, checked(&value).as_slice()).map_err(failed)?;
+            }
+            if !commit.notes.is_empty() {
+                note(&write, commit.notes)?;
             }
         }
         write.commit().map_err(failed)
     }
 
     /// The record of a plan.
-    pub fn get(&self, id: &PlanId) -> Result<Option<Vec<u8>>, JournalError> {
+    pub fn get(&self, id: &PlanId) -> Result<Option<Kept>, JournalError> {
         let read = self.db.begin_read().map_err(failed)?;
         let plans = read.open_table(PLANS).map_err(failed)?;
+        let steps = read.open_table(STEPS).map_err(failed)?;
         let found = plans.get(id.as_str()).map_err(failed)?;
-        found.map(|value| sound(id.as_str(), value.value())).transpose()
+        found.map(|value| kept(id.as_str(), value.value(), &steps)).transpose()
     }
 
     /// What an idempotency key is bound to.
@@ -113,45 +182,47 @@ impl Journal {
         found.map(|value| sound("an idempotency key", value.value())).transpose()
     }
 
+    /// A single thing by its name.
+    pub fn thing(&self, name: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        let read = self.db.begin_read().map_err(failed)?;
+        let things = read.open_table(THINGS).map_err(failed)?;
+        let found = things.get(name).map_err(failed)?;
+        found.map(|value| sound(name, value.value())).transpose()
+    }
+
     /// The records of plans that have not ended.
-    pub fn open_plans(&self) -> Result<Vec<Vec<u8>>, JournalError> {
+    pub fn open_plans(&self) -> Result<Vec<Kept>, JournalError> {
         let read = self.db.begin_read().map_err(failed)?;
         let open = read.open_table(OPEN).map_err(failed)?;
         let plans = read.open_table(PLANS).map_err(failed)?;
+        let steps = read.open_table(STEPS).map_err(failed)?;
         let mut records = Vec::new();
         for entry in open.iter().map_err(failed)? {
             let (id, ()) = entry.map(|(id, _)| (id, ())).map_err(failed)?;
             if let Some(value) = plans.get(id.value()).map_err(failed)? {
-                records.push(sound(id.value(), value.value())?);
+                records.push(kept(id.value(), value.value(), &steps)?);
             }
         }
         Ok(records)
     }
 
-    /// Ids of the latest plans, newest first: ids grow with time.
-    pub fn latest(&self, count: usize) -> Result<Vec<Vec<u8>>, JournalError> {
+    /// The latest plans before one, newest first: ids grow with time.
+    pub fn latest(&self, count: usize, before: Option<&PlanId>) -> Result<Vec<Kept>, JournalError> {
         let read = self.db.begin_read().map_err(failed)?;
         let plans = read.open_table(PLANS).map_err(failed)?;
-        let entries = plans.iter().map_err(failed)?.rev().take(count);
-        entries
+        let steps = read.open_table(STEPS).map_err(failed)?;
+        let range = match before {
+            Some(id) => plans.range(..id.as_str()).map_err(failed)?,
+            None => plans.range::<&str>(..).map_err(failed)?,
+        };
+        range
+            .rev()
+            .take(count)
             .map(|entry| {
                 let (id, value) = entry.map_err(failed)?;
-                sound(id.value(), value.value())
+                kept(id.value(), value.value(), &steps)
             })
             .collect()
-    }
-
-    /// Locks an outlet, or lifts its lock.
-    pub fn put_lock(&self, outlet: &str, lock: Option<&[u8]>) -> Result<(), JournalError> {
-        let write = self.db.begin_write().map_err(failed)?;
-        {
-            let mut locks = write.open_table(LOCKS).map_err(failed)?;
-            match lock {
-                Some(lock) => locks.insert(outlet, checked(lock).as_slice()).map_err(failed)?,
-                None => locks.remove(outlet).map_err(failed)?,
-            };
-        }
-        write.commit().map_err(failed)
     }
 
     /// Every lock by its outlet.
@@ -167,9 +238,50 @@ impl Journal {
             .collect()
     }
 
-    /// Forgets the oldest plans beyond those kept, and idempotency keys that `is_old` says are.
+    /// Lines of the audit after one, oldest first.
+    pub fn audit(&self, after: u64, count: usize) -> Result<Vec<Entry>, JournalError> {
+        let read = self.db.begin_read().map_err(failed)?;
+        let audit = read.open_table(AUDIT).map_err(failed)?;
+        let range = audit.range(after.saturating_add(1)..).map_err(failed)?;
+        range
+            .take(count)
+            .map(|entry| {
+                let (seq, line) = entry.map_err(failed)?;
+                line_of(seq.value(), line.value())
+            })
+            .collect()
+    }
+
+    /// The audit's last line.
+    pub fn audit_head(&self) -> Result<Head, JournalError> {
+        let head = self.thing(HEAD)?;
+        head.map_or_else(|| Ok(Head::default()), |bytes| parsed("the audit's head", &bytes))
+    }
+
+    /// Checks the whole chain; tells how many lines it has, or where it is broken.
+    pub fn verify_audit(&self) -> Result<Result<u64, audit::Broken>, JournalError> {
+        let anchor = match self.thing(ANCHOR)? {
+            Some(bytes) => parsed("the audit's anchor", &bytes)?,
+            None => Head::default(),
+        };
+        let head = self.audit_head()?;
+        let mut last = anchor.clone();
+        let mut count = 0;
+        loop {
+            let page = self.audit(last.seq, 1_000)?;
+            let Some(end) = page.last().map(Entry::head) else { break };
+            count += page.len() as u64;
+            if let Err(broken) = audit::verify(&last, &page, &end) {
+                return Ok(Err(broken));
+            }
+            last = end;
+        }
+        Ok(audit::verify(&last, [], &head).map(|()| count))
+    }
+
+    /// Forgets the oldest plans beyond those kept, the oldest lines of the audit, and idempotency keys that `is_old`
+    /// says are.
     pub fn forget(&self, is_old: impl Fn(&[u8]) -> bool) -> Result<(), JournalError> {
-        use redb::ReadableTableMetadata as _;
         let write = self.db.begin_write().map_err(failed)?;
         {
             let unfinished = write.open_table(OPEN).map_err(failed)?;
@@ -189,9 +301,63 @@ impl Journal {
             let mut keys = write.open_table(KEYS).map_err(failed)?;
             keys.retain(|_, value| verified(value).is_some_and(|value| !is_old(value)))
                 .map_err(failed)?;
+            let mut audit = write.open_table(AUDIT).map_err(failed)?;
+            let surplus = audit.len().map_err(failed)?.saturating_sub(AUDIT_KEPT);
+            let mut anchor = None;
+            for _ in 0..surplus {
+                let first = audit.pop_first().map_err(failed)?;
+                let Some((seq, line)) = first else { break };
+                anchor = Some(line_of(seq.value(), line.value())?.head());
+            }
+            if let Some(anchor) = anchor {
+                let mut things = write.open_table(THINGS).map_err(failed)?;
+                let bytes = serde_json::to_vec(&anchor).map_err(failed)?;
+                things.insert(ANCHOR, checked(&bytes).as_slice()).map_err(failed)?;
+            }
         }
         write.commit().map_err(failed)
     }
+}
+
+/// Appends lines to the audit.
+fn note(write: &WriteTransaction, notes: Vec<Draft>) -> Result<(), JournalError> {
+    let mut audit = write.open_table(AUDIT).map_err(failed)?;
+    let mut things = write.open_table(THINGS).map_err(failed)?;
+    let mut head = match things.get(HEAD).map_err(failed)? {
+        Some(bytes) => parsed("the audit's head", &sound("the audit's head", bytes.value())?)?,
+        None => Head::default(),
+    };
+    for draft in notes {
+        let entry = head.next(draft);
+        let bytes = serde_json::to_vec(&entry).map_err(failed)?;
+        audit.insert(entry.seq, checked(&bytes).as_slice()).map_err(failed)?;
+        head = entry.head();
+    }
+    let bytes = serde_json::to_vec(&head).map_err(failed)?;
+    things.insert(HEAD, checked(&bytes).as_slice()).map_err(failed)?;
+    Ok(())
+}
+
+fn kept(
+    id: &str,
+    record: &[u8],
+    steps: &impl redb::ReadableTable<(&'static str, u32), &'static [u8]>,
+) -> Result<Kept, JournalError> {
+    let changed = steps.range((id, 0)..=(id, u32::MAX)).map_err(failed)?;
+    let changed = changed.map(|entry| {
+        let (key, value) = entry.map_err(failed)?;
+        Ok((key.value().1, sound(id, value.value())?))
+    });
+    Ok(Kept { record: sound(id, record)?, steps: changed.collect::<Result<_, JournalError>>()? })
+}
+
+fn line_of(seq: u64, line: &[u8]) -> Result<Entry, JournalError> {
+    let name = format!("line {seq} of the audit");
+    parsed(&name, &sound(&name, line)?)
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, JournalError> {
+    serde_json::from_slice(bytes).map_err(|_| JournalError::Damaged(what.to_owned()))
 }
 
 fn sound(what: &str, value: &[u8]) -> Result<Vec<u8>, JournalError> {
@@ -202,28 +368,58 @@ fn sound(what: &str, value: &[u8]) -> Result<Vec<u8>, JournalError> {
 mod tests {
     use super::*;
 
+    fn plan(id: &PlanId, record: &[u8], open: bool) -> Commit {
+        Commit { plans: vec![(id.clone(), record.to_vec(), open)], ..Commit::default() }
+    }
+
+    fn line(text: &str) -> Draft {
+        Draft { at: 1, kind: "k".into(), by: "b".into(), about: "a".into(), text: text.into() }
+    }
+
     #[test]
     fn what_was_put_is_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.redb");
         let (one, two): (PlanId, PlanId) = ("p1".parse().unwrap(), "p2".parse().unwrap());
         let journal = Journal::open(&path).unwrap();
-        journal.put(&one, b"first", true, Some(("alice:k", b"p1"))).unwrap();
-        journal.put(&two, b"second", true, None).unwrap();
-        journal.put(&one, b"first, done", false, None).unwrap();
-        journal.put_lock("pdu-a/1", Some(b"why")).unwrap();
-        journal.put_lock("pdu-a/2", Some(b"why not")).unwrap();
-        journal.put_lock("pdu-a/2", None).unwrap();
+        let key = Some(("alice:k".to_owned(), b"p1".to_vec()));
+        journal.commit(Commit { key, ..plan(&one, b"first", true) }).unwrap();
+        journal.commit(plan(&two, b"second", true)).unwrap();
+        let steps = vec![(two.clone(), 3, b"step".to_vec()), (one.clone(), 0, b"of one".to_vec())];
+        journal.commit(Commit { steps, ..Commit::default() }).unwrap();
+        journal.commit(plan(&one, b"first, done", false)).unwrap();
+        for (outlet, lock) in [("1", Some("why")), ("2", Some("why not")), ("2", None)] {
+            let lock = Some((format!("pdu-a/{outlet}"), lock.map(|lock| lock.as_bytes().to_vec())));
+            let notes = vec![line(outlet)];
+            journal.commit(Commit { lock, notes, ..Commit::default() }).unwrap();
+        }
         drop(journal);
         let journal = Journal::open(&path).unwrap();
         assert_eq!(journal.locks().unwrap(), [("pdu-a/1".to_owned(), b"why".to_vec())]);
-        assert_eq!(journal.get(&one).unwrap().unwrap(), b"first, done");
-        assert_eq!(journal.open_plans().unwrap(), [b"second".to_vec()]);
+        let first = Kept { record: b"first, done".to_vec(), steps: Vec::new() };
+        assert_eq!(journal.get(&one).unwrap().unwrap(), first, "a whole record has its steps");
+        let second = Kept { record: b"second".to_vec(), steps: vec![(3, b"step".to_vec())] };
+        assert_eq!(journal.open_plans().unwrap(), std::slice::from_ref(&second));
         assert_eq!(journal.key("alice:k").unwrap().unwrap(), b"p1");
         assert_eq!(journal.key("bob:k").unwrap(), None);
-        assert_eq!(journal.latest(1).unwrap(), [b"second".to_vec()]);
+        assert_eq!(journal.latest(1, None).unwrap(), [second]);
+        assert_eq!(journal.latest(9, Some(&two)).unwrap(), [first]);
         journal.forget(|value| value == b"p1").unwrap();
         assert_eq!(journal.key("alice:k").unwrap(), None);
         assert!(journal.get(&two).unwrap().is_some());
+        assert_eq!(journal.verify_audit().unwrap(), Ok(3));
+        assert_eq!(journal.audit(1, 9).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_line_of_the_audit_that_is_gone_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("journal.redb")).unwrap();
+        let notes = (0..5).map(|n| line(&n.to_string())).collect();
+        journal.commit(Commit { notes, ..Commit::default() }).unwrap();
+        let write = journal.db.begin_write().unwrap();
+        write.open_table(AUDIT).unwrap().remove(5).unwrap();
+        write.commit().unwrap();
+        assert_eq!(journal.verify_audit().unwrap(), Err(audit::Broken::CutOff(4, 5)));
     }
 }

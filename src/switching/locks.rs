@@ -10,8 +10,9 @@ use crate::access::Identity;
 use crate::model::event::About;
 use crate::model::id::OutletId;
 use crate::model::metric::Scope;
-use crate::store::journal::{Journal, JournalError};
+use crate::store::journal::{Commit, Journal, JournalError};
 
+use super::conduct::draft;
 use super::refusal::Refusal;
 use super::site::Site;
 use super::submit::Switching;
@@ -49,12 +50,13 @@ pub struct Standing {
 
 impl crate::wire::pdu::Site for Standing {
     fn host_of(&self, outlet: &OutletId) -> Option<String> {
-        self.site.host_of(outlet)
+        self.site.host_of(outlet).map(|(id, _)| id.to_string())
     }
 
     fn locked(&self, outlet: &OutletId) -> Option<String> {
         let lock = self.locks.get(outlet).map(|lock| lock.reason.clone());
-        lock.or_else(|| self.site.locked.get(outlet).cloned())
+        let never = self.site.locked.get(outlet).cloned();
+        never.or(lock).or_else(|| self.site.critical.get(outlet).cloned())
     }
 }
 
@@ -72,8 +74,10 @@ impl Switching {
         reason: &str,
     ) -> Result<(), Refusal> {
         self.must_exist(outlet)?;
-        self.put_lock(outlet, Some(self.new_lock(reason, &who.to_string()))).await?;
         let text = format!("{outlet} was locked by {who}: {reason}");
+        let by = who.to_string();
+        self.put_lock(outlet, Some(self.new_lock(reason, &by)), ("outlet.locked", &by, &text))
+            .await?;
         self.events.tell("outlet.locked", About::outlet(outlet), text);
         Ok(())
     }
@@ -84,15 +88,16 @@ impl Switching {
         if let Some(reason) = self.site.borrow().locked.get(outlet) {
             return Err(Refusal::Locked { outlet: outlet.to_string(), reason: reason.clone() });
         }
-        self.put_lock(outlet, None).await?;
         let text = format!("the lock of {outlet} was lifted by {who}");
+        self.put_lock(outlet, None, ("outlet.unlocked", &who.to_string(), &text)).await?;
         self.events.tell("outlet.unlocked", About::outlet(outlet), text);
         Ok(())
     }
 
     /// Locks an outlet at once, whether the journal takes it or not.
     pub(super) async fn lock(&self, outlet: &OutletId, reason: &str, by: &str) {
-        if let Err(error) = self.put_lock(outlet, Some(self.new_lock(reason, by))).await {
+        let note = ("outlet.locked", by, reason);
+        if let Err(error) = self.put_lock(outlet, Some(self.new_lock(reason, by)), note).await {
             tracing::error!(%outlet, %error, "the lock of {outlet} does not outlive a restart");
         }
     }
@@ -113,15 +118,23 @@ impl Switching {
         Ok(())
     }
 
-    async fn put_lock(&self, outlet: &OutletId, lock: Option<Lock>) -> Result<(), JournalError> {
+    async fn put_lock(
+        &self,
+        outlet: &OutletId,
+        lock: Option<Lock>,
+        (kind, by, text): (&str, &str, &str),
+    ) -> Result<(), JournalError> {
         let _turn = self.locking.lock().await;
         // Locking takes effect before it is durable, lifting only after.
         if lock.is_some() {
             self.change_locks(outlet, lock.clone());
         }
-        let name = outlet.to_string();
         let bytes = lock.as_ref().map(super::submit::to_json).transpose()?;
-        self.in_journal(move |journal| journal.put_lock(&name, bytes.as_deref())).await?;
+        let about = About::outlet(outlet);
+        let notes = vec![draft(self.clock.stamp().0, kind, by, &about, text.to_owned())];
+        let lock_of = Some((outlet.to_string(), bytes));
+        let commit = Commit { lock: lock_of, notes, ..Commit::default() };
+        self.in_journal(move |journal| journal.commit(commit)).await?;
         if lock.is_none() {
             self.change_locks(outlet, None);
         }

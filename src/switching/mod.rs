@@ -1,24 +1,24 @@
 //! Switching: the one gate for every wish to switch, from whatever door it comes. Submit → authorise → plan →
-//! journal → step by step: guard, durable intent, write, verify, durable outcome → and after a crash, look.
+//! journal → what `plan::run` decides, step by step → and after a crash, look.
 //!
 //! Never: a write before its intent is durable; a second write for one intent; a step on stale or unknown
 //! state.
 
+mod audit;
+pub mod body;
+mod calendar;
+mod conduct;
 mod crash;
-mod execute;
+pub mod hooks;
 mod locks;
-mod picture;
 mod plans;
-mod record;
 mod refusal;
-mod resume;
 pub mod site;
 mod submit;
-mod witness;
 
+pub use crate::plan::record::{OnFailure, OnOverload, PlanState, Record, Select, Selected};
 pub use locks::{Lock, Standing};
-pub use plans::{Line, Mark, OnFailure, Preview, Select, Wish};
-pub use record::{PlanState, Record, StepRecord, StepState};
+pub use plans::{Asker, Line, Preview, Wish};
 pub use refusal::Refusal;
-pub use site::{Feed, HostSpec, Member, Site};
-pub use submit::{Request, Switching, Target, Ticket};
+pub use site::{Approvals, Site};
+pub use submit::{Request, Switching, Target, Ticket, parse};

@@ -1,106 +1,66 @@
-//! Plans of many outlets: previewed, kept, run when their world still fits, cancelled.
+//! Plans of many outlets: previewed, kept, approved, run when their world still fits, cancelled.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
-use crate::access::Identity;
+use crate::access::{Identity, Permission};
 use crate::model::event::About;
 use crate::model::id::{HostId, OutletId, PduId, PlanId};
 use crate::model::metric::Scope;
 use crate::model::switching::{Action, Relay};
 use crate::model::time::{Span, Stamp};
+use crate::plan::record::{Approval, OnFailure, OnOverload, PlanState, Record, Select, Selected};
+use crate::plan::run::{recorded, reserve};
 use crate::plan::world::{Goal, Relays, Want};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Picture, Plan, Sight};
+use crate::store::journal::Commit;
 
-use super::picture::Picture;
-use super::record::{PlanState, Record, StepRecord, StepState};
+use super::conduct::draft;
 use super::refusal::Refusal;
-use super::submit::{Switching, Ticket, new_id};
+use super::site::Site;
+use super::submit::{Request, Switching, Target, Ticket, claim, new_id, to_json};
 
 /// How long a cancel waits for the step under way.
 const CANCEL_WAIT: Span = Span::seconds(30);
 
-/// What a wish is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Select {
-    /// Every outlet of a PDU.
-    Pdu(PduId),
-    /// An outlet.
-    Outlet(OutletId),
-    /// Every feed of a host.
-    Host(HostId),
+/// Who asks for a plan.
+#[derive(Debug, Clone)]
+pub enum Asker {
+    /// A client, within its rights.
+    Client(Identity),
+    /// The gateway itself, as its configuration or somebody with the right to it told it to; and what of it.
+    Gateway(&'static str),
 }
 
-impl std::fmt::Display for Select {
+impl std::fmt::Display for Asker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Select::Pdu(pdu) => write!(f, "PDU {pdu}"),
-            Select::Outlet(outlet) => write!(f, "outlet {outlet}"),
-            Select::Host(host) => write!(f, "host {host}"),
+            Asker::Client(who) => who.fmt(f),
+            Asker::Gateway(what) => f.write_str(what),
         }
     }
-}
-
-/// What becomes of the rest when a step fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFailure {
-    /// It is not begun.
-    #[default]
-    Stop,
-    /// It goes on, but for outlets of the same host.
-    Continue,
 }
 
 /// A wish for a plan.
 #[derive(Debug, Clone)]
 pub struct Wish {
     /// Who asks.
-    pub who: Identity,
+    pub who: Asker,
     /// For what.
-    pub goals: Vec<(Select, Action)>,
+    pub goals: Vec<Selected>,
     /// Why.
     pub reason: String,
     /// What becomes of the rest when a step fails.
     pub on_failure: OnFailure,
+    /// What becomes of the rest when more flows than was reckoned.
+    pub on_overload: OnOverload,
     /// When it is to begin at the earliest.
     pub not_before: Option<Stamp>,
-}
-
-/// What a plan was made for: it is run only while this still holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Mark {
-    /// What each outlet's relay did.
-    relays: BTreeMap<OutletId, String>,
-    /// What each limit above them may carry, mVA.
-    budgets: BTreeMap<String, i64>,
-}
-
-impl Mark {
-    /// In what another one differs, in words; nothing if in nothing.
-    fn difference(&self, now: &Mark) -> Option<String> {
-        let mut said = Vec::new();
-        for (outlet, was) in &self.relays {
-            let is = now.relays.get(outlet).map_or("gone", String::as_str);
-            if is != was {
-                said.push(format!("{outlet} was {was} and is {is}"));
-            }
-        }
-        let names: BTreeSet<&String> = self.budgets.keys().chain(now.budgets.keys()).collect();
-        for name in names {
-            let watts = |of: &Mark| of.budgets.get(name).map(|mva| mva / 1_000);
-            if watts(self) != watts(now) {
-                let word = |of: Option<i64>| of.map_or("no limit".into(), |w| format!("{w} W"));
-                said.push(format!(
-                    "{name} allowed {} and allows {}",
-                    word(watts(self)),
-                    word(watts(now))
-                ));
-            }
-        }
-        (!said.is_empty()).then(|| said.join("; "))
-    }
+    /// When it is made anew and run.
+    pub calendar: Option<String>,
+    /// Whether it may name locked outlets, for an admin to lift their locks.
+    pub over_locks: bool,
+    /// Whether hosts go strictly by their priority.
+    pub by_priority: bool,
 }
 
 /// What flows over a limit while a plan is carried out.
@@ -108,8 +68,10 @@ impl Mark {
 pub struct Line {
     /// The limit.
     pub limit: String,
-    /// What it may carry, mVA.
+    /// What may flow for long, mVA.
     pub budget: i64,
+    /// What may flow in first moments, mVA.
+    pub peak: i64,
     /// What flows from when on, mVA.
     pub points: Vec<(u64, i64)>,
 }
@@ -125,146 +87,220 @@ pub struct Preview {
     pub loses_redundancy: Vec<HostId>,
 }
 
+/// What wishes come to, on a picture.
+struct Wished {
+    goals: Vec<Goal>,
+    asks: Vec<crate::plan::record::Asked>,
+    over_locks: BTreeMap<OutletId, String>,
+}
+
 impl Switching {
     /// Makes a plan, and keeps nothing.
     pub fn preview(&self, wish: &Wish) -> Result<Preview, Refusal> {
         let site = self.site.borrow().clone();
-        let picture = self.picture(None, None);
-        let mut goals = Vec::new();
-        let mut wanted: BTreeMap<usize, Action> = BTreeMap::new();
-        let mut asks = Vec::new();
-        for (select, action) in &wish.goals {
-            let (host, outlets) = self.select(select)?;
-            site.policy.allow_switching(&wish.who, *action, host.as_ref(), &outlets)?;
-            asks.push((host, outlets.clone(), *action));
-            for outlet in outlets {
-                let at = *picture
-                    .outlets
-                    .get(&outlet)
-                    .ok_or_else(|| Refusal::Unknown(format!("outlet {outlet}")))?;
-                match wanted.insert(at, *action) {
-                    None => goals.push(Goal {
-                        outlet: at,
-                        want: want(*action),
-                        drops_host: matches!(select, Select::Host(_)),
-                        why: format!("{select}: {}", action.word()),
-                    }),
-                    Some(before) if before == *action => {}
-                    Some(before) => {
-                        return Err(Refusal::Conflict {
-                            outlet: outlet.to_string(),
-                            wishes: format!("{} and {}", before.word(), action.word()),
-                        });
-                    }
+        self.with_runs(|runs, sight| {
+            let mut picture = runs.picture(sight, None, None);
+            picture.world.by_priority = wish.by_priority;
+            let wished = Self::wished(wish, &site, &picture, sight)?;
+            let doubtful = wished
+                .goals
+                .iter()
+                .find(|goal| picture.world.outlets[goal.outlet].relay == Relays::Unknown);
+            if let Some(doubtful) = doubtful {
+                let outlet = picture.world.outlets[doubtful.outlet].id.to_string();
+                let reason = "its relay is not known to be on or off".to_owned();
+                return Err(Refusal::Doubtful { outlet, reason });
+            }
+            let made = plan::plan(&picture.world, &wished.goals)?;
+            let mut preview = self.previewed(wish, &picture, wished, &made);
+            preview.record.needs_approvals = site.approvals.needed(&preview.record, &site);
+            Ok(preview)
+        })
+    }
+
+    fn wished(
+        wish: &Wish,
+        site: &Site,
+        picture: &Picture,
+        sight: &Sight<'_>,
+    ) -> Result<Wished, Refusal> {
+        let mut wished =
+            Wished { goals: Vec::new(), asks: Vec::new(), over_locks: BTreeMap::new() };
+        let mut taken: BTreeMap<usize, Action> = BTreeMap::new();
+        for Selected { select, action, drops_hosts } in &wish.goals {
+            for (host, outlets) in selected(select, site, sight)? {
+                if let Asker::Client(who) = &wish.who {
+                    site.policy.allow_switching(who, *action, host.as_ref(), &outlets)?;
                 }
-                if let Some(reason) = crate::wire::pdu::Site::locked(&self.standing(), &outlet) {
-                    return Err(Refusal::Locked { outlet: outlet.to_string(), reason });
+                wished.asks.push((host.clone(), outlets.clone(), *action));
+                for outlet in outlets {
+                    let at = *picture
+                        .outlets
+                        .get(&outlet)
+                        .ok_or_else(|| Refusal::Unknown(format!("outlet {outlet}")))?;
+                    match taken.insert(at, *action) {
+                        None => wished.goals.push(Goal {
+                            outlet: at,
+                            want: want(*action),
+                            drops_host: host.is_some() || *drops_hosts,
+                            why: format!("{select}: {}", action.word()),
+                        }),
+                        Some(before) if before == *action => {}
+                        Some(before) => {
+                            return Err(Refusal::Conflict {
+                                outlet: outlet.to_string(),
+                                wishes: format!("{} and {}", before.word(), action.word()),
+                            });
+                        }
+                    }
+                    let Some(lock) = sight.lock_of(&outlet) else { continue };
+                    if !(lock.liftable && wish.over_locks) {
+                        let reason = lock.reason.to_owned();
+                        return Err(Refusal::Locked { outlet: outlet.to_string(), reason });
+                    }
+                    wished.over_locks.insert(outlet, lock.reason.to_owned());
                 }
             }
         }
-        if let Some(doubtful) =
-            goals.iter().find(|goal| picture.world.outlets[goal.outlet].relay == Relays::Unknown)
-        {
-            let outlet = picture.world.outlets[doubtful.outlet].id.to_string();
-            let reason = "its relay is not known to be on or off".to_owned();
-            return Err(Refusal::Doubtful { outlet, reason });
-        }
-        let made = plan::plan(&picture.world, &goals)?;
-        let mut preview = self.previewed(wish, &picture, &goals, &made);
-        preview.record.asks = asks;
-        Ok(preview)
+        Ok(wished)
     }
 
-    fn previewed(&self, wish: &Wish, picture: &Picture, goals: &[Goal], made: &Plan) -> Preview {
+    fn previewed(&self, wish: &Wish, picture: &Picture, wished: Wished, made: &Plan) -> Preview {
         let world = &picture.world;
+        let goals = &wished.goals;
         let now = self.clock.stamp();
-        let steps = made.steps.iter().map(|step| StepRecord {
-            outlet: world.outlets[step.outlet].id.clone(),
-            relay: step.relay,
-            at_ms: step.at_ms,
-            why: step.why.clone(),
-            keeps_host: step.relay == Relay::Off
-                && goals.iter().any(|goal| goal.outlet == step.outlet && !goal.drops_host),
-            state: StepState::Pending,
-            detail: None,
-            at: None,
-        });
-        let mut mark = Mark::default();
-        let mut above: BTreeSet<usize> = BTreeSet::new();
-        for goal in goals {
-            let outlet = &world.outlets[goal.outlet];
-            mark.relays.insert(outlet.id.clone(), format!("{:?}", outlet.relay).to_lowercase());
-            above.extend(&outlet.limits);
-        }
-        for limit in &above {
-            let limit = &world.limits[*limit];
-            mark.budgets.insert(limit.name.clone(), limit.budget);
-        }
-        let target: Vec<String> = wish.goals.iter().map(|(select, _)| select.to_string()).collect();
-        let actions: BTreeSet<&str> = wish.goals.iter().map(|(_, action)| action.word()).collect();
+        let outlets: Vec<&OutletId> =
+            goals.iter().map(|goal| &world.outlets[goal.outlet].id).collect();
+        let above: BTreeSet<usize> = goals
+            .iter()
+            .flat_map(|goal| &world.outlets[goal.outlet].over)
+            .map(|share| share.limit)
+            .collect();
+        let target: Vec<String> = wish.goals.iter().map(|goal| goal.select.to_string()).collect();
+        let actions: BTreeSet<&str> = wish.goals.iter().map(|goal| goal.action.word()).collect();
+        let action = wish.goals.first().map_or(Action::Off, |goal| goal.action);
         let record = Record {
-            id: new_id(now),
-            action: wish.goals.first().map_or(Action::Off, |(_, action)| *action),
-            mixed: actions.len() > 1,
-            target: target.join(", "),
             reason: wish.reason.clone(),
-            by: wish.who.to_string(),
-            created: now.0,
-            finished: None,
-            state: PlanState::Planned,
-            hold_ms: 0,
-            steps: steps.collect(),
+            mixed: actions.len() > 1,
+            steps: recorded(world, made, goals),
             scheduled: Some(made.makespan_ms),
             not_before: wish.not_before.map(|at| at.0),
             on_failure: wish.on_failure,
-            mark,
-            asks: Vec::new(),
+            on_overload: wish.on_overload,
+            mark: picture.mark(outlets.into_iter()),
+            asks: wished.asks,
+            reserve: reserve(world, made),
+            over_locks: wished.over_locks,
+            goals: wish.goals.clone(),
+            calendar: wish.calendar.clone(),
+            ..Record::new(new_id(now), action, target.join(", "), wish.who.to_string(), now)
         };
         let timeline = above.iter().map(|limit| {
             let of = &world.limits[*limit];
             Line {
                 limit: of.name.clone(),
                 budget: of.budget,
+                peak: of.peak,
                 points: made.timelines[*limit].clone(),
             }
         });
         Preview { timeline: timeline.collect(), loses_redundancy: loses(picture, made), record }
     }
 
-    fn select(&self, select: &Select) -> Result<(Option<HostId>, Vec<OutletId>), Refusal> {
-        match select {
-            Select::Outlet(outlet) => Ok((None, vec![outlet.clone()])),
-            Select::Host(id) => {
-                let site = self.site.borrow();
-                let host =
-                    site.hosts.get(id).ok_or_else(|| Refusal::Unknown(format!("host {id}")))?;
-                Ok((Some(id.clone()), host.outlets.clone()))
-            }
-            Select::Pdu(pdu) => {
-                let handle = self.fleet.get(pdu);
-                let handle = handle.ok_or_else(|| Refusal::Unknown(format!("PDU {pdu}")))?;
-                let view = handle.view();
-                let parts = view.layout.parts(Scope::Outlet).iter();
-                let outlets: Vec<OutletId> =
-                    parts.map(|part| OutletId { pdu: pdu.clone(), number: part.number }).collect();
-                if outlets.is_empty() {
-                    return Err(Refusal::Unknown(format!(
-                        "outlet of PDU {pdu} as far as is known"
-                    )));
-                }
-                Ok((None, outlets))
-            }
-        }
+    /// The plan of a wish that is carried out at once.
+    pub(super) fn planned_at_once(&self, request: &Request) -> Result<Record, Refusal> {
+        let select = match &request.target {
+            Target::Outlet(outlet) => Select::Outlet(outlet.clone()),
+            Target::Host(host) => Select::Host(host.clone()),
+            Target::Group(group) => Select::Group(group.clone()),
+        };
+        let wish = Wish {
+            who: Asker::Client(request.who.clone()),
+            goals: vec![Selected { select, action: request.action, drops_hosts: false }],
+            reason: request.reason.clone(),
+            on_failure: OnFailure::Stop,
+            on_overload: OnOverload::Stop,
+            not_before: None,
+            calendar: None,
+            over_locks: false,
+            by_priority: false,
+        };
+        Ok(Record { target: request.target.to_string(), ..self.preview(&wish)?.record })
     }
 
     /// Makes a plan and keeps it, to be run later.
     pub async fn create(&self, wish: &Wish) -> Result<Preview, Refusal> {
         let preview = self.preview(wish)?;
-        self.save(&preview.record, None).await?;
-        let id = &preview.record.id;
-        let text = format!("plan {id} was made for {}: {}", wish.who, preview.record.target);
-        self.events.tell("plan.created", About::plan(id), text);
+        let record = &preview.record;
+        let text = format!("plan {} was made for {}: {}", record.id, wish.who, record.target);
+        self.keep(record, "plan.created", &wish.who.to_string(), &text).await?;
         Ok(preview)
+    }
+
+    /// Makes a plan that is not under way durable as it stands, with a line in the audit, and tells.
+    async fn keep(
+        &self,
+        record: &Record,
+        kind: &'static str,
+        by: &str,
+        text: &str,
+    ) -> Result<(), Refusal> {
+        let about = About::plan(&record.id);
+        let notes = vec![draft(self.clock.stamp().0, kind, by, &about, text.to_owned())];
+        let plans = vec![(record.id.clone(), to_json(record)?, false)];
+        let commit = Commit { plans, notes, ..Commit::default() };
+        self.in_journal(move |journal| journal.commit(commit)).await?;
+        self.events.tell(kind, about, text);
+        Ok(())
+    }
+
+    /// A kept plan with the digest that somebody saw.
+    async fn planned(&self, id: &PlanId, digest: &str) -> Result<Record, Refusal> {
+        let record = self.kept(id).await?;
+        if record.state != PlanState::Planned {
+            let state = record.state.word();
+            return Err(Refusal::NotPlanned { plan: id.to_string(), state });
+        }
+        if record.digest() != digest {
+            return Err(Refusal::OtherDigest { plan: id.to_string(), digest: record.digest() });
+        }
+        Ok(record)
+    }
+
+    /// Agrees to a plan that somebody else made.
+    pub async fn approve(
+        &self,
+        who: &Identity,
+        id: &PlanId,
+        digest: &str,
+    ) -> Result<Record, Refusal> {
+        self.site.borrow().policy.allow(who, Permission::Approve)?;
+        let turn = self.turn_of(&format!("plan {id}"));
+        let _turn = turn.lock().await;
+        let mut record = self.planned(id, digest).await?;
+        let by = who.to_string();
+        if is_of(&record.by, who) || record.approvals.iter().any(|a| is_of(&a.by, who)) {
+            return Err(Refusal::OwnApproval { plan: id.to_string(), who: who.name.clone() });
+        }
+        record.approvals.push(Approval { by: by.clone(), at: self.clock.stamp().0 });
+        let text = format!("plan {id} was approved by {who}");
+        self.keep(&record, "plan.approved", &by, &text).await?;
+        Ok(record)
+    }
+
+    /// Lifts the locks of the outlets that a plan names, for this plan.
+    pub async fn lift(&self, who: &Identity, id: &PlanId, digest: &str) -> Result<Record, Refusal> {
+        self.site.borrow().policy.allow(who, Permission::Administer)?;
+        let turn = self.turn_of(&format!("plan {id}"));
+        let _turn = turn.lock().await;
+        let mut record = self.planned(id, digest).await?;
+        let by = who.to_string();
+        record.lifted = Some(Approval { by: by.clone(), at: self.clock.stamp().0 });
+        let outlets: Vec<String> = record.over_locks.keys().map(ToString::to_string).collect();
+        let text =
+            format!("the locks of {} were lifted for plan {id} by {who}", outlets.join(", "));
+        self.keep(&record, "plan.lifted", &by, &text).await?;
+        Ok(record)
     }
 
     /// Runs a kept plan, if its digest is the one that was seen and its world still fits. In a task of its own, as every
@@ -272,7 +308,7 @@ impl Switching {
     pub async fn run(&self, who: &Identity, id: &PlanId, digest: &str) -> Result<Ticket, Refusal> {
         let (this, who, id, digest) = (self.clone(), who.clone(), id.clone(), digest.to_owned());
         let task = self.tasks.spawn(async move {
-            let turn = this.turn_of_plan(&id);
+            let turn = this.turn_of(&format!("plan {id}"));
             let _turn = turn.lock().await;
             this.run_now(&who, &id, &digest).await
         });
@@ -283,28 +319,32 @@ impl Switching {
         if self.stop.is_cancelled() {
             return Err(Refusal::Ending);
         }
-        let mut record = self.kept(id).await?;
-        if record.state != PlanState::Planned {
-            let state = record.state.word();
-            return Err(Refusal::NotPlanned { plan: id.to_string(), state });
-        }
-        if record.digest() != digest {
-            return Err(Refusal::OtherDigest { plan: id.to_string(), digest: record.digest() });
-        }
+        let mut record = self.planned(id, digest).await?;
         self.may(who, &record)?;
-        let site = self.site.borrow().clone();
-        for outlet in record.mark.relays.keys() {
-            self.check(&site, outlet).await?;
+        let missing = record.needs_approvals as usize;
+        if record.approvals.len() < missing {
+            let missing = missing - record.approvals.len();
+            return Err(Refusal::NeedsApproval { plan: id.to_string(), missing });
         }
-        self.still_fits(&record)?;
-        record.state = PlanState::Running;
+        if record.lifted.is_none() && !record.over_locks.is_empty() {
+            return Err(Refusal::NeedsLift { plan: id.to_string() });
+        }
         record.by = format!("{}; run by {who}", record.by);
-        self.claim(&record)?;
-        if let Err(error) = self.save(&record, None).await {
-            self.release(&record);
-            return Err(error.into());
+        if record.calendar.is_some() {
+            return self.put_on_calendar(record).await;
         }
-        Ok(self.start(record))
+        let lifted = record.lifts();
+        for outlet in record.mark.relays.keys() {
+            self.check_with(outlet, &lifted).await?;
+        }
+        record.state = PlanState::Running;
+        self.with_runs(|runs, sight| {
+            runs.still_fits(&record, sight).map_err(|why| unfit(id, why))?;
+            claim(runs, &record)
+        })?;
+        let plans = vec![(id.clone(), to_json(&record)?, true)];
+        let notes = vec![self.accepted(&record)];
+        self.begin(record, Commit { plans, notes, ..Commit::default() }).await
     }
 
     /// Whether a client may do all that a plan does.
@@ -314,42 +354,9 @@ impl Switching {
             site.policy.allow_switching(who, *action, host.as_ref(), outlets)?;
         }
         if record.asks.is_empty() {
-            let outlets: Vec<OutletId> = record.steps.iter().map(|s| s.outlet.clone()).collect();
+            let outlets: Vec<OutletId> = record.outlets().into_iter().collect();
             site.policy.allow_switching(who, record.action, None, &outlets)?;
         }
-        Ok(())
-    }
-
-    /// Whether the world is the one that a plan was made for, and its steps still fit into it.
-    pub(super) fn still_fits(&self, record: &Record) -> Result<(), Refusal> {
-        let picture = self.picture(Some(&record.id), None);
-        let world = &picture.world;
-        let mut now = Mark::default();
-        let mut goals = Vec::new();
-        for outlet in record.mark.relays.keys() {
-            let Some(at) = picture.outlets.get(outlet).copied() else { continue };
-            let of = &world.outlets[at];
-            now.relays.insert(outlet.clone(), format!("{:?}", of.relay).to_lowercase());
-            for limit in &of.limits {
-                let limit = &world.limits[*limit];
-                now.budgets.insert(limit.name.clone(), limit.budget);
-            }
-            let has = |relay| {
-                record.steps.iter().any(|step| step.outlet == *outlet && step.relay == relay)
-            };
-            let want = match (has(Relay::Off), has(Relay::On)) {
-                (true, true) => Want::Cycle,
-                (true, false) => Want::Off,
-                (false, true) => Want::On,
-                (false, false) => continue,
-            };
-            let keeps = record.steps.iter().any(|step| step.outlet == *outlet && step.keeps_host);
-            goals.push(Goal { outlet: at, want, drops_host: !keeps, why: String::new() });
-        }
-        if let Some(difference) = record.mark.difference(&now) {
-            return Err(Refusal::Changed { plan: record.id.to_string(), difference });
-        }
-        plan::plan(world, &goals)?;
         Ok(())
     }
 
@@ -362,39 +369,97 @@ impl Switching {
     }
 
     async fn cancel_now(&self, who: &Identity, id: &PlanId) -> Result<Record, Refusal> {
-        let turn = self.turn_of_plan(id);
+        let turn = self.turn_of(&format!("plan {id}"));
         let ours = turn.lock().await;
         let mut record = self.kept(id).await?;
         self.may(who, &record)?;
         match record.state {
-            PlanState::Planned => {
+            PlanState::Planned | PlanState::Scheduled => {
                 record.state = PlanState::Cancelled;
                 record.finished = Some(self.clock.stamp().0);
-                self.save(&record, None).await?;
                 let text = format!("plan {id} was cancelled by {who}");
-                self.events.tell("plan.cancelled", About::plan(id), text);
+                self.keep(&record, "plan.cancelled", &who.to_string(), &text).await?;
+                self.watched().remove(id);
                 Ok(record)
             }
             PlanState::Running => {
-                self.ask_to_stop(id);
+                let ticket = self.ticket(id).await?;
+                self.turn(|runs, sight| runs.cancel(id, &who.to_string(), sight));
                 drop(ours);
                 let text = format!("plan {id} is to stop, by {who}");
                 self.events.tell("plan.cancelled", About::plan(id), text);
-                let Some(ticket) = self.ticket(id).await? else { return Ok(record) };
-                let now = ticket.now();
+                let Some(ticket) = ticket else { return Ok(record) };
+                let watch = ticket.clone();
                 tokio::select! {
                     ended = ticket.end() => Ok(ended),
-                    () = tokio::time::sleep(CANCEL_WAIT.duration()) => Ok(now),
+                    () = tokio::time::sleep(CANCEL_WAIT.duration()) => Ok(watch.now()),
                 }
             }
             state => Err(Refusal::NotPlanned { plan: id.to_string(), state: state.word() }),
         }
     }
 
-    async fn kept(&self, id: &PlanId) -> Result<Record, Refusal> {
+    pub(super) async fn kept(&self, id: &PlanId) -> Result<Record, Refusal> {
         let ticket = self.ticket(id).await?;
         Ok(ticket.ok_or_else(|| Refusal::Unknown(format!("plan {id}")))?.now())
     }
+
+    /// Every limit as it is now, with the room that plans under way have taken.
+    pub fn limits(&self) -> Picture {
+        self.with_runs(|runs, sight| runs.picture(sight, None, None))
+    }
+}
+
+/// Why a kept plan does not fit any more.
+pub(super) fn unfit(id: &PlanId, why: plan::run::Unfit) -> Refusal {
+    match why {
+        plan::run::Unfit::Changed(difference) => {
+            Refusal::Changed { plan: id.to_string(), difference }
+        }
+        plan::run::Unfit::Refused(refusal) => Refusal::Unfit(refusal),
+    }
+}
+
+/// Whether a line "name (role)", perhaps followed by others, begins with this client.
+fn is_of(by: &str, who: &Identity) -> bool {
+    let own = format!("{} ", who.name);
+    by.split("; run by ").any(|one| one == who.name || one.starts_with(&own))
+}
+
+/// Outlets, by themselves or as those of a host.
+pub(super) type Named = (Option<HostId>, Vec<OutletId>);
+
+/// What a selection stands for: outlets by themselves, and those of hosts.
+fn selected(select: &Select, site: &Site, sight: &Sight<'_>) -> Result<Vec<Named>, Refusal> {
+    let host = |id: &HostId| {
+        let host = site.hosts.get(id).ok_or_else(|| Refusal::Unknown(format!("host {id}")))?;
+        Ok::<_, Refusal>((Some(id.clone()), host.outlets.clone()))
+    };
+    match select {
+        Select::Outlet(outlet) => Ok(vec![(None, vec![outlet.clone()])]),
+        Select::Host(id) => Ok(vec![host(id)?]),
+        Select::Pdu(pdu) => Ok(vec![(None, outlets_of(pdu, sight)?)]),
+        Select::Group(id) => {
+            let group = site.groups.get(id);
+            let group = group.ok_or_else(|| Refusal::Unknown(format!("group {id}")))?;
+            let mut found: Vec<_> = group.hosts.iter().map(host).collect::<Result<_, _>>()?;
+            if !group.outlets.is_empty() {
+                found.push((None, group.outlets.clone()));
+            }
+            Ok(found)
+        }
+    }
+}
+
+fn outlets_of(pdu: &PduId, sight: &Sight<'_>) -> Result<Vec<OutletId>, Refusal> {
+    let view = sight.view(pdu).ok_or_else(|| Refusal::Unknown(format!("PDU {pdu}")))?;
+    let parts = view.layout.parts(Scope::Outlet).iter();
+    let outlets: Vec<OutletId> =
+        parts.map(|part| OutletId { pdu: pdu.clone(), number: part.number }).collect();
+    if outlets.is_empty() {
+        return Err(Refusal::Unknown(format!("outlet of PDU {pdu} as far as is known")));
+    }
+    Ok(outlets)
 }
 
 fn want(action: Action) -> Want {
@@ -405,23 +470,25 @@ fn want(action: Action) -> Want {
     }
 }
 
-/// Hosts that keep a feed and lose another.
+/// Hosts that keep a feed and lose another, or are without one for a while.
 fn loses(picture: &Picture, made: &Plan) -> Vec<HostId> {
-    let mut after: Vec<Relays> = picture.world.outlets.iter().map(|outlet| outlet.relay).collect();
-    for step in &made.steps {
-        after[step.outlet] = if step.relay == Relay::On { Relays::On } else { Relays::Off };
-    }
-    let live = |host: usize, relays: &dyn Fn(usize) -> Relays| {
+    let mut relays: Vec<Relays> = picture.world.outlets.iter().map(|outlet| outlet.relay).collect();
+    let live = |host: usize, relays: &[Relays]| {
         let own = picture.world.outlets.iter().enumerate().filter(|(_, o)| o.host == Some(host));
-        own.filter(|(at, _)| relays(*at) == Relays::On).count()
+        own.filter(|(at, _)| relays[*at] == Relays::On).count()
     };
+    let before: Vec<usize> =
+        (0..picture.world.hosts.len()).map(|host| live(host, &relays)).collect();
+    let mut least = before.clone();
+    for step in &made.steps {
+        relays[step.outlet] = if step.relay == Relay::On { Relays::On } else { Relays::Off };
+        if let Some(host) = picture.world.outlets[step.outlet].host {
+            least[host] = least[host].min(live(host, &relays));
+        }
+    }
     let hosts = picture.world.hosts.iter().enumerate();
     hosts
-        .filter(|(host, _)| {
-            let before = live(*host, &|at| picture.world.outlets[at].relay);
-            let left = live(*host, &|at| after[at]);
-            left > 0 && left < before
-        })
+        .filter(|(host, _)| least[*host] > 0 && least[*host] < before[*host])
         .map(|(_, host)| host.id.clone())
         .collect()
 }

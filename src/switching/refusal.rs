@@ -1,6 +1,7 @@
 //! Why something is not switched. Each says what to do.
 
 use crate::access::Denied;
+use crate::plan::guard::Hindrance;
 use crate::store::journal::JournalError;
 
 /// Why something is not switched.
@@ -79,6 +80,34 @@ pub enum Refusal {
         /// How it stands.
         state: &'static str,
     },
+    /// Others have to agree first.
+    #[error("plan {plan} needs the approval of {missing} more")]
+    NeedsApproval {
+        /// The plan.
+        plan: String,
+        /// How many.
+        missing: usize,
+    },
+    /// What is asked needs approval, and so a plan.
+    #[error("this needs somebody else's approval")]
+    NeedsPlan,
+    /// Somebody cannot agree to what he asked for, nor twice.
+    #[error("{who} made plan {plan}, or has approved it already")]
+    OwnApproval {
+        /// The plan.
+        plan: String,
+        /// Who.
+        who: String,
+    },
+    /// An admin has to lift its locks first.
+    #[error("plan {plan} names locked outlets")]
+    NeedsLift {
+        /// The plan.
+        plan: String,
+    },
+    /// The calendar cannot be read.
+    #[error("{0}")]
+    Calendar(String),
     /// The idempotency key was used for something else.
     #[error("the Idempotency-Key was used before for another request")]
     KeyReused,
@@ -90,6 +119,19 @@ pub enum Refusal {
     Journal(#[from] JournalError),
 }
 
+impl From<Hindrance> for Refusal {
+    fn from(hindrance: Hindrance) -> Self {
+        match hindrance {
+            Hindrance::Unknown(what) => Refusal::Unknown(what),
+            Hindrance::Locked { outlet, reason } => Refusal::Locked { outlet, reason },
+            Hindrance::NotSwitchable { outlet, reason } => {
+                Refusal::NotSwitchable { outlet, reason }
+            }
+            Hindrance::Doubtful { outlet, reason } => Refusal::Doubtful { outlet, reason },
+        }
+    }
+}
+
 impl Refusal {
     /// The step that helps.
     pub fn next(&self) -> &'static str {
@@ -99,7 +141,7 @@ impl Refusal {
             }
             Refusal::Unknown(_) => "list what there is: GET /v1/pdus, GET /v1/hosts",
             Refusal::Locked { .. } => {
-                "an admin lifts it with DELETE /v1/pdus/{pdu}/outlets/{n}/lock once its reason is gone, or takes the outlet out of never_switch in the configuration"
+                "an admin lifts it with DELETE /v1/pdus/{pdu}/outlets/{n}/lock once its reason is gone, or for one plan (over_locks), or changes the configuration"
             }
             Refusal::NotSwitchable { .. } => {
                 "see \"switchable\" and \"read_only\" at GET /v1/pdus/{pdu}"
@@ -110,6 +152,9 @@ impl Refusal {
             Refusal::Busy { .. } => "wait for that plan: GET /v1/plans/{id}",
             Refusal::Unfit(crate::plan::Refusal::LastFeed { .. }) => {
                 "select the host, not its outlet, if it is to go dark; or switch its other feed on first"
+            }
+            Refusal::Unfit(crate::plan::Refusal::Needs { .. }) => {
+                "wish the host that it needs on as well"
             }
             Refusal::Unfit(crate::plan::Refusal::Circle { .. }) => {
                 "mend \"after\" of these hosts in the gateway's configuration"
@@ -123,6 +168,15 @@ impl Refusal {
                 "look at the plan, GET /v1/plans/{id}, and send its digest"
             }
             Refusal::NotPlanned { .. } => "make a new plan: POST /v1/plans",
+            Refusal::NeedsApproval { .. } => {
+                "POST /v1/plans/{id}/approve with its digest, by an approver who did not make it"
+            }
+            Refusal::NeedsPlan => "make a plan: POST /v1/plans; an approver approves it; run it",
+            Refusal::OwnApproval { .. } => "ask another approver",
+            Refusal::NeedsLift { .. } => "POST /v1/plans/{id}/lift with its digest, by an admin",
+            Refusal::Calendar(_) => {
+                "write it as \"Mon-Fri 07:30 Europe/Berlin\", \"daily 22:00\" or \"Sun 03:15 UTC\""
+            }
             Refusal::KeyReused => "use a new Idempotency-Key for a new request",
             Refusal::Ending => "try again once it is up",
             Refusal::Journal(_) => "look at the disk that holds the gateway's state directory",

@@ -10,19 +10,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{Identity, Role};
-use crate::device::{Fleet, Handle, Known};
+use crate::device::Fleet;
 use crate::events::Events;
-use crate::model::id::{HostId, OutletId, PlanId};
-use crate::model::metric::{Scope, Word};
-use crate::model::reading::Gap;
+use crate::model::event::About;
+use crate::model::id::{GroupId, HostId, OutletId, PlanId};
+use crate::model::limits::QUIESCE_MS;
 use crate::model::switching::{Action, Relay};
-use crate::model::time::{Clock, Stamp, Tick};
-use crate::model::view::Health;
-use crate::store::journal::{Journal, JournalError};
+use crate::model::time::{Clock, Stamp};
+use crate::plan::Runs;
+use crate::plan::guard::{Guarded, certain, doubtful};
+use crate::plan::planner::{After, Until};
+use crate::plan::record::{PlanState, Record, StepRecord, StepState};
+use crate::store::journal::{Commit, Journal, JournalError, Kept};
 
+use super::conduct::{Wake, Watched, draft};
 use super::locks::Locks;
-use super::plans::{Mark, OnFailure};
-use super::record::{PlanState, Record, StepRecord, StepState};
+use super::plans::Named;
 use super::refusal::Refusal;
 use super::site::Site;
 
@@ -33,6 +36,8 @@ pub enum Target {
     Outlet(OutletId),
     /// Every feed of a host.
     Host(HostId),
+    /// Everything in a group.
+    Group(GroupId),
 }
 
 impl std::fmt::Display for Target {
@@ -40,6 +45,7 @@ impl std::fmt::Display for Target {
         match self {
             Target::Outlet(outlet) => write!(f, "{outlet}"),
             Target::Host(host) => write!(f, "{host}"),
+            Target::Group(group) => write!(f, "{group}"),
         }
     }
 }
@@ -105,26 +111,17 @@ pub struct Switching {
     pub(super) locks: Arc<watch::Sender<Arc<Locks>>>,
     /// One change of a lock at a time, in memory and in the journal.
     pub(super) locking: Arc<tokio::sync::Mutex<()>>,
-    running: Arc<Mutex<Running>>,
+    runs: Arc<Mutex<Runs>>,
+    watched: Arc<Mutex<Watched>>,
+    /// Keys whose plan is being made, and plans that are being run or cancelled: a second request waits.
+    turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    pub(super) wake: Wake,
+    pub(super) quiet: Arc<tokio::sync::Notify>,
     pub(super) tasks: TaskTracker,
+    /// No more wishes, no more steps.
     pub(super) stop: CancellationToken,
-}
-
-#[derive(Default)]
-struct Running {
-    plans: HashMap<PlanId, watch::Receiver<Record>>,
-    outlets: HashMap<OutletId, PlanId>,
-    /// Keys whose plan is being made: a second request with the key waits for it.
-    keys: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
-    /// What an outlet was last told, and when: until its datagrams have died, its relay may move again, and until its
-    /// load has started up no meter shows it.
-    written: HashMap<OutletId, (Relay, Tick)>,
-    /// What an outlet drew, mVA, before it was last switched off here.
-    drew: HashMap<OutletId, i64>,
-    /// One step at a time that a host has to survive.
-    hosts: HashMap<HostId, Arc<tokio::sync::Mutex<()>>>,
-    /// Plans of which no further step is to begin.
-    stopping: std::collections::HashSet<PlanId>,
+    /// Nothing is under way any more.
+    pub(super) done: CancellationToken,
 }
 
 impl Switching {
@@ -138,7 +135,7 @@ impl Switching {
         let services = fleet.services();
         let (events, clock) = (services.events.clone(), services.clock.clone());
         let locks = watch::Sender::new(Arc::new(super::locks::load(&journal)?));
-        Ok(Self {
+        let this = Self {
             fleet,
             journal,
             events,
@@ -146,10 +143,17 @@ impl Switching {
             site,
             locks: Arc::new(locks),
             locking: Arc::default(),
-            running: Arc::default(),
+            runs: Arc::default(),
+            watched: Arc::default(),
+            turns: Arc::default(),
+            wake: Arc::new(watch::Sender::new(None)),
+            quiet: Arc::default(),
             tasks: TaskTracker::new(),
             stop,
-        })
+            done: CancellationToken::new(),
+        };
+        this.tasks.spawn(this.clone().keep_time());
+        Ok(this)
     }
 
     /// Takes a wish, or refuses it. Returns once the plan is durable; it is carried out from then on whether
@@ -168,25 +172,53 @@ impl Switching {
 
     async fn take(&self, request: Request) -> Result<Ticket, Refusal> {
         let site = self.site.borrow().clone();
-        let (host, outlets) = Self::feeds(&site, &request.target)?;
-        site.policy.allow_switching(&request.who, request.action, host.as_ref(), &outlets)?;
+        Self::may_ask(&site, &request)?;
         let Some(key) = request.key.as_ref().map(|key| scoped(&request.who, key)) else {
-            return self.accept(request, &site, outlets, None).await;
+            return self.accept(request, &site, None).await;
         };
-        let turn = self.running().keys.entry(key.clone()).or_default().clone();
+        let turn = self.turn_of(&key);
         let guard = turn.lock().await;
         let result = match self.bound(&key, &request).await {
             Ok(Some(ticket)) => Ok(ticket),
-            Ok(None) => self.accept(request, &site, outlets, Some(key.clone())).await,
+            Ok(None) => self.accept(request, &site, Some(key.clone())).await,
             Err(refusal) => Err(refusal),
         };
         drop(guard);
-        let mut running = self.running();
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody else waits for this turn: forget it.
-        if running.keys.get(&key).is_some_and(|turn| Arc::strong_count(turn) <= 2) {
-            running.keys.remove(&key);
+        if turns.get(&key).is_some_and(|turn| Arc::strong_count(turn) <= 2) {
+            turns.remove(&key);
         }
         result
+    }
+
+    /// Whether a client may ask for this at all: before anything of an earlier request is told.
+    fn may_ask(site: &Site, request: &Request) -> Result<(), Refusal> {
+        for (host, outlets) in Self::asked_of(site, &request.target)? {
+            site.policy.allow_switching(&request.who, request.action, host.as_ref(), &outlets)?;
+        }
+        Ok(())
+    }
+
+    /// What a target stands for: outlets by themselves, and those of hosts.
+    fn asked_of(site: &Site, target: &Target) -> Result<Vec<Named>, Refusal> {
+        let host = |id: &HostId| {
+            let host = site.hosts.get(id).ok_or_else(|| Refusal::Unknown(format!("host {id}")))?;
+            Ok::<_, Refusal>((Some(id.clone()), host.outlets.clone()))
+        };
+        match target {
+            Target::Outlet(outlet) => Ok(vec![(None, vec![outlet.clone()])]),
+            Target::Host(id) => Ok(vec![host(id)?]),
+            Target::Group(id) => {
+                let group = site.groups.get(id);
+                let group = group.ok_or_else(|| Refusal::Unknown(format!("group {id}")))?;
+                let mut asked: Vec<_> = group.hosts.iter().map(host).collect::<Result<_, _>>()?;
+                if !group.outlets.is_empty() {
+                    asked.push((None, group.outlets.clone()));
+                }
+                Ok(asked)
+            }
+        }
     }
 
     /// The plan of a request that was made before with this key.
@@ -207,311 +239,183 @@ impl Switching {
 
     /// A watch on a plan, running or ended.
     pub async fn ticket(&self, id: &PlanId) -> Result<Option<Ticket>, Refusal> {
-        if let Some(plan) = self.running().plans.get(id).cloned() {
+        let plan = self.watched().get(id).map(watch::Sender::subscribe);
+        if let Some(plan) = plan {
             return Ok(Some(Ticket { plan, repeated: false }));
         }
         let wanted = id.clone();
-        let Some(bytes) = self.in_journal(move |journal| journal.get(&wanted)).await? else {
+        let Some(kept) = self.in_journal(move |journal| journal.get(&wanted)).await? else {
             return Ok(None);
         };
-        let record = parse(id, &bytes)?;
+        let record = parse(id.as_str(), &kept)?;
         Ok(Some(Ticket { plan: watch::channel(record).1, repeated: false }))
     }
 
-    /// The latest plans, newest first.
-    pub async fn latest(&self, count: usize) -> Result<Vec<Record>, Refusal> {
-        let records = self.in_journal(move |journal| journal.latest(count)).await?;
-        records
-            .iter()
-            .map(|bytes| {
-                Ok(serde_json::from_slice(bytes)
-                    .map_err(|_| JournalError::Damaged("a plan".into()))?)
-            })
-            .collect()
+    /// The latest plans before one, newest first.
+    pub async fn latest(
+        &self,
+        count: usize,
+        before: Option<PlanId>,
+    ) -> Result<Vec<Record>, Refusal> {
+        let kept = self.in_journal(move |journal| journal.latest(count, before.as_ref())).await?;
+        let record = |kept: &Kept| Ok(parse("a plan", kept)?);
+        kept.iter().map(record).collect()
     }
 
     /// How many plans are being carried out.
     pub fn running_plans(&self) -> usize {
-        self.running().plans.len()
-    }
-
-    fn feeds(site: &Site, target: &Target) -> Result<(Option<HostId>, Vec<OutletId>), Refusal> {
-        match target {
-            Target::Outlet(outlet) => Ok((None, vec![outlet.clone()])),
-            Target::Host(id) => {
-                let host =
-                    site.hosts.get(id).ok_or_else(|| Refusal::Unknown(format!("host {id}")))?;
-                Ok((Some(id.clone()), host.outlets.clone()))
-            }
-        }
+        self.runs().records().count()
     }
 
     async fn accept(
         &self,
         request: Request,
         site: &Site,
-        outlets: Vec<OutletId>,
         key: Option<String>,
     ) -> Result<Ticket, Refusal> {
         if self.stop.is_cancelled() {
             return Err(Refusal::Ending);
         }
-        for outlet in &outlets {
-            self.check(site, outlet).await?;
-        }
         let now = self.clock.stamp();
-        let mut record = Self::plan(&request, site, &outlets, now);
-        self.has_headroom(&record)?;
-        self.claim(&record)?;
+        let mut record = match &request.target {
+            Target::Group(_) => self.planned_at_once(&request)?,
+            _ => Self::plan(&request, site, Self::asked_of(site, &request.target)?, now),
+        };
+        if site.approvals.needed(&record, site) > 0 {
+            return Err(Refusal::NeedsPlan);
+        }
+        for outlet in record.outlets() {
+            self.check(&outlet).await?;
+        }
+        record.state = PlanState::Running;
+        let accepted = self.with_runs(|runs, sight| {
+            if record.scheduled.is_none() {
+                runs.has_headroom(&record, sight)?;
+            }
+            claim(runs, &record)
+        });
+        accepted?;
         // A plan's first step is intended in the same commit that accepts it: one fsync before the wire.
-        super::execute::intend_first(&mut record, now);
+        let mut notes = vec![self.accepted(&record)];
+        if let Some(first) = record.steps.first_mut().filter(|_| record.scheduled.is_none()) {
+            first.state = StepState::Intended;
+            first.at = Some(now.0);
+            let text = format!("{} is to be switched {}", first.outlet, first.relay.word());
+            let about = About { plan: Some(record.id.clone()), ..About::outlet(&first.outlet) };
+            notes.push(draft(now.0, "step.intended", "the gateway", &about, text));
+        }
         super::crash::point("submitted");
-        let bound = key
-            .map(|key| (key, Bound { plan: record.id.clone(), asked: asked(&request), at: now.0 }));
-        if let Err(error) = self.save(&record, bound).await {
-            self.release(&record);
+        let bound = Bound { plan: record.id.clone(), asked: asked(&request), at: now.0 };
+        let key = match key {
+            Some(key) => Some((key, to_json(&bound)?)),
+            None => None,
+        };
+        let plans = vec![(record.id.clone(), to_json(&record)?, true)];
+        self.begin(record, Commit { plans, key, notes, ..Commit::default() }).await
+    }
+
+    /// The line of the audit for a plan that was accepted.
+    pub(super) fn accepted(&self, record: &Record) -> crate::audit::Draft {
+        let text = format!(
+            "{} {}{}",
+            if record.mixed { "switching" } else { record.action.word() },
+            record.target,
+            if record.reason.is_empty() { String::new() } else { format!(": {}", record.reason) }
+        );
+        let about = About::plan(&record.id);
+        draft(self.clock.stamp().0, "plan.accepted", &record.by, &about, text)
+    }
+
+    /// Makes a claimed plan durable, and begins it.
+    pub(super) async fn begin(&self, record: Record, commit: Commit) -> Result<Ticket, Refusal> {
+        let saved = self.in_journal(move |journal| journal.commit(commit)).await;
+        if let Err(error) = saved {
+            self.runs().release(&record.id);
             return Err(error.into());
         }
         super::crash::point("intended");
-        Ok(self.start(record))
+        self.show(record.clone());
+        let plan = self.watched().get(&record.id).map(watch::Sender::subscribe);
+        self.turn(|runs, sight| ((), runs.begin(record.clone(), sight)));
+        let plan = plan.unwrap_or_else(|| watch::channel(record).1);
+        Ok(Ticket { plan, repeated: false })
     }
 
-    /// Carries a durable plan out.
-    pub(super) fn start(&self, record: Record) -> Ticket {
-        let this = self.clone();
-        self.watched(record, move |plan| async move { this.carry_out(&plan).await })
+    /// Whether an outlet may be switched now: known, unlocked, switchable, seen a moment ago. It is looked at if what is
+    /// known has aged.
+    pub(super) async fn check(&self, outlet: &OutletId) -> Result<(), Refusal> {
+        self.check_with(outlet, &std::collections::BTreeMap::new()).await
     }
 
-    /// Runs something over a plan, watched; its outlets are released at the end.
-    pub(super) fn watched<F>(
+    /// The same, with locks lifted.
+    pub(super) async fn check_with(
         &self,
-        record: Record,
-        work: impl FnOnce(Arc<watch::Sender<Record>>) -> F,
-    ) -> Ticket
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (sender, plan) = watch::channel(record.clone());
-        self.running().plans.insert(record.id.clone(), plan.clone());
-        let sender = Arc::new(sender);
-        let work = work(sender.clone());
-        let this = self.clone();
-        self.tasks.spawn(async move {
-            work.await;
-            this.release(&record);
-            // Watchers see the end of the plan even if it came from a failure: the sender goes last.
-            drop(sender);
-        });
-        Ticket { plan, repeated: false }
-    }
-
-    /// Whether an outlet may be switched now: known, unlocked, switchable, seen a moment ago.
-    pub(super) async fn check(
-        &self,
-        site: &Site,
         outlet: &OutletId,
-    ) -> Result<(Handle, Known), Refusal> {
-        let handle = self
-            .fleet
-            .get(&outlet.pdu)
-            .ok_or_else(|| Refusal::Unknown(format!("PDU {}", outlet.pdu)))?;
-        let lock = self.locks.borrow().get(outlet).map(|lock| lock.reason.clone());
-        if let Some(reason) = lock.or_else(|| site.locked.get(outlet).cloned()) {
-            return Err(Refusal::Locked { outlet: outlet.to_string(), reason });
-        }
-        let view = handle.view();
-        let doubtful = |reason: String| Refusal::Doubtful { outlet: outlet.to_string(), reason };
-        if let (Health::Offline(reason), true) =
-            (&view.health, view.layout.parts(Scope::Outlet).is_empty())
-        {
-            return Err(doubtful(format!("PDU {} is offline: {reason}", outlet.pdu)));
-        }
-        let Some(at) = view.layout.outlet(outlet.number) else {
-            return Err(Refusal::Unknown(format!("outlet {outlet}")));
-        };
-        let part = &view.layout.parts(Scope::Outlet)[usize::from(at)];
-        if let Some(reason) = view.read_only.as_deref() {
-            return Err(Refusal::NotSwitchable {
-                outlet: outlet.to_string(),
-                reason: reason.to_owned(),
-            });
-        }
-        if !part.switchable {
-            let reason = "the PDU or its driver does not switch it".to_owned();
-            return Err(Refusal::NotSwitchable { outlet: outlet.to_string(), reason });
-        }
-        let age = view.observed.map(|observed| self.clock.tick() - observed);
-        let fresh = view.health == Health::Online && age.is_some_and(|age| age <= site.fresh);
-        let state = if fresh {
-            view.outlet_state(at)
-        } else {
-            self.look(&handle, outlet.number, &doubtful).await?
-        };
-        let known = Known { layout: view.layout.clone(), fresh: site.fresh };
-        match state {
-            Ok(Word::On | Word::Off) => Ok((handle, known)),
-            Ok(Word::Pending) => Err(doubtful("a delayed command is pending in the PDU".into())),
-            Ok(_) | Err(Gap::UnknownState) => {
-                Err(doubtful("the PDU tells a state that its driver does not know".into()))
+        lifted: &std::collections::BTreeMap<OutletId, String>,
+    ) -> Result<(), Refusal> {
+        match self.with_runs(|_, sight| sight.guard(outlet, lifted)) {
+            Guarded::Known(..) => Ok(()),
+            Guarded::Not(hindrance) => Err(hindrance.into()),
+            Guarded::Aged(_) => {
+                let looked = self.look(outlet, false).await;
+                let seen = looked.map_err(|error| {
+                    doubtful(outlet, format!("the last reading is too old, and now {error}"))
+                })?;
+                certain(outlet, seen.state)?;
+                Ok(())
             }
-            Err(gap) => Err(doubtful(format!("its state could not be read ({gap})"))),
         }
     }
 
-    async fn look(
-        &self,
-        handle: &Handle,
-        number: u16,
-        doubtful: &impl Fn(String) -> Refusal,
-    ) -> Result<Result<Word, Gap>, Refusal> {
-        let looked = handle.look(number).await;
-        looked
-            .map(|seen| seen.state)
-            .map_err(|error| doubtful(format!("the last reading is too old, and now {error}")))
-    }
-
-    fn plan(request: &Request, site: &Site, outlets: &[OutletId], now: Stamp) -> Record {
-        let host_hold = match &request.target {
-            Target::Host(id) => site.hosts.get(id).and_then(|host| host.hold),
-            Target::Outlet(_) => None,
+    fn plan(request: &Request, site: &Site, asked: Vec<Named>, now: Stamp) -> Record {
+        let host = match &request.target {
+            Target::Host(id) => site.hosts.get(id),
+            _ => None,
         };
+        let outlets: Vec<OutletId> =
+            asked.iter().flat_map(|(_, outlets)| outlets.iter().cloned()).collect();
         let rest = outlets.iter().map(|outlet| site.min_off(outlet).0).max().unwrap_or(0);
-        let hold_ms = host_hold.unwrap_or(site.hold).0.max(rest);
+        let hold_ms = host.and_then(|host| host.hold).unwrap_or(site.hold).0.max(rest);
+        let gap = host.map_or(0, |host| host.feed_gap.0);
         let of = match &request.target {
             Target::Host(id) => format!("feed of host {id}"),
-            Target::Outlet(_) => "asked for".into(),
+            _ => "asked for".into(),
         };
-        let step = |relay: Relay, at_ms: u64| {
-            let why = format!("{of}: {}", request.action.word());
-            outlets.iter().map(move |outlet| StepRecord {
-                outlet: outlet.clone(),
-                relay,
-                at_ms,
-                why: why.clone(),
-                keeps_host: false,
-                state: StepState::Pending,
-                detail: None,
-                at: None,
-            })
+        let why = format!("{of}: {}", request.action.word());
+        let relays: &[Relay] = match request.action {
+            Action::On => &[Relay::On],
+            Action::Off => &[Relay::Off],
+            Action::Cycle => &[Relay::Off, Relay::On],
         };
-        let steps = match request.action {
-            Action::On => step(Relay::On, 0).collect(),
-            Action::Off => step(Relay::Off, 0).collect(),
-            Action::Cycle => step(Relay::Off, 0).chain(step(Relay::On, hold_ms)).collect(),
-        };
-        Record {
-            id: new_id(now),
-            action: request.action,
-            target: request.target.to_string(),
-            reason: request.reason.clone(),
-            by: request.who.to_string(),
-            created: now.0,
-            finished: None,
-            state: PlanState::Running,
-            hold_ms,
-            steps,
-            mixed: false,
-            scheduled: None,
-            not_before: None,
-            on_failure: OnFailure::Stop,
-            mark: Mark::default(),
-            asks: Vec::new(),
-        }
-    }
-
-    /// Takes the outlets of a plan; no other plan may touch them until it has ended.
-    pub(super) fn claim(&self, record: &Record) -> Result<(), Refusal> {
-        let mut running = self.running();
-        for step in &record.steps {
-            if let Some(plan) = running.outlets.get(&step.outlet) {
-                return Err(Refusal::Busy {
-                    outlet: step.outlet.to_string(),
-                    plan: plan.to_string(),
-                });
+        let mut steps: Vec<StepRecord> = Vec::new();
+        for relay in relays {
+            for outlet in &outlets {
+                let at_ms = if *relay == Relay::On && relays.len() > 1 { hold_ms } else { 0 };
+                let mut step = StepRecord::pending(outlet.clone(), *relay, at_ms, why.clone());
+                if let Some(last) = steps.last() {
+                    // The off has died before the on is sent: a doubled one would undo it.
+                    let turns = last.relay != *relay;
+                    let pause_ms = if turns { hold_ms.max(QUIESCE_MS) } else { gap };
+                    step.after.push(After { step: steps.len() - 1, until: Until::Done, pause_ms });
+                }
+                step.at_ms = 0;
+                steps.push(step);
             }
         }
-        for step in &record.steps {
-            running.outlets.insert(step.outlet.clone(), record.id.clone());
-        }
-        Ok(())
+        let (target, by) = (request.target.to_string(), request.who.to_string());
+        let mut record = Record::new(new_id(now), request.action, target, by, now);
+        record.reason.clone_from(&request.reason);
+        record.hold_ms = hold_ms;
+        record.asks =
+            asked.into_iter().map(|(host, outlets)| (host, outlets, request.action)).collect();
+        record.steps = steps;
+        record
     }
 
-    /// Remembers that an outlet was written.
-    pub(super) fn note_write(&self, outlet: &OutletId, relay: Relay) {
-        let now = self.clock.tick();
-        self.running().written.insert(outlet.clone(), (relay, now));
-    }
-
-    /// Remembers what an outlet drew before it was switched off.
-    pub(super) fn note_drew(&self, outlet: &OutletId, mva: i64) {
-        self.running().drew.insert(outlet.clone(), mva);
-    }
-
-    /// What outlets drew before they were last switched off, in this run, mVA.
-    pub(super) fn drew(&self) -> HashMap<OutletId, i64> {
-        self.running().drew.clone()
-    }
-
-    /// When an outlet was last written, in this run.
-    pub(super) fn last_write(&self, outlet: &OutletId) -> Option<(Relay, Tick)> {
-        self.running().written.get(outlet).copied()
-    }
-
-    /// Everything that was written, in this run, last: at most once an outlet.
-    pub(super) fn writes(&self) -> Vec<(OutletId, Relay, Tick)> {
-        let running = self.running();
-        running.written.iter().map(|(id, (relay, at))| (id.clone(), *relay, *at)).collect()
-    }
-
-    /// The turn of those who cut a feed of a host that has to stay up.
-    pub(super) fn turn_of_host(&self, host: &HostId) -> Arc<tokio::sync::Mutex<()>> {
-        self.running().hosts.entry(host.clone()).or_default().clone()
-    }
-
-    /// The turn of those who would run or cancel a plan.
-    pub(super) fn turn_of_plan(&self, id: &PlanId) -> Arc<tokio::sync::Mutex<()>> {
-        self.running().keys.entry(format!("plan {id}")).or_default().clone()
-    }
-
-    /// Has a plan begin no further step.
-    pub(super) fn ask_to_stop(&self, id: &PlanId) {
-        self.running().stopping.insert(id.clone());
-    }
-
-    /// Whether a plan is to begin no further step.
-    pub(super) fn is_to_stop(&self, id: &PlanId) -> bool {
-        self.running().stopping.contains(id)
-    }
-
-    /// Whether a plan is at an outlet.
-    pub(super) fn is_claimed(&self, outlet: &OutletId) -> bool {
-        self.running().outlets.contains_key(outlet)
-    }
-
-    pub(super) fn release(&self, record: &Record) {
-        let mut running = self.running();
-        running.outlets.retain(|_, plan| *plan != record.id);
-        running.plans.remove(&record.id);
-        running.stopping.remove(&record.id);
-    }
-
-    /// Makes a record durable.
-    pub(super) async fn save(
-        &self,
-        record: &Record,
-        bound: Option<(String, Bound)>,
-    ) -> Result<(), JournalError> {
-        let (id, open) = (record.id.clone(), record.state == PlanState::Running);
-        let bytes = to_json(record)?;
-        let bound = match bound {
-            Some((key, bound)) => Some((key, to_json(&bound)?)),
-            None => None,
-        };
-        self.in_journal(move |journal| {
-            let key = bound.as_ref().map(|(key, value)| (key.as_str(), value.as_slice()));
-            journal.put(&id, &bytes, open, key)
-        })
-        .await
+    /// The turn of those who would use a key, or run or cancel a plan.
+    pub(super) fn turn_of(&self, what: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.entry(what.to_owned()).or_default().clone()
     }
 
     /// Runs something on the journal, off the threads that must not block.
@@ -533,31 +437,36 @@ impl Switching {
         self.in_journal(move |journal| journal.forget(is_old)).await
     }
 
-    /// Takes no more wishes, and waits for the plans under way. What they have not begun stays in the journal
-    /// and goes on, or stands interrupted, after the next start.
-    pub async fn end(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+    pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The plans that are being carried out, as they stand.
-    pub(super) fn plans_under_way(&self) -> Vec<Record> {
-        self.running().plans.values().map(|plan| plan.borrow().clone()).collect()
+    pub(super) fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn running(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Takes the outlets of a plan.
+pub(super) fn claim(runs: &mut Runs, record: &Record) -> Result<(), Refusal> {
+    runs.claim(record).map_err(|(outlet, plan)| Refusal::Busy {
+        outlet: outlet.to_string(),
+        plan: plan.to_string(),
+    })
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, JournalError> {
     serde_json::to_vec(value).map_err(|error| JournalError::Failed(error.to_string()))
 }
 
-/// A record out of the journal.
-pub(super) fn parse(id: &PlanId, bytes: &[u8]) -> Result<Record, JournalError> {
-    serde_json::from_slice(bytes).map_err(|_| JournalError::Damaged(id.to_string()))
+/// A record out of the journal, with the steps that have changed since it was put there whole.
+pub fn parse(what: &str, kept: &Kept) -> Result<Record, JournalError> {
+    let damaged = || JournalError::Damaged(what.to_owned());
+    let mut record: Record = serde_json::from_slice(&kept.record).map_err(|_| damaged())?;
+    for (place, step) in &kept.steps {
+        let own = record.steps.get_mut(*place as usize).ok_or_else(damaged)?;
+        *own = serde_json::from_slice(step).map_err(|_| damaged())?;
+    }
+    Ok(record)
 }
 
 /// Keys of different clients are different keys.

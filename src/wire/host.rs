@@ -45,6 +45,28 @@ pub struct HostList {
     pub next_cursor: Option<String>,
 }
 
+/// A group with what is in it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct GroupBody {
+    /// As configured.
+    pub id: String,
+    /// As configured.
+    pub name: String,
+    /// Its hosts.
+    pub hosts: Vec<String>,
+    /// Its outlets beside them.
+    pub outlets: Vec<FeedBody>,
+}
+
+/// A page of groups.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct GroupList {
+    /// The groups, by id.
+    pub groups: Vec<GroupBody>,
+    /// What to give as `cursor` for the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
 /// The body of a feed, from the view of its PDU.
 pub fn feed(outlet: &OutletId, view: Option<&PduView>) -> FeedBody {
     let found = view.and_then(|view| Some((view, view.layout.outlet(outlet.number)?)));

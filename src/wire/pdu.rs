@@ -458,7 +458,7 @@ fn branch(view: &PduView, at: u16, part: &Part) -> BranchBody {
     BranchBody {
         id: part.id.clone(),
         name: part.name.clone(),
-        phase: linked(view, Scope::Phase, part.phase),
+        phase: phases(view, part),
         current_a: take.take(Metric::Current),
         voltage_v: take.take(Metric::Voltage),
         power_w: take.take(Metric::Power),
@@ -474,7 +474,7 @@ pub fn outlet(view: &PduView, at: u16, part: &Part, site: &dyn Site) -> OutletBo
     let mut take = Taker::new(view, Scope::Outlet, at);
     let locked = site.locked(&id);
     let on_branch = part.branch.and_then(|b| view.layout.parts(Scope::Branch).get(usize::from(b)));
-    let phase = part.phase.or_else(|| on_branch.and_then(|branch| branch.phase));
+    let wired = on_branch.filter(|_| part.phase.is_none()).unwrap_or(part);
     let mut body = OutletBody {
         number: part.number,
         name: part.name.clone().or_else(|| part.label.clone()),
@@ -484,7 +484,7 @@ pub fn outlet(view: &PduView, at: u16, part: &Part, site: &dyn Site) -> OutletBo
         lock_reason: locked,
         host: site.host_of(&id),
         branch: linked(view, Scope::Branch, part.branch),
-        phase: linked(view, Scope::Phase, phase),
+        phase: phases(view, wired),
         power_w: take.take(Metric::Power),
         apparent_power_va: take.take(Metric::ApparentPower),
         current_a: take.take(Metric::Current),
@@ -529,6 +529,13 @@ fn sensor(view: &PduView, at: u16, part: &Part) -> Option<SensorBody> {
         humidity_percent,
         gaps: take.gaps,
     })
+}
+
+/// The phase of a part, or the two that it is between: `L1`, `L1-L2`.
+fn phases(view: &PduView, part: &Part) -> Option<String> {
+    let one = linked(view, Scope::Phase, part.phase)?;
+    let other = linked(view, Scope::Phase, part.other_phase);
+    Some(other.map_or(one.clone(), |other| format!("{one}-{other}")))
 }
 
 fn linked(view: &PduView, scope: Scope, at: Option<u16>) -> Option<String> {

@@ -10,7 +10,7 @@ pub struct PlanBody {
     pub id: String,
     /// Digest over what was asked for and what it was made for.
     pub digest: String,
-    /// `planned`, `running`, `done`, `stopped`, `interrupted`, `cancelled`.
+    /// `planned`, `scheduled`, `running`, `done`, `stopped`, `interrupted`, `cancelled`.
     pub state: &'static str,
     /// `on`, `off`, `cycle`, or `mixed`.
     pub action: &'static str,
@@ -22,6 +22,12 @@ pub struct PlanBody {
     pub by: String,
     /// When it was accepted, RFC 3339 UTC.
     pub created_at: String,
+    /// When it begins at the earliest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<String>,
+    /// When it is made anew and run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<String>,
     /// When it ended.
     pub finished_at: Option<String>,
     /// What came of it: the outcome of its last step that was begun.
@@ -30,9 +36,38 @@ pub struct PlanBody {
     pub steps: Vec<StepBody>,
     /// From acceptance to end; of a plan of several outlets, as it was planned.
     pub makespan_ms: Option<u64>,
+    /// How many others have to agree before it is run.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub needs_approvals: u32,
+    /// Who agreed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalBody>,
+    /// Locked outlets that it is to switch all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub over_locks: Vec<String>,
+    /// The admin who lifted those locks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifted_by: Option<ApprovalBody>,
+    /// The plan that it was made for, by its calendar or to bring hosts to a safe state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     /// The step that helps, where it did not end well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands it over so
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+/// That somebody agreed to a plan.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ApprovalBody {
+    /// Name and role.
+    pub by: String,
+    /// When, RFC 3339 UTC.
+    pub at: String,
 }
 
 /// A plan that was made, with what it does to the limits.
@@ -52,8 +87,10 @@ pub struct PlannedBody {
 pub struct LineBody {
     /// The limit.
     pub limit: String,
-    /// What may flow, W.
+    /// What may flow for long, W.
     pub budget_w: f64,
+    /// What may flow in first moments, W.
+    pub peak_w: f64,
     /// From when on how much flows.
     pub points: Vec<PointBody>,
 }
@@ -80,6 +117,9 @@ pub struct StepBody {
     pub action: &'static str,
     /// Why it is there.
     pub why: String,
+    /// The steps that it waits for, by their numbers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<u32>,
     /// `pending`, `intended`, `written`, or the outcome: `done`, `already_there`, `unverified`, `failed`,
     /// `skipped`, `not_done`.
     pub state: &'static str,

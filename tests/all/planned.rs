@@ -148,6 +148,7 @@ async fn what_does_not_fit_is_refused_and_names_the_limit() {
     for outlet in ["pdu-a/1", "pdu-a/2", "pdu-b/1", "pdu-b/2"] {
         assert_eq!(curl.power(outlet, "off").status, 200);
     }
+    curl.get("/v1/pdus/pdu-a?max_age_ms=0");
     let flows = gateway.wait_for("/v1/limits", |body| body["limits"].is_array());
     let inlet = flows["limits"]
         .as_array()

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use pmgate::model::switching::Relay;
-use pmgate::plan::world::{Draw, Goal, Host, Limit, Outlet, Relays, Want, World};
+use pmgate::plan::world::{Draw, Goal, Host, Limit, Outlet, Relays, Share, Want, World};
 use pmgate::plan::{Plan, Refusal, bound, plan};
 
 /// A generator that a seed determines (SplitMix64).
@@ -60,6 +60,7 @@ pub fn rack(seed: u64) -> World {
             after: after.into_iter().collect(),
             feed_gap_ms: 1_000,
             hold_ms: 5_000,
+            min_feeds: 1,
         });
         let first = random.within(0, 1) as usize;
         for feed in 0..if dual { 2 } else { 1 } {
@@ -68,7 +69,7 @@ pub fn rack(seed: u64) -> World {
             world.outlets.push(Outlet {
                 id: format!("pdu-{}/{number}", ["a", "b"][side]).parse().unwrap(),
                 device: side,
-                limits: vec![branch(side, at % branches), inlet(side), alone],
+                over: [branch(side, at % branches), inlet(side), alone].map(Share::whole).to_vec(),
                 relay: if on { Relays::On } else { Relays::Off },
                 load: if on { steady / if dual { 2 } else { 1 } } else { 0 },
                 draw,
@@ -84,7 +85,7 @@ pub fn rack(seed: u64) -> World {
         let mut hosts_below: Vec<usize> = world
             .outlets
             .iter()
-            .filter(|outlet| outlet.limits.contains(&limit))
+            .filter(|outlet| outlet.share(limit).is_some())
             .filter_map(|outlet| outlet.host)
             .collect();
         hosts_below.dedup();
@@ -94,17 +95,22 @@ pub fn rack(seed: u64) -> World {
         let peak = world
             .outlets
             .iter()
-            .filter(|outlet| outlet.limits.contains(&limit))
+            .filter(|outlet| outlet.share(limit).is_some())
             .map(|outlet| outlet.draw.falling().inrush - outlet.draw.steady)
             .max()
             .unwrap_or(0);
-        let load = world.outlets.iter().filter(|o| o.limits.contains(&limit)).map(|o| o.load).sum();
+        let load = world.outlets.iter().filter(|o| o.share(limit).is_some()).map(|o| o.load).sum();
         let name = if limit == alone {
             "feed-a or feed-b alone".into()
         } else {
             format!("pdu-{}/{limit}", if limit < 4 { "a" } else { "b" })
         };
-        world.limits.push(Limit { name, budget: (steady + peak) * room / 100, load });
+        world.limits.push(Limit {
+            name,
+            budget: (steady + peak) * room / 100,
+            peak: (steady + peak) * room / 100,
+            load,
+        });
     }
     world.step_ms = vec![random.within(300, 1_500) as u64, random.within(300, 1_500) as u64];
     world
@@ -113,7 +119,7 @@ pub fn rack(seed: u64) -> World {
 pub fn goals(world: &World, seed: u64) -> Vec<Goal> {
     let mut random = Seeded(seed ^ 0xABCD);
     let wish = random.within(0, 2);
-    let by_host: Vec<Option<Want>> = (0..world.hosts.len())
+    let mut by_host: Vec<Option<Want>> = (0..world.hosts.len())
         .map(|_| match wish {
             0 => Some(Want::On),
             1 => random.chance(50).then_some(Want::Cycle),
@@ -123,6 +129,16 @@ pub fn goals(world: &World, seed: u64) -> Vec<Goal> {
             }
         })
         .collect();
+    // Who is wished on brings those along that it comes after: they have lower numbers.
+    for host in (0..world.hosts.len()).rev() {
+        for before in &world.hosts[host].after {
+            let is_on =
+                world.outlets.iter().any(|o| o.host == Some(*before) && o.relay == Relays::On);
+            if by_host[host] == Some(Want::On) && !is_on && by_host[*before] != Some(Want::Cycle) {
+                by_host[*before] = Some(Want::On);
+            }
+        }
+    }
     let outlets = world.outlets.iter().enumerate();
     outlets
         .filter_map(|(outlet, of)| {
@@ -192,8 +208,8 @@ fn passes(world: &World, plan: &Plan, random: &mut Seeded) -> Option<String> {
                 };
                 for feed in &feeds {
                     // Only the two sides' own limits see half of it.
-                    for limit in feed.limits.iter().filter(|limit| **limit != 8) {
-                        flows[*limit] += power / feeds.len() as i64;
+                    for share in feed.over.iter().filter(|share| share.limit != 8) {
+                        flows[share.limit] += power / feeds.len() as i64;
                     }
                 }
                 flows[8] += power;
@@ -248,10 +264,10 @@ fn no_plan_passes_a_limit_and_all_are_within_a_tenth_of_the_bound() {
                     made,
                     "seed {seed}: another plan for the same world"
                 );
-                let least = bound::lower(&world, &goals, &made);
+                let least = bound::lower(&world, &goals).unwrap();
                 if least > 0 {
                     let ratio = made.makespan_ms as f64 / least as f64;
-                    if ratio > 1.5 {
+                    if ratio > 1.10 {
                         println!(
                             "seed {seed}: {} over {least}, {} steps",
                             made.makespan_ms,
@@ -284,7 +300,7 @@ fn no_plan_passes_a_limit_and_all_are_within_a_tenth_of_the_bound() {
         at(1.0)
     );
     assert!(planned > 400, "{planned}");
-    assert!(at(0.95) <= 1.10, "{}", at(0.95));
+    assert!(at(1.0) <= 1.10, "{}", at(1.0));
 }
 
 /// The same law finds fault with a plan that starts everything at once, and with one that forgets the inrush.
@@ -299,6 +315,7 @@ fn the_law_is_broken_by_plans_that_ignore_it() {
         }
         for limit in &mut world.limits {
             limit.budget = limit.budget * 8 / 10;
+            limit.peak = limit.budget;
         }
         let goals: Vec<Goal> = goals(&world, seed * 3);
         let Ok(made) = plan(&world, &goals) else { continue };
@@ -337,13 +354,18 @@ fn ten_thousand_outlets_are_planned() {
     // Not a timed test: the time is printed, the plan is checked.
     let mut world = World::default();
     for pdu in 0..208 {
-        world.limits.push(Limit { name: format!("pdu-{pdu}"), budget: 11_000_000, load: 0 });
+        world.limits.push(Limit {
+            name: format!("pdu-{pdu}"),
+            budget: 11_000_000,
+            peak: 11_000_000,
+            load: 0,
+        });
         world.step_ms.push(500);
         for outlet in 1..=48_u16 {
             world.outlets.push(Outlet {
                 id: format!("pdu-{pdu}/{outlet}").parse().unwrap(),
                 device: pdu,
-                limits: vec![pdu, 208],
+                over: [pdu, 208].map(Share::whole).to_vec(),
                 relay: Relays::Off,
                 load: 0,
                 draw: Draw {
@@ -359,17 +381,23 @@ fn ten_thousand_outlets_are_planned() {
             });
         }
     }
-    world.limits.push(Limit { name: "room".into(), budget: 2_100_000_000, load: 0 });
+    world.limits.push(Limit {
+        name: "room".into(),
+        budget: 2_100_000_000,
+        peak: 2_100_000_000,
+        load: 0,
+    });
     let goals: Vec<Goal> = (0..world.outlets.len())
         .map(|outlet| Goal { outlet, want: Want::On, drops_host: true, why: String::new() })
         .collect();
     let began = Instant::now();
     let made = plan(&world, &goals).unwrap();
+    let took = began.elapsed();
     println!(
-        "{} outlets in {:?}, makespan {} s",
+        "{} outlets in {took:?}, makespan {} s, at least {} s",
         goals.len(),
-        began.elapsed(),
-        made.makespan_ms / 1_000
+        made.makespan_ms / 1_000,
+        bound::lower(&world, &goals).unwrap() / 1_000
     );
     assert_eq!(made.steps.len(), 208 * 48);
 }
@@ -387,13 +415,14 @@ fn many_hosts_with_both_feeds_on_one_pdu_go_off() {
             after: Vec::new(),
             feed_gap_ms: 0,
             hold_ms: 0,
+            min_feeds: 1,
         });
         for feed in 0..2 {
             let number = (host * 2 + feed + 1) as u16;
             world.outlets.push(Outlet {
                 id: format!("pdu-a/{number}").parse().unwrap(),
                 device: 0,
-                limits: vec![3],
+                over: vec![Share::whole(3)],
                 relay: Relays::On,
                 load: 100_000,
                 draw: Draw { inrush: 1, inrush_ms: 1, boot: 1, boot_ms: 1, steady: 1 },
@@ -418,7 +447,10 @@ fn an_outlet_rests_before_it_goes_on() {
     let at = 0;
     world.outlets[at].relay = Relays::Off;
     world.outlets[at].min_off_ms = 10_000;
-    world.limits.iter_mut().for_each(|limit| limit.budget = i64::MAX / 2);
+    world.limits.iter_mut().for_each(|limit| {
+        limit.budget = i64::MAX / 2;
+        limit.peak = i64::MAX / 2;
+    });
     let goal = || vec![Goal { outlet: at, want: Want::On, drops_host: true, why: String::new() }];
     for (off_for, wanted) in [(Some(4_000), 6_000), (Some(60_000), 0)] {
         world.outlets[at].off_for_ms = off_for;

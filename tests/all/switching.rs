@@ -232,7 +232,8 @@ async fn whoever_prefers_not_to_wait_gets_202_and_a_place_to_look() {
     let events = gateway.curl().get("/v1/events?last=10");
     let kinds: Vec<&str> =
         events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
-    assert!(kinds.ends_with(&["outlet.off", "outlet.on", "plan.done"]), "{kinds:?}");
+    let story = ["outlet.switching", "outlet.off", "outlet.switching", "outlet.on", "plan.done"];
+    assert!(kinds.ends_with(&story), "{kinds:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::device::Settings;
 use crate::model::document::{Fields, Item};
 use crate::model::id::{OutletId, PduId};
+use crate::plan::site::{Amperes, Feed, Member};
 use crate::plan::world::Draw;
-use crate::switching::{Feed, Member};
 
 /// `draw = { steady_w = 300, boot_w = 400, boot_s = 60, inrush_w = 900, inrush_ms = 100 }`; what is left out is as the
 /// phase after it.
@@ -33,16 +33,26 @@ pub(super) fn draw(item: &Item<'_>) -> Option<Draw> {
 }
 
 /// `[[limit]]`.
-pub(super) fn feeds(root: &Fields<'_>, devices: &[Settings]) -> BTreeMap<String, Feed> {
+pub(super) fn feeds(root: &Fields<'_>, devices: &[Settings], volts: i64) -> BTreeMap<String, Feed> {
     let mut feeds: BTreeMap<String, Feed> = BTreeMap::new();
     let Some(list) = root.get("limit") else { return feeds };
     for item in list.list() {
-        let Some((id, feed)) = feed(&item, devices) else { continue };
+        let Some((id, feed)) = feed(&item, devices, volts) else { continue };
         if feeds.insert(id.clone(), feed).is_some() {
             item.fault(format!("the id \"{id}\" is given twice"));
         }
     }
     for (id, feed) in &feeds {
+        for member in &feed.of {
+            let Member::Feed(below) = member else { continue };
+            if !feeds.contains_key(below) {
+                list.fault(format!(
+                    "\"{id}\" stands above \"limit:{below}\", and there is no [[limit]] with that id"
+                ));
+            } else if stands_above(&feeds, below, id) {
+                list.fault(format!("\"{id}\" stands above \"{below}\", which stands above it"));
+            }
+        }
         let Some(pair) = &feed.pair else { continue };
         match feeds.get(pair) {
             None => {
@@ -61,15 +71,54 @@ pub(super) fn feeds(root: &Fields<'_>, devices: &[Settings]) -> BTreeMap<String,
     feeds
 }
 
-fn feed(item: &Item<'_>, devices: &[Settings]) -> Option<(String, Feed)> {
+/// Whether one limit stands above another, over others or by itself.
+fn stands_above(feeds: &BTreeMap<String, Feed>, above: &str, below: &str) -> bool {
+    let (mut open, mut seen) = (vec![above], std::collections::BTreeSet::new());
+    while let Some(id) = open.pop() {
+        if id == below {
+            return true;
+        }
+        if seen.insert(id) {
+            let members = feeds.get(id).map_or(&[][..], |feed| &feed.of);
+            open.extend(members.iter().filter_map(|member| match member {
+                Member::Feed(id) => Some(id.as_str()),
+                _ => None,
+            }));
+        }
+    }
+    false
+}
+
+fn feed(item: &Item<'_>, devices: &[Settings], usual_volts: i64) -> Option<(String, Feed)> {
     let fields = item.fields()?;
     let id = fields.need("id", "its name, as in \"feed-a\"").and_then(|i| i.text());
-    let rating = fields
-        .need("rating_w", "what it is rated for, in watts (volt-amperes)")
-        .and_then(|i| i.integer(1..=100_000_000));
-    let derating = fields.get("derate_percent").and_then(|i| i.integer(1..=100));
-    let of =
-        fields.need("of", "what it stands above, as in [\"pdu-a\", \"pdu-b/B1\", \"pdu-c/7\"]");
+    let kind = fields.get("kind").and_then(|i| i.text()).unwrap_or("feed").to_owned();
+    let number = |key: &'static str, most| fields.get(key).and_then(|i| i.integer(1..=most));
+    let (watts, amperes) = (number("rating_w", 100_000_000), number("rating_a", 100_000));
+    let phases = fields.get("phases").and_then(|i| i.one_of(&[("1", 1), ("3", 3)])).unwrap_or(1);
+    let volts = number("volts", 1_000).unwrap_or(usual_volts);
+    let amperes = amperes.map(|amperes| Amperes {
+        milliamperes: amperes * 1_000,
+        millivolts: volts * 1_000,
+        phases,
+    });
+    let rating = match (watts, amperes) {
+        (Some(watts), None) => Some(watts * 1_000),
+        (None, Some(of)) => Some(of.milliamperes * of.millivolts / 1_000 * of.phases),
+        (Some(_), Some(_)) => {
+            fields.fault("is rated twice: write rating_w, or rating_a with volts and phases");
+            None
+        }
+        (None, None) => {
+            fields.fault("needs rating_w (watts, volt-amperes), or rating_a with volts (to neutral) and phases");
+            None
+        }
+    };
+    let (derating, inrush) = (number("derate_percent", 100), number("inrush_percent", 10_000));
+    let of = fields.need(
+        "of",
+        "what it stands above, as in [\"pdu-a\", \"pdu-b/B1\", \"pdu-c/7\", \"limit:busway-1\"]",
+    );
     let of: Vec<Member> = of.map_or(Vec::new(), |list| {
         list.list().iter().filter_map(|item| member(item, devices)).collect()
     });
@@ -78,11 +127,15 @@ fn feed(item: &Item<'_>, devices: &[Settings]) -> Option<(String, Feed)> {
     }
     let pair = fields.get("pair").and_then(|i| i.text()).map(str::to_owned);
     fields.done();
-    Some((id?.to_owned(), Feed { rating: rating? * 1_000, derating, of, pair }))
+    let feed = Feed { kind, rating: rating?, amperes, derating, inrush, of, pair };
+    Some((id?.to_owned(), feed))
 }
 
 fn member(item: &Item<'_>, devices: &[Settings]) -> Option<Member> {
     let text = item.text()?;
+    if let Some(feed) = text.strip_prefix("limit:") {
+        return Some(Member::Feed(feed.to_owned()));
+    }
     let (pdu, part) = text.split_once('/').map_or((text, None), |(pdu, part)| (pdu, Some(part)));
     let Some(known) = devices.iter().find(|device| device.id.as_str() == pdu) else {
         item.fault(format!("there is no [[pdu]] with id \"{pdu}\""));

@@ -1,6 +1,7 @@
 //! The gateway's configuration: from a file to a [`Config`] that cannot be wrong any more, or every fault in
 //! it at once, those of the files that it names included.
 
+mod hosts;
 mod limits;
 mod pdus;
 mod sections;
@@ -93,9 +94,13 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     let secrets = sections::secrets(&root, base);
     let pdus = pdus::pdus(&root, &catalog, paces, &secrets);
     let mut site = sections::switching(&root);
-    site.hosts = pdus::hosts(&root, &pdus.devices);
-    site.locked = pdus.locked;
-    site.feeds = limits::feeds(&root, &pdus.devices);
+    site.rack.locked = pdus.locked;
+    site.rack.ratings = pdus.ratings;
+    hosts::hosts(&root, &pdus.devices, base, &mut site);
+    hosts::groups(&root, &pdus.devices, &mut site);
+    hosts::outlets(&root, &pdus.devices, &mut site);
+    site.rack.feeds = limits::feeds(&root, &pdus.devices, site.volts);
+    site.approvals = sections::approvals(&root, &site.hosts);
     let traps = root.get("traps").and_then(|item| traps(&item, &secrets));
     site.policy = sections::policy(&root, &pdus.devices, &site.hosts);
     root.done();

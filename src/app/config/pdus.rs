@@ -1,4 +1,4 @@
-//! `[[pdu]]` and `[[host]]`.
+//! `[[pdu]]`.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,11 @@ use tokio_serial::StopBits;
 use crate::device::{Manners, Settings, Target};
 use crate::link::rtu::{PARITIES, Serial};
 use crate::model::document::{Fields, Item};
-use crate::model::id::{DriverId, HostId, OutletId, PduId};
+use crate::model::id::{DriverId, OutletId, PduId};
 use crate::model::limits::PDUS;
 use crate::model::time::Span;
 use crate::profile::catalog::Catalog;
 use crate::resolve::Address;
-use crate::switching::HostSpec;
 
 use super::sections::{Credentials, Poll, take_paces};
 
@@ -21,6 +20,8 @@ use super::sections::{Credentials, Poll, take_paces};
 pub(super) struct Pdus {
     pub devices: Vec<Settings>,
     pub locked: BTreeMap<OutletId, String>,
+    /// Ratings that the site gives to parts, mA.
+    pub ratings: BTreeMap<(PduId, String), i64>,
 }
 
 /// `[[pdu]]`.
@@ -37,7 +38,7 @@ pub(super) fn pdus(
         list.fault(format!("there are {} PDUs; one gateway takes {PDUS}", items.len()));
     }
     for (at, item) in items.iter().enumerate() {
-        let Some(mut settings) = pdu(item, catalog, poll, secrets, &mut pdus.locked) else {
+        let Some(mut settings) = pdu(item, catalog, poll, secrets, &mut pdus) else {
             continue;
         };
         let line = |settings: &Settings| match &settings.target {
@@ -66,7 +67,7 @@ fn pdu(
     catalog: &Catalog,
     mut poll: Poll,
     secrets: &BTreeMap<String, Credentials>,
-    locked: &mut BTreeMap<OutletId, String>,
+    pdus: &mut Pdus,
 ) -> Option<Settings> {
     let fields = item.fields()?;
     let id: Option<PduId> =
@@ -98,8 +99,15 @@ fn pdu(
         for item in list.list() {
             let number = item.integer(0..=65_535).map(|n| n as u16);
             if let (Some(pdu), Some(number)) = (id.clone(), number) {
-                locked
-                    .insert(OutletId { pdu, number }, "the configuration says never_switch".into());
+                let reason = "the configuration says never_switch".into();
+                pdus.locked.insert(OutletId { pdu, number }, reason);
+            }
+        }
+    }
+    if let Some(table) = fields.get("ratings_a").and_then(|i| i.fields()) {
+        for (part, _, item) in table.entries() {
+            if let (Some(pdu), Some(amperes)) = (id.clone(), item.integer(1..=10_000)) {
+                pdus.ratings.insert((pdu, part), amperes * 1_000);
             }
         }
     }
@@ -238,67 +246,4 @@ fn driver(
             Some(Some(id))
         }
     }
-}
-
-/// `[[host]]`.
-pub(super) fn hosts(root: &Fields<'_>, devices: &[Settings]) -> BTreeMap<HostId, HostSpec> {
-    let mut hosts: BTreeMap<HostId, HostSpec> = BTreeMap::new();
-    let Some(list) = root.get("host") else { return hosts };
-    for item in list.list() {
-        let Some((id, host)) = host(&item, devices) else { continue };
-        for outlet in &host.outlets {
-            let other = hosts.iter().find(|(_, other)| other.outlets.contains(outlet));
-            if let Some((other, _)) = other {
-                item.fault(format!(
-                    "outlet {outlet} feeds host {other} already: an outlet feeds one host"
-                ));
-            }
-        }
-        if hosts.insert(id.clone(), host).is_some() {
-            item.fault(format!("the id \"{id}\" is given twice"));
-        }
-    }
-    for host in hosts.values() {
-        if let Some(missing) = host.after.iter().find(|after| !hosts.contains_key(*after)) {
-            list.fault(format!("after names \"{missing}\", and there is no host with that id"));
-        }
-    }
-    hosts
-}
-
-fn host(item: &Item<'_>, devices: &[Settings]) -> Option<(HostId, HostSpec)> {
-    let fields = item.fields()?;
-    let id: Option<HostId> =
-        fields.need("id", "its id in URLs, as in \"web-01\"").and_then(|i| i.parsed());
-    let name = fields.get("name").and_then(|i| i.text()).map(str::to_owned);
-    let outlets =
-        fields.need("outlets", "the outlets that feed it, as in [\"pdu-a/1\", \"pdu-b/1\"]");
-    let mut feeds: Vec<OutletId> = Vec::new();
-    for item in outlets.map_or(Vec::new(), |list| list.list()) {
-        let Some(outlet) = item.parsed::<OutletId>() else { continue };
-        if devices.iter().all(|device| device.id != outlet.pdu) {
-            item.fault(format!("there is no [[pdu]] with id \"{}\"", outlet.pdu));
-        }
-        if feeds.contains(&outlet) {
-            item.fault("is given twice");
-        }
-        feeds.push(outlet);
-    }
-    if feeds.is_empty() {
-        fields.fault("a host needs at least one outlet");
-    }
-    let hold =
-        fields.get("hold_s").and_then(|i| i.integer(1..=3_600)).map(|s| Span::seconds(s as u64));
-    let priority =
-        fields.get("priority").and_then(|i| i.integer(-1_000..=1_000)).unwrap_or(0) as i32;
-    let after = fields
-        .get("after")
-        .map_or(Vec::new(), |list| list.list().iter().filter_map(Item::parsed::<HostId>).collect());
-    let min_off = fields.get("min_off_s").and_then(|i| i.integer(0..=3_600)).unwrap_or(0);
-    let min_off = Span::seconds(min_off as u64);
-    let draw = fields.get("draw").and_then(|item| super::limits::draw(&item));
-    fields.done();
-    let id = id?;
-    let name = name.unwrap_or_else(|| id.to_string());
-    Some((id, HostSpec { name, outlets: feeds, hold, priority, after, min_off, draw }))
 }

@@ -13,7 +13,8 @@ use crate::model::secret::Secret;
 use crate::model::switching::Action;
 use crate::model::time::Span;
 use crate::pace::Paces;
-use crate::switching::{HostSpec, Site};
+use crate::plan::site::HostSpec;
+use crate::switching::{Approvals, Site};
 
 /// How PDUs are polled unless one says otherwise.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +112,7 @@ fn credentials(item: &Item<'_>, base: &Path) -> Option<Credentials> {
     credentials
 }
 
-fn read_secret(item: &Item<'_>, base: &Path, least: usize) -> Option<Secret> {
+pub(super) fn read_secret(item: &Item<'_>, base: &Path, least: usize) -> Option<Secret> {
     let path = base.join(item.text()?);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -143,23 +144,52 @@ fn read_secret(item: &Item<'_>, base: &Path, least: usize) -> Option<Secret> {
 pub(super) fn switching(root: &Fields<'_>) -> Site {
     let mut site = Site::default();
     let Some(fields) = root.get("switching").and_then(|i| i.fields()) else { return site };
-    set(&fields, "hold_s", 1..=3_600, &mut site.hold);
-    set(&fields, "fresh_s", 1..=3_600, &mut site.fresh);
+    let rack = &mut site.rack;
+    set(&fields, "hold_s", 1..=3_600, &mut rack.hold);
+    set(&fields, "fresh_s", 1..=3_600, &mut rack.fresh);
     let number = |key: &'static str, range, usual| {
         fields.get(key).and_then(|i| i.integer(range)).unwrap_or(usual)
     };
-    site.derating = number("derate_percent", 1..=100, site.derating);
-    site.volts = number("volts", 100..=480, site.volts);
+    rack.derating = number("derate_percent", 1..=100, rack.derating);
+    rack.inrush = fields.get("inrush_percent").and_then(|i| i.integer(1..=10_000));
+    rack.volts = number("volts", 100..=480, rack.volts);
     if let Some(draw) = fields.get("default_draw") {
-        site.default_draw = super::limits::draw(&draw).unwrap_or(site.default_draw);
+        rack.default_draw = super::limits::draw(&draw).unwrap_or(rack.default_draw);
     }
     if let Some(resume) =
         fields.get("after_restart").and_then(|i| i.one_of(&[("resume", true), ("stop", false)]))
     {
-        site.resume = resume;
+        rack.resume = resume;
     }
     fields.done();
     site
+}
+
+/// `[approval]`.
+pub(super) fn approvals(root: &Fields<'_>, hosts: &BTreeMap<HostId, HostSpec>) -> Approvals {
+    let Some(fields) = root.get("approval").and_then(|i| i.fields()) else {
+        return Approvals::default();
+    };
+    let count = fields.get("approvers").and_then(|i| i.integer(1..=5)).unwrap_or(1) as u32;
+    let from_outlets =
+        fields.get("from_outlets").and_then(|i| i.integer(1..=10_000)).map(|n| n as usize);
+    let actions = fields.get("actions").map_or(Vec::new(), |list| {
+        list.list().iter().filter_map(|i| i.one_of(&Action::ALL)).collect()
+    });
+    let mut named = std::collections::BTreeSet::new();
+    for item in fields.get("hosts").map_or(Vec::new(), |list| list.list()) {
+        let Some(host) = item.parsed::<HostId>() else { continue };
+        if !hosts.contains_key(&host) {
+            item.fault(format!("there is no [[host]] with id \"{host}\""));
+        }
+        named.insert(host);
+    }
+    let over_locks = fields.get("over_locks").and_then(|i| i.flag()).unwrap_or(false);
+    if from_outlets.is_none() && named.is_empty() && !over_locks {
+        fields.fault("asks for approval of nothing: write from_outlets, hosts or over_locks");
+    }
+    fields.done();
+    Approvals { count, from_outlets, actions, hosts: named, over_locks }
 }
 
 /// `[policy]`.

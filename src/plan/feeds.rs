@@ -1,0 +1,196 @@
+//! The limits above the PDUs that the site configures: feeds, busways, rooms; pairs of feeds that stand in for each
+//! other; and what every limit on one side has to carry when the other side dies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::time::Tick;
+
+use super::picture::{Picture, Told};
+use super::site::{Feed, Member, Site};
+use super::world::{Outlet, Share};
+
+/// What hangs on a configured limit.
+struct Below {
+    under: Vec<usize>,
+    load: i64,
+    seen: Option<Tick>,
+    /// A member that is not known.
+    lost: Option<String>,
+}
+
+impl Picture {
+    /// What the site configures above its PDUs, and the pairs that stand in for each other.
+    pub(super) fn feeds(&mut self, site: &Site) {
+        let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (id, feed) in &site.feeds {
+            let below = self.hanging_on(id, site);
+            // Who does not know what hangs on a feed knows of no room on it.
+            let (load, how) = match below.lost {
+                None => (below.load, "its load is the sum of what hangs on it".to_owned()),
+                Some(lost) => (
+                    below.load.max(feed.rating),
+                    format!("{lost} is not known, so it counts as full"),
+                ),
+            };
+            let told = configured(feed, site, &how, below.seen);
+            let limit = self.limit(id.clone(), load, told);
+            for at in &below.under {
+                self.world.outlets[*at].over.push(Share::whole(limit));
+            }
+            members.insert(id, below.under);
+        }
+        for (id, feed) in &site.feeds {
+            let Some(other) = feed.pair.as_ref().filter(|other| *other > id) else { continue };
+            let (Some(own), Some(theirs), Some(twin)) =
+                (members.get(id.as_str()), members.get(other.as_str()), site.feeds.get(other))
+            else {
+                continue;
+            };
+            let under: BTreeSet<usize> = own.iter().chain(theirs).copied().collect();
+            let load = under.iter().map(|at| self.world.outlets[*at].load).sum();
+            let told = Told {
+                kind: "pair".into(),
+                rating: feed.rating.min(twin.rating),
+                amperes: None,
+                derating: 100,
+                inrush: 100,
+                why: "either must carry both when the other dies".into(),
+                seen: self.seen_of(&under),
+                phases: 1,
+            };
+            let limit = self.limit(format!("{id} or {other} alone"), load, told);
+            for at in under {
+                self.world.outlets[at].over.push(Share::whole(limit));
+            }
+        }
+    }
+
+    fn hanging_on(&self, feed: &str, site: &Site) -> Below {
+        let (mut load, mut under, mut lost) = (0, BTreeSet::new(), None);
+        for member in site.members(feed) {
+            let own = self.below(member);
+            let sum: i64 = own.iter().map(|at| self.world.outlets[*at].load).sum();
+            load += match member {
+                Member::Pdu(pdu) => {
+                    if let Some(Some(inlets)) = self.inlets.get(pdu) {
+                        sum.max(*inlets)
+                    } else {
+                        lost = Some(pdu.to_string());
+                        0
+                    }
+                }
+                Member::Part(pdu, part) => {
+                    if own.is_empty() {
+                        lost = Some(format!("{pdu}/{part}"));
+                    }
+                    sum
+                }
+                Member::Outlet(outlet) => {
+                    if own.is_empty() {
+                        lost = Some(outlet.to_string());
+                    }
+                    sum
+                }
+                Member::Feed(_) => 0,
+            };
+            under.extend(own);
+        }
+        let seen = self.seen_of(&under);
+        Below { under: under.into_iter().collect(), load, seen, lost }
+    }
+
+    /// When the oldest of what hangs on a limit was read.
+    fn seen_of(&self, under: &BTreeSet<usize>) -> Option<Tick> {
+        let pdus: BTreeSet<_> = under.iter().map(|at| &self.world.outlets[*at].id.pdu).collect();
+        pdus.into_iter().map(|pdu| self.seen.get(pdu).copied().flatten()).min().flatten()
+    }
+
+    /// The outlets that a member of a feed stands for, by place. One of which nobody knows the branch counts on each.
+    fn below(&self, member: &Member) -> Vec<usize> {
+        let is_below = |at: usize, outlet: &Outlet| match member {
+            Member::Pdu(pdu) => outlet.id.pdu == *pdu,
+            Member::Outlet(id) => outlet.id == *id,
+            Member::Part(pdu, part) => outlet.id.pdu == *pdu && self.parts[at].contains(part),
+            Member::Feed(_) => false,
+        };
+        let outlets = self.world.outlets.iter().enumerate();
+        outlets.filter(|(at, outlet)| is_below(*at, outlet)).map(|(at, _)| at).collect()
+    }
+
+    /// When one side of a pair dies, what its hosts drew there moves to their feeds on the other: every limit on that
+    /// side must be able to carry it as well.
+    pub(super) fn failovers(&mut self, site: &Site) {
+        for (dies, feed) in &site.feeds {
+            let Some(lives) = feed.pair.as_deref() else { continue };
+            let (dead, live) = (self.under(dies, site), self.under(lives, site));
+            let dead: Vec<usize> = dead.difference(&live).copied().collect();
+            let mut below: BTreeMap<usize, Vec<(usize, Share)>> = BTreeMap::new();
+            for (at, outlet) in self.world.outlets.iter().enumerate() {
+                for share in &outlet.over {
+                    below.entry(share.limit).or_default().push((at, *share));
+                }
+            }
+            for (limit, own) in below {
+                let is_on_side = own.iter().all(|(at, _)| live.contains(at));
+                if is_on_side && self.told[limit].kind != "outlet" {
+                    self.failover(dies, limit, &own, &dead);
+                }
+            }
+        }
+    }
+
+    fn failover(&mut self, dies: &str, limit: usize, own: &[(usize, Share)], dead: &[usize]) {
+        let outlets = &self.world.outlets;
+        // Which of its feeds below the limit a host then uses is not known: the one that weighs most.
+        let through = |host: usize| {
+            let feeds = own.iter().filter(|(at, _)| outlets[*at].host == Some(host));
+            feeds.map(|(_, share)| share.permille).max()
+        };
+        let moved: Vec<(usize, i64)> =
+            dead.iter().filter_map(|at| Some((*at, through(outlets[*at].host?)?))).collect();
+        if moved.is_empty() {
+            return;
+        }
+        let of = self.told[limit].clone();
+        let share = |permille| Share { limit: self.world.limits.len(), permille };
+        let load = moved.iter().map(|(at, permille)| share(*permille).of(outlets[*at].load));
+        let load = self.world.limits[limit].load + load.sum::<i64>();
+        let name = format!("{} if {dies} dies", self.world.limits[limit].name);
+        let told = Told {
+            kind: "failover".into(),
+            derating: 100,
+            inrush: of.inrush.max(100),
+            why: format!("what the hosts draw from {dies} moves here when it dies"),
+            ..of
+        };
+        let limit = self.limit(name, load, told);
+        let own = own.iter().map(|(at, share)| (*at, share.permille));
+        for (at, permille) in own.chain(moved) {
+            self.world.outlets[at].over.push(Share { limit, permille });
+        }
+    }
+
+    fn under(&self, feed: &str, site: &Site) -> BTreeSet<usize> {
+        site.members(feed).into_iter().flat_map(|member| self.below(member)).collect()
+    }
+}
+
+fn configured(feed: &Feed, site: &Site, how: &str, seen: Option<Tick>) -> Told {
+    let amperes = feed.amperes.map(|of| (of.milliamperes, of.millivolts));
+    let rated = feed.amperes.map_or(String::new(), |of| {
+        let phases =
+            if of.phases > 1 { format!(" on {} phases", of.phases) } else { String::new() };
+        format!(" as {} A at {} V{phases}", of.milliamperes / 1_000, of.millivolts / 1_000)
+    });
+    let derating = feed.derating.unwrap_or(site.derating);
+    Told {
+        kind: feed.kind.clone(),
+        rating: feed.rating,
+        amperes,
+        derating,
+        inrush: feed.inrush.or(site.inrush).unwrap_or(derating),
+        why: format!("configured{rated}; {how}"),
+        seen,
+        phases: feed.amperes.map_or(1, |of| of.phases),
+    }
+}

@@ -1,0 +1,128 @@
+//! What a gateway remembers of its own commands while it runs: what it told outlets and when, what they drew before, what
+//! was learned of their starts. And what that means for the limits: loads that no meter shows yet, room that other
+//! plans have taken.
+
+use std::collections::BTreeMap;
+
+use crate::model::id::OutletId;
+use crate::model::limits::QUIESCE_MS;
+use crate::model::switching::Relay;
+use crate::model::time::{Span, Tick};
+
+use super::picture::{Picture, STEP_MS};
+use super::record::{Record, StepState};
+use super::world::Draw;
+
+/// How long a meter may lag behind what flows, ms: cards average over some seconds.
+const METER_LAG_MS: u64 = 5_000;
+
+/// What an outlet was last told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// What its relay was to do.
+    pub relay: Relay,
+    /// When the last datagram of it may have left.
+    pub sent: Tick,
+    /// When the relay was seen to have done it.
+    pub seen: Option<Tick>,
+    /// Whether the device said that it took it. What nobody acknowledged may still be under way.
+    pub acknowledged: bool,
+}
+
+impl Written {
+    /// The last moment at which it may have taken effect, as far as is known.
+    pub fn last(&self) -> Tick {
+        self.seen.unwrap_or(self.sent).max(self.sent)
+    }
+
+    /// From when on no datagram of it can act any more.
+    pub fn dead(&self) -> Tick {
+        self.sent + Span(QUIESCE_MS)
+    }
+}
+
+/// What a gateway remembers.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// What each outlet was last told in this run.
+    pub written: BTreeMap<OutletId, Written>,
+    /// What outlets drew before they were last switched off here, mVA.
+    pub drew: BTreeMap<OutletId, i64>,
+    /// What outlets draw after they are switched on, as the store shows it.
+    pub learned: BTreeMap<OutletId, Draw>,
+}
+
+impl Memory {
+    /// From when on nothing that was ever sent to an outlet can act any more: what an earlier run sent was sent before
+    /// this one began.
+    pub fn dead(&self, outlet: &OutletId) -> Tick {
+        self.written.get(outlet).map_or(Tick(QUIESCE_MS), Written::dead)
+    }
+}
+
+impl Picture {
+    /// Adds what was switched on a moment ago and no meter shows yet, or that has still to start up.
+    pub(super) fn unseen(&mut self, now: Tick, memory: &Memory) {
+        for (id, written) in &memory.written {
+            let Some(at) = self.outlets.get(id).copied() else { continue };
+            if written.relay != Relay::On {
+                continue;
+            }
+            let outlet = &self.world.outlets[at];
+            let draw = outlet.draw.falling();
+            let since = written.last();
+            let age = (now - since).0;
+            // What an outlet without a meter draws is in no reading of its own.
+            let shown = if self.metered.contains(&at) { outlet.load } else { 0 };
+            let settled = since + Span(draw.settles_ms() + METER_LAG_MS);
+            for share in outlet.over.clone() {
+                let told = &self.told[share.limit];
+                let is_shown = told.seen.is_some_and(|seen| seen >= settled);
+                let expected = if age <= draw.inrush_ms + STEP_MS {
+                    draw.inrush
+                } else if age <= draw.settles_ms() + STEP_MS || !is_shown {
+                    draw.boot
+                } else {
+                    continue;
+                };
+                self.world.limits[share.limit].load += share.of((expected - shown).max(0));
+            }
+        }
+    }
+
+    /// Adds the room that another plan has taken: what it has still to switch on, but no more than it was reckoned to
+    /// need at its worst moment. Steps that were written, by place, are counted already.
+    pub(super) fn reserve(&mut self, record: &Record, written: &[usize]) {
+        let mut adds: BTreeMap<usize, i64> = BTreeMap::new();
+        for (place, step) in record.steps.iter().enumerate() {
+            let is_open = matches!(step.state, StepState::Pending | StepState::Intended);
+            if !is_open || written.contains(&place) {
+                continue;
+            }
+            let Some(at) = self.outlets.get(&step.outlet).copied() else { continue };
+            let outlet = &self.world.outlets[at];
+            match step.relay {
+                Relay::On => {
+                    for share in &outlet.over {
+                        *adds.entry(share.limit).or_default() +=
+                            share.of(outlet.draw.falling().inrush);
+                    }
+                }
+                // What it draws moves to the host's other feeds.
+                Relay::Off => {
+                    let Some(host) = outlet.host.filter(|_| step.keeps_host) else { continue };
+                    let others = self.world.outlets.iter().enumerate();
+                    let others = others.filter(|(other, o)| *other != at && o.host == Some(host));
+                    for share in others.flat_map(|(_, other)| &other.over) {
+                        *adds.entry(share.limit).or_default() += share.of(outlet.load);
+                    }
+                }
+            }
+        }
+        for (limit, adds) in adds {
+            let limit = &mut self.world.limits[limit];
+            let most = record.reserve.get(&limit.name).copied().unwrap_or(i64::MAX);
+            limit.load += adds.min(most);
+        }
+    }
+}

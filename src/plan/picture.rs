@@ -1,0 +1,442 @@
+//! The picture that plans are made for: the limits that the devices tell and the site configures, the loads on them,
+//! and what the outlets and hosts will draw. What is not known is counted as worst.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::id::{HostId, OutletId, PduId};
+use crate::model::limits::QUIESCE_MS;
+use crate::model::metric::{Metric, Scope, Word};
+use crate::model::reading::Datum;
+use crate::model::time::Tick;
+use crate::model::topology::Part;
+use crate::model::view::PduView;
+
+use super::memory::Memory;
+use super::site::{HostSpec, Site};
+use super::world::{Host, Limit, Outlet, Relays, Share, World};
+
+/// How long a step is reckoned to keep its device, ms, where nothing better is known.
+pub const STEP_MS: u64 = 1_500;
+
+/// A limit with where it comes from.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// `outlet`, `branch`, `phase`, `inlet`, `pair`, `failover`, or as the site calls it.
+    pub kind: String,
+    /// Rated, mVA.
+    pub rating: i64,
+    /// The same in amperes, mA a phase, and at what voltage, mV; where it is rated so.
+    pub amperes: Option<(i64, i64)>,
+    /// Of the rating, percent.
+    pub derating: i64,
+    /// Of the rating in a first moment, percent.
+    pub inrush: i64,
+    /// Where rating and load come from.
+    pub why: String,
+    /// When its load was read; nothing if it was not.
+    pub seen: Option<Tick>,
+    /// How many phases carry the load.
+    pub phases: i64,
+}
+
+/// The picture, with the names of what is in it.
+#[derive(Debug, Clone, Default)]
+pub struct Picture {
+    /// What plans are made for.
+    pub world: World,
+    /// Outlets by their names.
+    pub outlets: BTreeMap<OutletId, usize>,
+    /// Where each limit comes from.
+    pub told: Vec<Told>,
+    /// Outlets, by place, that have a meter of their own.
+    pub(super) metered: BTreeSet<usize>,
+    /// By outlet: the names of the branches and phases that it may be on.
+    pub(super) parts: Vec<BTreeSet<String>>,
+    /// By PDU: what its inlets draw as measured, mVA; nothing if its outlets are not known at all.
+    pub(super) inlets: BTreeMap<PduId, Option<i64>>,
+    /// By PDU: when it was last read.
+    pub(super) seen: BTreeMap<PduId, Option<Tick>>,
+}
+
+/// What the picture is made of.
+#[derive(Clone, Copy)]
+pub struct Sight<'s> {
+    /// Now, by the monotonic clock.
+    pub now: Tick,
+    /// Now, by the wall clock.
+    pub stamp: crate::model::time::Stamp,
+    /// The latest of every PDU, sorted by id.
+    pub views: &'s [Arc<PduView>],
+    /// What the site says.
+    pub site: &'s Site,
+    /// Outlets locked while the gateway runs, with the reason.
+    pub locks: &'s BTreeMap<OutletId, String>,
+}
+
+impl Sight<'_> {
+    /// The latest of one PDU.
+    pub fn view(&self, id: &PduId) -> Option<&Arc<PduView>> {
+        self.views.get(self.views.binary_search_by(|view| view.id.cmp(id)).ok()?)
+    }
+}
+
+/// What one line of several carries against the neutral: some tell the voltage between two lines, which is √3 of it.
+/// 185 to 217 V and more than 300 V are between lines in every public grid, or are better taken so.
+fn to_neutral(millivolts: i64) -> i64 {
+    let between = (185_000..217_000).contains(&millivolts) || millivolts > 300_000;
+    if between { millivolts * 1_000 / 1_732 } else { millivolts }
+}
+
+/// Amperes of a single phase as mVA.
+pub(super) fn mva(milliamperes: i64, millivolts: i64) -> i64 {
+    milliamperes.saturating_mul(millivolts) / 1_000
+}
+
+/// Thousandths of what is drawn between two lines of three that flow through each, against the neutral: 1 / √3.
+const BETWEEN: i64 = 578;
+/// The same of what is drawn evenly from three.
+const EVENLY: i64 = 334;
+
+struct Drawn<'v> {
+    view: &'v PduView,
+    /// Phase to neutral; of a PDU of one phase what it is.
+    volts: i64,
+}
+
+/// A load, and when it was read.
+type Load = Option<(i64, Option<Tick>)>;
+
+impl<'v> Drawn<'v> {
+    fn new(view: &'v PduView, site: &Site) -> Self {
+        let blank = Drawn { view, volts: 0 };
+        let phases = view.layout.parts(Scope::Phase).len();
+        let told = |scope| {
+            let count = view.layout.parts(scope).len() as u16;
+            (0..count).filter_map(|at| blank.value(scope, at, Metric::Voltage)).max()
+        };
+        let volts = told(Scope::Phase)
+            .or_else(|| told(Scope::Inlet))
+            .filter(|volts| *volts > 50_000)
+            .unwrap_or(site.volts * 1_000);
+        Drawn { view, volts: if phases > 1 { to_neutral(volts) } else { volts } }
+    }
+
+    fn value(&self, scope: Scope, part: u16, metric: Metric) -> Option<i64> {
+        match self.view.shown(scope, part, metric) {
+            Some(Datum::Value(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// When a reading was taken, by the monotonic clock.
+    fn taken(&self, scope: Scope, part: u16, metric: Metric) -> Option<Tick> {
+        let at = self.view.reading(scope, part, metric)?.at;
+        let (stamp, tick) = (self.view.observed_at?, self.view.observed?);
+        // One outlet that was looked at is younger than the last poll, most others are as old.
+        let later = u64::try_from(at.0 - stamp.0).unwrap_or(0);
+        Some(Tick((tick.0 + later).saturating_sub(stamp.since(at).0)))
+    }
+
+    /// What a part is wired to: volts across it.
+    fn volts_of(&self, part: &Part) -> i64 {
+        let between = part.phase.is_some() && part.other_phase.is_some();
+        if between { self.volts * 1_732 / 1_000 } else { self.volts }
+    }
+
+    /// What a part draws, mVA: of a line and a breaker what its current tells, as that is what trips; of others what is
+    /// told as apparent power, else the current, else the power.
+    fn load(&self, scope: Scope, part: u16, phases: i64, volts: i64) -> Load {
+        let seen = |metric| self.taken(scope, part, metric);
+        let apparent = || {
+            let apparent = self.value(scope, part, Metric::ApparentPower)?;
+            Some((apparent, seen(Metric::ApparentPower)))
+        };
+        let current = || {
+            let current = self.value(scope, part, Metric::Current)?;
+            (phases == 1).then(|| (mva(current, volts), seen(Metric::Current)))
+        };
+        let lines = || {
+            let count = self.view.layout.parts(Scope::Phase).len() as u16;
+            let of = |at| self.value(Scope::Phase, at, Metric::Current);
+            let all: Option<Vec<i64>> = (0..count).map(of).collect();
+            let all = all.filter(|all| phases > 1 && !all.is_empty())?;
+            let sum = all.iter().map(|current| mva(*current, self.volts)).sum();
+            Some((sum, self.taken(Scope::Phase, 0, Metric::Current)))
+        };
+        // A watt may be more than one volt-ampere's worth: on a limit a power factor of 0.8 is assumed, of an outlet, whose
+        // load is freed when it goes off, 1.
+        let power = || {
+            let power = self.value(scope, part, Metric::Power)?;
+            let reckoned = if scope == Scope::Outlet { power } else { power * 5 / 4 };
+            Some((reckoned, seen(Metric::Power)))
+        };
+        let told = match scope {
+            Scope::Phase | Scope::Branch => current().or_else(apparent),
+            _ => apparent().or_else(current),
+        };
+        told.or_else(lines).or_else(power)
+    }
+}
+
+/// What the outlets of a picture know of their hosts, and of what was seen of them.
+pub(super) struct About<'a> {
+    pub site: &'a Site,
+    pub memory: &'a Memory,
+    pub host_of: BTreeMap<&'a OutletId, (&'a HostId, &'a HostSpec)>,
+}
+
+impl Picture {
+    /// The picture of all PDUs, or of these and those that share a feed or a host with them.
+    pub fn of(sight: &Sight<'_>, memory: &Memory, about: Option<&BTreeSet<PduId>>) -> Self {
+        let site = sight.site;
+        let fed = site
+            .hosts
+            .iter()
+            .flat_map(|(id, host)| host.outlets.iter().map(move |outlet| (outlet, (id, host))));
+        let known = About { site, memory, host_of: fed.collect() };
+        let mut picture = Picture::default();
+        let wanted = about.map(|about| site.sharing(about));
+        for view in sight.views {
+            if wanted.as_ref().is_none_or(|wanted| wanted.contains(&view.id)) {
+                picture.pdu(view, &known);
+            }
+        }
+        picture.feeds(site);
+        picture.hosts(site);
+        picture.failovers(site);
+        // How long an outlet has been off: since this gateway told it so, or as long as this gateway runs.
+        for outlet in &mut picture.world.outlets {
+            let since =
+                memory.written.get(&outlet.id).map_or(Tick(0), super::memory::Written::last);
+            outlet.off_for_ms = (outlet.relay == Relays::Off).then(|| (sight.now - since).0);
+        }
+        picture.world.hold_ms = site.hold.0.max(QUIESCE_MS);
+        picture.unseen(sight.now, memory);
+        picture
+    }
+
+    pub(super) fn limit(&mut self, name: String, load: i64, told: Told) -> usize {
+        let budget = told.rating / 100 * told.derating;
+        let peak = budget.max(told.rating / 100 * told.inrush);
+        self.world.limits.push(Limit { name, budget, peak, load });
+        self.told.push(told);
+        self.world.limits.len() - 1
+    }
+
+    /// One PDU: its limits, its outlets, its device.
+    fn pdu(&mut self, view: &PduView, about: &About<'_>) {
+        let device = self.world.step_ms.len();
+        self.world.step_ms.push(STEP_MS);
+        let phases = view.layout.parts(Scope::Phase);
+        let drawn = Drawn::new(view, about.site);
+        let inlets = self.rated(&drawn, Scope::Inlet, "inlet", about.site);
+        let lines = self.rated(&drawn, Scope::Phase, "phase", about.site);
+        let branches = self.rated(&drawn, Scope::Branch, "branch", about.site);
+        let inlet_count = view.layout.parts(Scope::Inlet).len() as u16;
+        let of_inlet = |at| drawn.load(Scope::Inlet, at, phases.len().max(1) as i64, drawn.volts);
+        let drawn_by_inlets: Option<Vec<i64>> =
+            (0..inlet_count).map(|at| Some(of_inlet(at)?.0)).collect();
+        let known = !view.layout.parts(Scope::Outlet).is_empty();
+        let inlets_draw = drawn_by_inlets.map_or(0, |all| all.iter().sum());
+        self.inlets.insert(view.id.clone(), known.then_some(inlets_draw));
+        self.seen.insert(view.id.clone(), view.observed);
+        for (at, part) in view.outlets() {
+            let id = OutletId { pdu: view.id.clone(), number: part.number };
+            let relay = match view.outlet_state(at) {
+                Ok(Word::On) => Relays::On,
+                Ok(Word::Off) => Relays::Off,
+                _ => Relays::Unknown,
+            };
+            let wiring = Wiring::of(view, part, about.site, &id);
+            let volts = drawn.volts_of(&wiring.part);
+            let measured = drawn.load(Scope::Outlet, at, 1, volts).map(|(load, _)| load);
+            let measured = measured.filter(|_| relay != Relays::Off);
+            let drew = measured.or_else(|| about.memory.drew.get(&id).copied());
+            let learned = about.memory.learned.get(&id).copied();
+            let host = about.host_of.get(&id).map(|(_, host)| *host);
+            let draw = about.site.draw(&id, host, learned, drew);
+            let load = match relay {
+                Relays::Off => 0,
+                _ => measured.unwrap_or(draw.steady),
+            };
+            let mut over = Wiring::below(wiring.part.branch, &branches, 1_000);
+            over.extend(wiring.lines(&lines, phases.len()));
+            over.extend(inlets.iter().map(|(_, limit)| Share::whole(*limit)));
+            over.extend(self.rated_outlet(&drawn, at, part, volts, load, about.site));
+            let place = self.world.outlets.len();
+            self.outlets.insert(id.clone(), place);
+            if measured.is_some() {
+                self.metered.insert(place);
+            }
+            self.parts.push(wiring.names(view));
+            self.world.outlets.push(Outlet {
+                id,
+                device,
+                over,
+                relay,
+                load,
+                draw,
+                min_off_ms: host.map_or(0, |host| host.min_off.0),
+                off_for_ms: None,
+                host: None,
+            });
+        }
+    }
+
+    /// The limits of a kind that the device rates, or the site, by their places.
+    fn rated(
+        &mut self,
+        drawn: &Drawn<'_>,
+        scope: Scope,
+        kind: &'static str,
+        site: &Site,
+    ) -> Vec<(u16, usize)> {
+        let phases = match scope {
+            Scope::Inlet => drawn.view.layout.parts(Scope::Phase).len().max(1) as i64,
+            _ => 1,
+        };
+        let mut limits = Vec::new();
+        for (at, part) in (0..).zip(drawn.view.layout.parts(scope)) {
+            let tells = drawn.value(scope, at, Metric::Rating).filter(|a| *a > 0);
+            let says = site.ratings.get(&(drawn.view.id.clone(), part.id.clone())).copied();
+            let Some(amperes) = tells.into_iter().chain(says).min() else { continue };
+            let volts = drawn.volts_of(part);
+            let rating = mva(amperes, volts) * phases;
+            let load = drawn.load(scope, at, phases, volts);
+            let how =
+                if load.is_some() { "measured" } else { "not measured, so it counts as full" };
+            let who = if tells == Some(amperes) { "the PDU tells" } else { "the site configures" };
+            let why = format!(
+                "{who} a rating of {} A, at {} V{}; its load is {how}",
+                amperes / 1_000,
+                volts / 1_000,
+                if phases > 1 { format!(" on {phases} phases") } else { String::new() }
+            );
+            let told = Told {
+                kind: kind.into(),
+                rating,
+                amperes: Some((amperes, volts)),
+                derating: site.derating,
+                inrush: site.inrush.unwrap_or(site.derating),
+                why,
+                seen: load.and_then(|(_, seen)| seen),
+                phases,
+            };
+            let load = load.map_or(rating, |(load, _)| load);
+            limits.push((at, self.limit(format!("{}/{}", drawn.view.id, part.id), load, told)));
+        }
+        limits
+    }
+
+    fn rated_outlet(
+        &mut self,
+        drawn: &Drawn<'_>,
+        at: u16,
+        part: &Part,
+        volts: i64,
+        load: i64,
+        site: &Site,
+    ) -> Option<Share> {
+        let amperes = drawn.value(Scope::Outlet, at, Metric::Rating).filter(|a| *a > 0)?;
+        let told = Told {
+            kind: "outlet".into(),
+            rating: mva(amperes, volts),
+            amperes: Some((amperes, volts)),
+            derating: site.derating,
+            inrush: site.inrush.unwrap_or(site.derating),
+            why: format!("the PDU tells a rating of {} A", amperes / 1_000),
+            seen: drawn.view.observed,
+            phases: 1,
+        };
+        Some(Share::whole(self.limit(format!("{}/{}", drawn.view.id, part.id), load, told)))
+    }
+
+    fn hosts(&mut self, site: &Site) {
+        let places: BTreeMap<_, usize> = site.hosts.keys().zip(0..).collect();
+        for (id, host) in &site.hosts {
+            let place = self.world.hosts.len();
+            for outlet in &host.outlets {
+                if let Some(at) = self.outlets.get(outlet) {
+                    self.world.outlets[*at].host = Some(place);
+                }
+            }
+            self.world.hosts.push(Host {
+                id: id.clone(),
+                priority: host.priority,
+                after: host.after.iter().filter_map(|id| places.get(id).copied()).collect(),
+                feed_gap_ms: host.feed_gap.0,
+                hold_ms: host.hold.unwrap_or(site.hold).0.max(QUIESCE_MS),
+                min_feeds: host.min_feeds,
+            });
+        }
+    }
+}
+
+/// Where an outlet hangs, as the device and the site tell.
+struct Wiring {
+    /// The part with its branch and phases.
+    part: Part,
+    /// Whether it is on three phases.
+    on_three: bool,
+}
+
+impl Wiring {
+    fn of(view: &PduView, part: &Part, site: &Site, id: &OutletId) -> Self {
+        let mut part = part.clone();
+        let spec = site.outlets.get(id);
+        let place = |scope, name: &str| {
+            let at = view.layout.parts(scope).iter().position(|part| part.id == name)?;
+            u16::try_from(at).ok()
+        };
+        if let Some(branch) = spec.and_then(|spec| spec.branch.as_deref()) {
+            part.branch = place(Scope::Branch, branch).or(part.branch);
+        }
+        let phases = spec.map_or(&[][..], |spec| &spec.phases);
+        if let Some(first) = phases.first().and_then(|name| place(Scope::Phase, name)) {
+            part.phase = Some(first);
+            part.other_phase = phases.get(1).and_then(|name| place(Scope::Phase, name));
+        } else if part.phase.is_none()
+            && let Some(branch) = part.branch
+            && let Some(branch) = view.layout.parts(Scope::Branch).get(usize::from(branch))
+        {
+            (part.phase, part.other_phase) = (branch.phase, branch.other_phase);
+        }
+        Self { part, on_three: phases.len() == 3 }
+    }
+
+    /// Limits of which it is below one; below each, if nobody knows which, or none of the known is rated.
+    fn below(known: Option<u16>, all: &[(u16, usize)], permille: i64) -> Vec<Share> {
+        let is_above = |at: u16| known.is_none_or(|known| known == at);
+        let above = all.iter().filter(|(at, _)| is_above(*at));
+        above.map(|(_, limit)| Share { limit: *limit, permille }).collect()
+    }
+
+    /// The lines that it is on, and how much of what it draws flows through each.
+    fn lines(&self, all: &[(u16, usize)], count: usize) -> Vec<Share> {
+        if self.on_three {
+            return Self::below(None, all, EVENLY);
+        }
+        match (self.part.phase, self.part.other_phase) {
+            (Some(one), Some(other)) if count > 1 => {
+                let mut lines = Self::below(Some(one), all, BETWEEN);
+                lines.extend(Self::below(Some(other), all, BETWEEN));
+                lines
+            }
+            (phase, _) => Self::below(phase, all, 1_000),
+        }
+    }
+
+    /// The names of the branches and phases that it may be on.
+    fn names(&self, view: &PduView) -> BTreeSet<String> {
+        let named = |scope, known: &[Option<u16>]| {
+            let known: Vec<u16> = known.iter().flatten().copied().collect();
+            let parts = (0..).zip(view.layout.parts(scope));
+            let own = parts.filter(|(at, _)| known.is_empty() || known.contains(at));
+            own.map(|(_, part)| part.id.clone()).collect::<Vec<_>>()
+        };
+        let phases = [self.part.phase, self.part.other_phase].map(|p| p.filter(|_| !self.on_three));
+        let branches = named(Scope::Branch, &[self.part.branch]).into_iter();
+        branches.chain(named(Scope::Phase, &phases)).collect()
+    }
+}

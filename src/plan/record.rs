@@ -1,0 +1,411 @@
+//! The record of a plan in the journal: what was wished, by whom, and how far each step got. Every change of
+//! it is durable before the next thing happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::model::id::{GroupId, HostId, OutletId, PduId, PlanId};
+use crate::model::switching::{Action, Outcome, Relay};
+use crate::model::time::Stamp;
+
+use super::planner::After;
+
+/// How a plan stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanState {
+    /// Made and kept, not run.
+    Planned,
+    /// To be made anew and run whenever its calendar says so.
+    Scheduled,
+    /// Withdrawn, before or while it was run.
+    Cancelled,
+    /// Being carried out.
+    Running,
+    /// Every step succeeded.
+    Done,
+    /// A step did not succeed; the rest was not begun.
+    Stopped,
+    /// The gateway ended in the middle, and what was left was not begun.
+    Interrupted,
+}
+
+impl PlanState {
+    /// The word in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            PlanState::Planned => "planned",
+            PlanState::Scheduled => "scheduled",
+            PlanState::Cancelled => "cancelled",
+            PlanState::Running => "running",
+            PlanState::Done => "done",
+            PlanState::Stopped => "stopped",
+            PlanState::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// What becomes of the rest when a step fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// It is not begun.
+    #[default]
+    Stop,
+    /// It goes on, but for outlets of the same host and what waits for them.
+    Continue,
+}
+
+/// What becomes of the rest when more flows than was reckoned, and waiting does not help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnOverload {
+    /// It is not begun.
+    #[default]
+    Stop,
+    /// It is planned anew for what flows now; what does not fit any more is left out.
+    Replan,
+}
+
+/// How a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// Not begun.
+    Pending,
+    /// About to be written: from here on only looking tells what happened.
+    Intended,
+    /// Over.
+    Ended(Outcome),
+}
+
+impl StepState {
+    /// The word in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            StepState::Pending => "pending",
+            StepState::Intended => "intended",
+            StepState::Ended(outcome) => outcome.word(),
+        }
+    }
+
+    /// Its outcome, once it is over.
+    pub fn outcome(self) -> Option<Outcome> {
+        match self {
+            StepState::Ended(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+}
+
+/// A step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The outlet.
+    pub outlet: OutletId,
+    /// What its relay is to do.
+    pub relay: Relay,
+    /// Earliest begin after the plan's start, ms.
+    pub at_ms: u64,
+    /// Why it is there.
+    pub why: String,
+    /// Whether its host has to keep its other feeds while this one is off.
+    #[serde(default)]
+    pub keeps_host: bool,
+    /// The steps that it waits for.
+    #[serde(default)]
+    pub after: Vec<After>,
+    /// How it stands.
+    pub state: StepState,
+    /// What was seen or refused.
+    pub detail: Option<String>,
+    /// When its state last changed, ms since 1970.
+    pub at: Option<i64>,
+}
+
+impl StepRecord {
+    /// A step that has not begun.
+    pub fn pending(outlet: OutletId, relay: Relay, at_ms: u64, why: String) -> Self {
+        Self {
+            outlet,
+            relay,
+            at_ms,
+            why,
+            keeps_host: false,
+            after: Vec::new(),
+            state: StepState::Pending,
+            detail: None,
+            at: None,
+        }
+    }
+}
+
+/// What a plan was made for: it is run only while this still holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Mark {
+    /// What each outlet's relay did.
+    pub relays: BTreeMap<OutletId, String>,
+    /// What each limit above them may carry, mVA.
+    pub budgets: BTreeMap<String, i64>,
+}
+
+impl Mark {
+    /// In what another one differs, in words; nothing if in nothing.
+    pub fn difference(&self, now: &Mark) -> Option<String> {
+        let mut said = Vec::new();
+        for (outlet, was) in &self.relays {
+            let is = now.relays.get(outlet).map_or("gone", String::as_str);
+            if is != was {
+                said.push(format!("{outlet} was {was} and is {is}"));
+            }
+        }
+        let names: BTreeSet<&String> = self.budgets.keys().chain(now.budgets.keys()).collect();
+        for name in names {
+            let watts = |of: &Mark| of.budgets.get(name).map(|mva| mva / 1_000);
+            if watts(self) != watts(now) {
+                let word = |of: Option<i64>| of.map_or("no limit".into(), |w| format!("{w} W"));
+                said.push(format!(
+                    "{name} allowed {} and allows {}",
+                    word(watts(self)),
+                    word(watts(now))
+                ));
+            }
+        }
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+}
+
+/// That somebody agreed to a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Who: name and role.
+    pub by: String,
+    /// When, ms since 1970.
+    pub at: i64,
+}
+
+/// What a wish is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Select {
+    /// Every outlet of a PDU.
+    Pdu(PduId),
+    /// An outlet.
+    Outlet(OutletId),
+    /// Every feed of a host, which goes dark with an off.
+    Host(HostId),
+    /// Everything in a group: its hosts as hosts, its outlets as outlets.
+    Group(GroupId),
+}
+
+impl std::fmt::Display for Select {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Select::Pdu(pdu) => write!(f, "PDU {pdu}"),
+            Select::Outlet(outlet) => write!(f, "outlet {outlet}"),
+            Select::Host(host) => write!(f, "host {host}"),
+            Select::Group(group) => write!(f, "group {group}"),
+        }
+    }
+}
+
+/// A wish: of what, what, and whether hosts behind it may go dark though they are not named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selected {
+    /// Of what.
+    pub select: Select,
+    /// What.
+    pub action: Action,
+    /// Whether hosts whose last feed is among it may go dark.
+    #[serde(default)]
+    pub drops_hosts: bool,
+}
+
+/// What was asked for: of which outlets what, and as which host, if one was named.
+pub type Asked = (Option<HostId>, Vec<OutletId>, Action);
+
+/// A plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its id.
+    pub id: PlanId,
+    /// What was asked for.
+    pub action: Action,
+    /// Of what: an outlet's or a host's id.
+    pub target: String,
+    /// Why.
+    pub reason: String,
+    /// Who asked: name and role.
+    pub by: String,
+    /// When, ms since 1970.
+    pub created: i64,
+    /// When it ended.
+    pub finished: Option<i64>,
+    /// How it stands.
+    pub state: PlanState,
+    /// Pause between the last off and the first on of a cycle, ms.
+    pub hold_ms: u64,
+    /// The steps.
+    pub steps: Vec<StepRecord>,
+    /// Whether its goals ask for different actions.
+    #[serde(default)]
+    pub mixed: bool,
+    /// Where its steps have their times from the planner: how long it was planned to take, ms.
+    #[serde(default)]
+    pub scheduled: Option<u64>,
+    /// Not before, ms since 1970.
+    #[serde(default)]
+    pub not_before: Option<i64>,
+    /// What becomes of the rest when a step fails.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// What becomes of the rest when more flows than was reckoned.
+    #[serde(default)]
+    pub on_overload: OnOverload,
+    /// What it was made for.
+    #[serde(default)]
+    pub mark: Mark,
+    /// What was asked for.
+    #[serde(default)]
+    pub asks: Vec<Asked>,
+    /// By limit: how much more flows than at its start at its worst moment, mVA. No other plan takes that room.
+    #[serde(default)]
+    pub reserve: BTreeMap<String, i64>,
+    /// Locked outlets that it is to switch all the same, with the reasons of the locks.
+    #[serde(default)]
+    pub over_locks: BTreeMap<OutletId, String>,
+    /// The admin who lifted those locks for this plan.
+    #[serde(default)]
+    pub lifted: Option<Approval>,
+    /// What was selected, for a plan that is made anew by its calendar.
+    #[serde(default)]
+    pub goals: Vec<Selected>,
+    /// How many others have to agree before it is run.
+    #[serde(default)]
+    pub needs_approvals: u32,
+    /// Who agreed.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
+    /// When it is made anew and run, by its calendar.
+    #[serde(default)]
+    pub calendar: Option<String>,
+    /// The plan that it was made for, as an instance of its calendar or to bring its hosts to a safe state.
+    #[serde(default)]
+    pub parent: Option<PlanId>,
+    /// Who cancelled it while it was under way: no further step begins, not after a restart either.
+    #[serde(default)]
+    pub cancelled: Option<String>,
+    /// Whether it waits as long as it takes for a PDU that does not answer, or for room.
+    #[serde(default)]
+    pub patient: bool,
+}
+
+impl Record {
+    /// A record with nothing in it but what was asked for.
+    pub fn new(id: PlanId, action: Action, target: String, by: String, now: Stamp) -> Self {
+        Self {
+            id,
+            action,
+            target,
+            reason: String::new(),
+            by,
+            created: now.0,
+            finished: None,
+            state: PlanState::Planned,
+            hold_ms: 0,
+            steps: Vec::new(),
+            mixed: false,
+            scheduled: None,
+            not_before: None,
+            on_failure: OnFailure::Stop,
+            on_overload: OnOverload::Stop,
+            mark: Mark::default(),
+            asks: Vec::new(),
+            reserve: BTreeMap::new(),
+            over_locks: BTreeMap::new(),
+            lifted: None,
+            goals: Vec::new(),
+            needs_approvals: 0,
+            approvals: Vec::new(),
+            calendar: None,
+            parent: None,
+            cancelled: None,
+            patient: false,
+        }
+    }
+
+    /// SHA-256 over what was asked for and the steps made of it, hexadecimal. It stays the same while the steps are
+    /// carried out.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!("{:?}\n{}\n{}\n", self.action, self.target, self.created));
+        for step in &self.steps {
+            hash.update(format!("{} {:?} {}\n", step.outlet, step.relay, step.at_ms));
+        }
+        hash.update(format!("{:?} {:?} {:?}\n", self.not_before, self.on_failure, self.mark));
+        hash.update(format!("{:?} {:?} {:?}\n", self.on_overload, self.over_locks, self.calendar));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What came of it: the outcome of the last step that was begun.
+    pub fn outcome(&self) -> Option<Outcome> {
+        let begun = self.steps.iter().rev().filter_map(|step| step.state.outcome());
+        begun.clone().find(|outcome| *outcome != Outcome::Skipped).or_else(|| begun.clone().next())
+    }
+
+    /// Whether it ended as was wished.
+    pub fn is_success(&self) -> bool {
+        self.state == PlanState::Done
+    }
+
+    /// The locks that are lifted for it, by outlet.
+    pub fn lifts(&self) -> BTreeMap<OutletId, String> {
+        if self.lifted.is_some() { self.over_locks.clone() } else { BTreeMap::new() }
+    }
+
+    /// The outlets that it switches.
+    pub fn outlets(&self) -> BTreeSet<OutletId> {
+        self.steps.iter().map(|step| step.outlet.clone()).collect()
+    }
+
+    /// Ends it: done if every step succeeded, else stopped, the rest skipped.
+    pub fn close(&mut self, now: Stamp) {
+        for step in &mut self.steps {
+            if step.state == StepState::Pending {
+                step.state = StepState::Ended(Outcome::Skipped);
+            }
+        }
+        let mut outcomes = self.steps.iter().map(|step| step.state.outcome());
+        let success = outcomes.all(|outcome| outcome.is_some_and(Outcome::is_success));
+        self.state = if success { PlanState::Done } else { PlanState::Stopped };
+        self.finished = Some(now.0);
+    }
+
+    /// The step that helps, where it did not end well.
+    pub fn next(&self) -> Option<&'static str> {
+        match (self.state, self.outcome()) {
+            (PlanState::Running | PlanState::Done | PlanState::Cancelled, _) => None,
+            (PlanState::Planned, _) if self.approvals.len() < self.needs_approvals as usize => {
+                Some(
+                    "it needs approval: POST /v1/plans/{id}/approve with its digest, by an approver",
+                )
+            }
+            (PlanState::Planned, _) if self.lifted.is_none() && !self.over_locks.is_empty() => {
+                Some("an admin has to lift its locks: POST /v1/plans/{id}/lift with its digest")
+            }
+            (PlanState::Planned, _) => Some("run it: POST /v1/plans/{id}/run with its digest"),
+            (PlanState::Scheduled, _) => Some("it is run by its calendar until it is cancelled"),
+            (_, Some(Outcome::Unverified)) => Some(
+                "look at the outlet; run \"pmgate driver read\" to see what the PDU says of it",
+            ),
+            (_, Some(Outcome::NotDone)) => {
+                Some("nothing was repeated: send the request again with a new Idempotency-Key")
+            }
+            _ => Some(
+                "see \"detail\" of the step that failed, mend that, and send the request again with a new Idempotency-Key",
+            ),
+        }
+    }
+}

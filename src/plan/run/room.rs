@@ -1,0 +1,153 @@
+//! Whether there is room for a step, as measured.
+
+use std::collections::BTreeSet;
+
+use crate::model::switching::Relay;
+
+use super::super::picture::{Picture, Sight};
+use super::super::planner::Refusal;
+use super::super::record::{Mark, Record};
+use super::super::search::plan;
+use super::super::site::Site;
+use super::super::world::{Draw, Goal, Want, World};
+use super::{Runs, Who};
+
+/// Why a kept plan does not fit any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// The world is no longer the one that it was made for.
+    #[error("{0}")]
+    Changed(String),
+    /// Its steps do not fit into it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// Forgets the draw of outlets of which the site says nothing, neither what they draw nor what feeds them: somebody who
+/// switches one outlet by hand knows it better than a default does. A plan of many counts them as worst.
+pub fn by_hand(world: &mut World, site: &Site) {
+    let fed: BTreeSet<usize> = (0..)
+        .zip(&world.limits)
+        .filter(|(_, limit)| site.feeds.contains_key(&limit.name))
+        .map(|(at, _)| at)
+        .collect();
+    for outlet in &mut world.outlets {
+        let host = site.host_of(&outlet.id).and_then(|(_, host)| host.draw);
+        let own = site.outlets.get(&outlet.id).and_then(|spec| spec.draw);
+        let is_fed = outlet.over.iter().any(|share| fed.contains(&share.limit));
+        if host.or(own).is_none() && !is_fed {
+            outlet.draw = Draw { inrush: 0, boot: 0, steady: 0, ..outlet.draw };
+            outlet.load = 0;
+        }
+    }
+}
+
+impl Runs {
+    /// Whether an outlet may be switched on now, as measured; or why not.
+    pub(super) fn room(&self, who: &Who, sight: &Sight<'_>) -> Result<(), String> {
+        let Some(run) = self.plans.get(&who.plan) else { return Ok(()) };
+        let outlet = &run.record.steps[who.step].outlet;
+        let about = BTreeSet::from([outlet.pdu.clone()]);
+        let mut picture = self.picture(sight, Some(&who.plan), Some(&about));
+        // What was let through and is not written yet.
+        for (step, doing) in run.record.steps.iter().zip(&run.doing) {
+            if step.relay == Relay::On && doing.phase.is_granted() {
+                picture.grant(&step.outlet);
+            }
+        }
+        let Some(at) = picture.outlets.get(outlet).copied() else { return Ok(()) };
+        let mut world = std::mem::take(&mut picture.world);
+        if run.record.scheduled.is_none() {
+            by_hand(&mut world, sight.site);
+        }
+        let draws = world.outlets[at].draw.falling().inrush > 0;
+        let aged = world.outlets[at].over.iter().find(|share| {
+            let seen = picture.told[share.limit].seen;
+            seen.is_some_and(|seen| sight.now - seen > sight.site.fresh)
+        });
+        if let Some(share) = aged.filter(|_| draws) {
+            let name = &world.limits[share.limit].name;
+            return Err(format!(
+                "what flows over {name} was last read more than {} ago",
+                sight.site.fresh
+            ));
+        }
+        let goal = Goal { outlet: at, want: Want::On, drops_host: true, why: String::new() };
+        // It is the step's turn: only the limits are asked.
+        world.outlets[at].min_off_ms = 0;
+        world.hosts.iter_mut().for_each(|host| host.after.clear());
+        plan(&world, &[goal]).map(drop).map_err(|refusal| refusal.to_string())
+    }
+
+    /// Whether the ons of a plan that is not scheduled fit, one after the other, on top of what flows.
+    pub fn has_headroom(&self, record: &Record, sight: &Sight<'_>) -> Result<(), Refusal> {
+        let about = record.steps.iter().map(|step| step.outlet.pdu.clone()).collect();
+        let mut picture = self.picture(sight, Some(&record.id), Some(&about));
+        by_hand(&mut picture.world, sight.site);
+        picture.world.hosts.iter_mut().for_each(|host| host.after.clear());
+        let goals = goals_of(record, &picture, true);
+        plan(&picture.world, &goals)?;
+        Ok(())
+    }
+
+    /// Whether the world is the one that a plan was made for, and its steps still fit into it.
+    pub fn still_fits(&self, record: &Record, sight: &Sight<'_>) -> Result<(), Unfit> {
+        let picture = self.picture(sight, Some(&record.id), None);
+        let now = picture.mark(record.mark.relays.keys());
+        if let Some(difference) = record.mark.difference(&now) {
+            return Err(Unfit::Changed(difference));
+        }
+        let goals = goals_of(record, &picture, false);
+        plan(&picture.world, &goals)?;
+        Ok(())
+    }
+}
+
+impl Picture {
+    /// Counts an outlet as if it had just been switched on.
+    fn grant(&mut self, outlet: &crate::model::id::OutletId) {
+        let Some(at) = self.outlets.get(outlet) else { return };
+        let outlet = &self.world.outlets[*at];
+        for share in &outlet.over {
+            let adds = share.of(outlet.draw.falling().inrush);
+            self.world.limits[share.limit].load += adds;
+        }
+    }
+
+    /// What a plan for these outlets is made for.
+    pub fn mark<'o>(&self, outlets: impl Iterator<Item = &'o crate::model::id::OutletId>) -> Mark {
+        let mut mark = Mark::default();
+        for outlet in outlets {
+            let Some(at) = self.outlets.get(outlet) else { continue };
+            let of = &self.world.outlets[*at];
+            mark.relays.insert(outlet.clone(), of.relay.word().to_owned());
+            for share in &of.over {
+                let limit = &self.world.limits[share.limit];
+                mark.budgets.insert(limit.name.clone(), limit.budget);
+            }
+        }
+        mark
+    }
+}
+
+/// What the steps of a record that are not over wish of its outlets.
+pub(super) fn goals_of(record: &Record, picture: &Picture, drops: bool) -> Vec<Goal> {
+    let open = || record.steps.iter().filter(|step| step.state.outcome().is_none());
+    let mut goals: Vec<Goal> = Vec::new();
+    for step in open() {
+        let Some(at) = picture.outlets.get(&step.outlet).copied() else { continue };
+        if goals.iter().any(|goal| goal.outlet == at) {
+            continue;
+        }
+        let has = |relay| open().any(|of| of.outlet == step.outlet && of.relay == relay);
+        let want = match (has(Relay::Off), has(Relay::On)) {
+            (true, true) => Want::Cycle,
+            (true, false) => Want::Off,
+            _ => Want::On,
+        };
+        let keeps = open().any(|of| of.outlet == step.outlet && of.keeps_host);
+        let why = step.why.clone();
+        goals.push(Goal { outlet: at, want, drops_host: drops || !keeps, why });
+    }
+    goals
+}

@@ -1,0 +1,158 @@
+//! A step's turn and its end: when it may begin, the webhooks before and after it, when nothing is to be done for it any
+//! more.
+
+use crate::model::event::About;
+use crate::model::switching::{Outcome, Relay};
+use crate::model::time::Span;
+
+use super::super::picture::Sight;
+use super::super::record::OnFailure;
+use super::super::site::NoAnswer;
+use super::step::Phase;
+use super::{Deed, LONG_PATIENCE, Moment, PATIENCE, Runs, Who};
+
+impl Runs {
+    pub(super) fn may_begin(&mut self, who: &Who, sight: &Sight<'_>) -> bool {
+        let Some(run) = self.plans.get(&who.plan) else { return false };
+        let step = &run.record.steps[who.step];
+        // What waits for a step that failed is not begun, nor what feeds a host of which another feed failed.
+        let idle = run.stopping || run.halted || run.settling || self.ending;
+        if !idle && run.record.on_failure == OnFailure::Continue {
+            let broken = step.after.iter().any(|after| {
+                let outcome = run.record.steps[after.step].state.outcome();
+                outcome.is_some_and(|outcome| !outcome.is_success())
+            });
+            let host = sight.site.host_of(&step.outlet);
+            let shares = run.failed.contains(&step.outlet)
+                || host.is_some_and(|(_, host)| {
+                    host.outlets.iter().any(|feed| run.failed.contains(feed))
+                });
+            if broken || shares {
+                let detail = "a step that it rests on did not succeed".to_owned();
+                self.ends(who, Outcome::Skipped, Some(detail), sight);
+                return true;
+            }
+        }
+        if self.due(run, who.step).is_none_or(|due| due > sight.now) {
+            return false;
+        }
+        let host = sight.site.host_of(&step.outlet).map(|(id, host)| (id.clone(), host));
+        let first = run.record.steps.iter().all(|step| step.state.outcome().is_none());
+        // It was put off, and the rack has not waited.
+        if first
+            && run.record.not_before.is_some()
+            && let Err(why) = self.still_fits(&run.record, sight)
+        {
+            self.ends(who, Outcome::Failed, Some(why.to_string()), sight);
+            return true;
+        }
+        let Some(run) = self.plans.get_mut(&who.plan) else { return false };
+        let step = &run.record.steps[who.step];
+        self.busy.insert(step.outlet.pdu.clone(), who.clone());
+        if let Some(id) = &run.doing[who.step].keeps {
+            self.turns.insert(id.clone(), who.clone());
+        }
+        let goes_dark = step.relay == Relay::Off && !step.keeps_host;
+        let calls = host.as_ref().filter(|(id, host)| {
+            goes_dark && host.before_off.is_some() && run.called.insert(id.clone())
+        });
+        if let Some((id, _)) = calls {
+            let (who, host) = (who.clone(), id.clone());
+            self.doing(&who).phase = Phase::Calls;
+            self.deeds.push(Deed::Call { who, host, moment: Moment::BeforeOff });
+            return true;
+        }
+        self.starts_to_guard(who, sight);
+        true
+    }
+
+    fn starts_to_guard(&mut self, who: &Who, sight: &Sight<'_>) {
+        let Some(run) = self.plans.get(&who.plan) else { return };
+        // A plan that is under way has perhaps left a host dark, so it waits a while for a PDU that does not answer or is
+        // being learned anew; the first step of a plan does not wait.
+        let begun = run.record.steps.iter().any(|step| step.state.outcome().is_some());
+        let wait = match (run.patient, begun) {
+            (true, _) => LONG_PATIENCE,
+            (false, true) => PATIENCE,
+            (false, false) => Span(0),
+        };
+        self.doing(who).phase = Phase::Guards { until: sight.now + wait, next: sight.now };
+    }
+
+    /// What a webhook answered.
+    pub(super) fn called(&mut self, who: &Who, answer: Result<(), String>, sight: &Sight<'_>) {
+        let Some(run) = self.plans.get(&who.plan) else { return };
+        let outlet = run.record.steps[who.step].outlet.clone();
+        let Some((id, host)) = sight.site.host_of(&outlet).map(|(id, host)| (id.clone(), host))
+        else {
+            // The host was taken out of the configuration meanwhile.
+            if matches!(run.doing[who.step].phase, Phase::CallsAfter) {
+                self.doing(who).phase = Phase::Over;
+            } else {
+                self.starts_to_guard(who, sight);
+            }
+            return;
+        };
+        let before = matches!(run.doing[who.step].phase, Phase::Calls);
+        let policy = if before { host.before_off } else { host.after_on };
+        let stops = policy == Some(NoAnswer::Stop);
+        if let Err(why) = &answer {
+            let (kind, about) =
+                ("host.no_answer", About { host: Some(id.clone()), ..About::plan(&who.plan) });
+            let when = if before { "before it goes off" } else { "after it came on" };
+            let then = if stops { "the plan stops" } else { "the plan goes on" };
+            let text = format!("the webhook of host {id} {when}: {why}; {then}");
+            self.deeds.push(Deed::Tell { kind, about, text });
+        }
+        match (before, answer) {
+            (true, Err(why)) if stops => {
+                let detail = format!("the webhook of host {id} before it goes off: {why}");
+                self.ends(who, Outcome::Failed, Some(detail), sight);
+            }
+            (true, _) => self.starts_to_guard(who, sight),
+            (false, answer) => {
+                if answer.is_err()
+                    && stops
+                    && let Some(run) = self.plans.get_mut(&who.plan)
+                {
+                    run.halted = true;
+                }
+                self.doing(who).phase = Phase::Over;
+            }
+        }
+    }
+
+    /// Nothing is to be done for it any more, but for a webhook once its host has started up.
+    pub(super) fn is_over(&mut self, who: &Who, sight: &Sight<'_>) {
+        self.frees(who);
+        let Some(run) = self.plans.get(&who.plan) else { return };
+        let step = &run.record.steps[who.step];
+        let success = step.state.outcome().is_some_and(Outcome::is_success);
+        let calls = sight.site.host_of(&step.outlet).filter(|(_, host)| {
+            let others = run.record.steps.iter().zip(&run.doing).enumerate();
+            let last = others
+                .filter(|(at, (step, _))| {
+                    *at != who.step
+                        && step.relay == Relay::On
+                        && host.outlets.contains(&step.outlet)
+                })
+                .all(|(_, (_, doing))| matches!(doing.phase, Phase::Over));
+            step.relay == Relay::On && success && !run.halted && last && host.after_on.is_some()
+        });
+        let at = run.doing[who.step].up.unwrap_or(sight.now);
+        self.doing(who).phase = if calls.is_some() { Phase::Starts { at } } else { Phase::Over };
+    }
+
+    pub(super) fn calls_after(&mut self, who: &Who, sight: &Sight<'_>) -> bool {
+        let Some(run) = self.plans.get(&who.plan) else { return false };
+        let outlet = &run.record.steps[who.step].outlet;
+        let host = sight.site.host_of(outlet).map(|(id, _)| id.clone());
+        let Some(host) = host else {
+            self.doing(who).phase = Phase::Over;
+            return true;
+        };
+        self.doing(who).phase = Phase::CallsAfter;
+        self.deeds.push(Deed::Call { who: who.clone(), host, moment: Moment::AfterOn });
+        true
+    }
+}

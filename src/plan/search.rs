@@ -1,0 +1,170 @@
+//! The planner: lists the steps that wishes need, orders them in several ways, and takes the shortest plan that comes of it.
+
+use std::cmp::Reverse;
+
+use crate::model::switching::Relay;
+
+use super::jobs::{Job, bind, jobs, last_feeds, needed, tails};
+use super::planner::{Plan, Refusal, Run};
+use super::world::{Goal, World};
+
+/// How many orders are tried at most where none of the usual ones comes near the bound.
+const TRIES: usize = 600;
+/// How many steps are ordered in all those tries together: a large plan has fewer of them.
+const WORK: usize = 60_000;
+/// Steps of a plan that is large.
+const MANY: usize = 3_000;
+/// A plan that is so near to its bound is not worth another try, permille.
+const NEAR: u64 = 1_040;
+
+/// Makes a plan for wishes, or says what does not fit.
+pub fn plan(world: &World, goals: &[Goal]) -> Result<Plan, Refusal> {
+    let jobs = wished(world, goals)?;
+    match tried(world, &jobs) {
+        Err(Refusal::Limit {
+            limit,
+            outlet,
+            budget_mva,
+            load_mva,
+            headroom_mva,
+            needs_mva,
+            ..
+        }) => {
+            let leave_out = super::less::leave_out(world, goals, &outlet);
+            Err(Refusal::Limit {
+                limit,
+                outlet,
+                budget_mva,
+                load_mva,
+                headroom_mva,
+                needs_mva,
+                leave_out,
+            })
+        }
+        made => made,
+    }
+}
+
+/// The steps that wishes need, bound to each other; or why they cannot be.
+pub(super) fn wished(world: &World, goals: &[Goal]) -> Result<Vec<Job>, Refusal> {
+    last_feeds(world, goals)?;
+    needed(world, goals)?;
+    let mut jobs = jobs(world, goals);
+    bind(world, goals, &mut jobs)?;
+    Ok(jobs)
+}
+
+/// The shortest of the plans that the usual orders make; where none is near the bound, of orders that are varied from
+/// there, one after the other.
+pub(super) fn tried(world: &World, jobs: &[Job]) -> Result<Plan, Refusal> {
+    let tails = tails(world, jobs);
+    let run = |keys: &[Key]| {
+        let mut jobs = jobs.to_vec();
+        for (job, key) in jobs.iter_mut().zip(keys) {
+            job.ready = job.ready.max(key.4);
+        }
+        Run::new(world, jobs, keys).finish()
+    };
+    let keys = |way| keys(world, jobs, way, &tails);
+    if world.by_priority {
+        return run(&keys(Way::Priority));
+    }
+    let mut best: Option<(Plan, Vec<Key>)> = None;
+    let mut refused = None;
+    for way in [Way::Tail, Way::Load, Way::Peak, Way::Area] {
+        let keys = keys(way);
+        match (run(&keys), &best) {
+            (Ok(made), Some((shortest, _))) if made.makespan_ms >= shortest.makespan_ms => {}
+            // The first of thousands that fits will do: it is to be there at once.
+            (Ok(made), _) if jobs.len() > MANY => return Ok(made),
+            (Ok(made), _) => best = Some((made, keys)),
+            // What finds no room in one order may find it in another.
+            (Err(refusal), _) => refused = Some(refusal),
+        }
+    }
+    let Some((mut best, mut keys)) = best else {
+        return refused.map_or_else(|| Ok(Plan::default()), Err);
+    };
+    let least = super::bound::of_jobs(world, jobs);
+    for seed in 0..TRIES.min(WORK / jobs.len().max(1)) {
+        if best.makespan_ms * 1_000 <= least * NEAR {
+            break;
+        }
+        let varied = varied(&keys, seed as u64, best.makespan_ms);
+        if let Ok(made) = run(&varied)
+            && made.makespan_ms <= best.makespan_ms
+        {
+            (best, keys) = (made, varied);
+        }
+    }
+    Ok(best)
+}
+
+/// In which order the steps that wait for one device are tried. Which of the fast ones is best depends on the rack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By the hosts' priorities, then by how long the plan goes on.
+    Priority,
+    /// By how long the plan goes on; then the least lasting load first.
+    Tail,
+    /// By how long the plan goes on, in tens of seconds; then the highest peak first.
+    Peak,
+    /// The largest room taken for the longest time first.
+    Area,
+    /// The most taken for a time beside what is taken for ever first.
+    Load,
+}
+
+/// Where a step stands in the queue of its device, the least first; and how long it is held back for others, ms.
+pub(super) type Key = (bool, Reverse<i64>, Reverse<i64>, i64, u64);
+
+/// What goes before what. What is switched off for good goes first: it makes room.
+fn keys(world: &World, jobs: &[Job], way: Way, tails: &[u64]) -> Vec<Key> {
+    let key = |(job, tail): (&Job, &u64)| {
+        let outlet = &world.outlets[job.outlet];
+        let priority = i64::from(outlet.host.map_or(0, |host| world.hosts[host].priority));
+        let makes_room = job.relay == Relay::Off && job.frees.is_empty();
+        let tail = *tail as i64;
+        let draw = outlet.draw.falling();
+        let area = (draw.boot - draw.steady).saturating_mul(draw.boot_ms as i64);
+        let (first, second) = match way {
+            Way::Priority => (priority, tail),
+            Way::Tail => (tail, priority),
+            Way::Peak => (tail / 10_000, draw.inrush),
+            Way::Area => (tail / 5_000, area),
+            Way::Load => (area / draw.steady.max(1), tail),
+        };
+        (!makes_room, Reverse(first), Reverse(second), draw.steady, 0)
+    };
+    jobs.iter().zip(tails).map(key).collect()
+}
+
+/// The same order with some steps, one in eight, moved up or down, and some held back or not any more; which, the seed
+/// says. Who is held back leaves room to one that comes later and goes on for longer.
+fn varied(keys: &[Key], seed: u64, makespan_ms: u64) -> Vec<Key> {
+    let firsts = || keys.iter().map(|key| key.1.0);
+    let spread = firsts().max().unwrap_or(0) - firsts().min().unwrap_or(0);
+    let vary = |(at, key): (usize, &Key)| {
+        let dice = blur(seed, at as u64);
+        let by = i64::try_from(dice >> 40).unwrap_or(0) % 1_001 - 500;
+        let moved = Reverse(key.1.0.saturating_add(spread / 1_000 * by));
+        match dice % 32 {
+            0..4 => (key.0, moved, key.2, key.3, key.4),
+            4 => (key.0, key.1, key.2, key.3, (dice >> 24) % makespan_ms.max(1)),
+            5..9 => (key.0, key.1, key.2, key.3, 0),
+            _ => *key,
+        }
+    };
+    keys.iter().enumerate().map(vary).collect()
+}
+
+/// A number that a seed and a place determine (SplitMix64's mixer).
+fn blur(seed: u64, at: u64) -> u64 {
+    let mut z = seed
+        .wrapping_add(1)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        .wrapping_add(at.wrapping_mul(0xD1B5_4A32_D192_ED03));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,81 @@
+//! Plans and limits as clients see them.
+
+use crate::model::switching::Outcome;
+use crate::model::time::Stamp;
+use crate::plan::Picture;
+use crate::plan::record::{Approval, Record, StepRecord};
+use crate::wire::limit::LimitBody;
+use crate::wire::plan::{ApprovalBody, PlanBody, StepBody};
+
+/// The body of a plan.
+pub fn of(record: &Record) -> PlanBody {
+    let stamp = |ms: i64| Stamp(ms).to_string();
+    let step = |(n, step): (u32, &StepRecord)| StepBody {
+        n,
+        at_ms: step.at_ms,
+        outlet: step.outlet.to_string(),
+        action: step.relay.word(),
+        why: step.why.clone(),
+        after: step.after.iter().map(|after| after.step as u32 + 1).collect(),
+        state: step.state.word(),
+        detail: step.detail.clone(),
+        at: step.at.map(stamp),
+    };
+    let approval =
+        |approval: &Approval| ApprovalBody { by: approval.by.clone(), at: stamp(approval.at) };
+    PlanBody {
+        id: record.id.to_string(),
+        digest: record.digest(),
+        state: record.state.word(),
+        action: if record.mixed { "mixed" } else { record.action.word() },
+        target: record.target.clone(),
+        reason: (!record.reason.is_empty()).then(|| record.reason.clone()),
+        by: record.by.clone(),
+        created_at: stamp(record.created),
+        not_before: record.not_before.map(stamp),
+        calendar: record.calendar.clone(),
+        finished_at: record.finished.map(stamp),
+        outcome: record.outcome().map(Outcome::word),
+        steps: (1..).zip(&record.steps).map(step).collect(),
+        makespan_ms: match (record.finished, record.scheduled) {
+            (Some(end), None) => Some(Stamp(end).since(Stamp(record.created)).0),
+            (_, planned) => planned,
+        },
+        needs_approvals: record.needs_approvals,
+        approvals: record.approvals.iter().map(approval).collect(),
+        over_locks: record.over_locks.keys().map(ToString::to_string).collect(),
+        lifted_by: record.lifted.as_ref().map(approval),
+        parent: record.parent.as_ref().map(ToString::to_string),
+        next: record.next().map(str::to_owned),
+    }
+}
+
+/// The limits as bodies.
+pub fn limits(picture: &Picture) -> Vec<LimitBody> {
+    let watts = |mva: i64| mva as f64 / 1_000.0;
+    let limits = picture.world.limits.iter().zip(&picture.told);
+    limits
+        .map(|(limit, told)| {
+            let amperes = |mva: i64| {
+                let (_, volts) = told.amperes?;
+                (volts > 0).then(|| mva as f64 / volts as f64 / told.phases as f64)
+            };
+            LimitBody {
+                id: limit.name.clone(),
+                kind: told.kind.clone(),
+                rating_w: watts(told.rating),
+                rating_a: told.amperes.map(|(amperes, _)| amperes as f64 / 1_000.0),
+                voltage_v: told.amperes.map(|(_, volts)| volts as f64 / 1_000.0),
+                phases: told.phases,
+                derating_percent: told.derating,
+                inrush_percent: told.inrush,
+                budget_w: watts(limit.budget),
+                load_w: watts(limit.load),
+                load_a: amperes(limit.load),
+                headroom_w: watts((limit.budget - limit.load).max(0)),
+                headroom_a: amperes((limit.budget - limit.load).max(0)),
+                why: told.why.clone(),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,170 @@
+//! Webhooks of hosts: called before a host goes dark and after it has come up, within a time. One that answers 202 is at
+//! it (a node is being drained), and is asked again.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::handshake;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::model::id::{HostId, PlanId};
+use crate::model::secret::Secret;
+use crate::model::time::Span;
+use crate::plan::run::Moment;
+use crate::resolve::Address;
+
+use super::submit::Switching;
+
+/// Between two calls of a webhook that is at it, or does not answer.
+const AGAIN: Span = Span::seconds(2);
+/// How long one call may take.
+const ONE_CALL: Span = Span::seconds(30);
+
+/// A webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Whether over TLS.
+    pub tls: bool,
+    /// Where.
+    pub address: Address,
+    /// The path, with its query.
+    pub path: String,
+    /// `POST`, `PUT`, `PATCH` or `GET`.
+    pub method: &'static str,
+    /// What is sent; nothing for a line that says what happens.
+    pub body: Option<String>,
+    /// Its type.
+    pub content_type: String,
+    /// A bearer token.
+    pub token: Option<Secret>,
+    /// The authority of the server's certificate (PEM), where it is called over TLS.
+    pub authority: Option<String>,
+    /// How long it may take, repetitions included.
+    pub within: Span,
+}
+
+/// The webhooks of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostHooks {
+    /// Before it goes dark.
+    pub before_off: Option<Hook>,
+    /// After it has come up.
+    pub after_on: Option<Hook>,
+}
+
+/// All of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hooks(pub BTreeMap<HostId, HostHooks>);
+
+/// What a call came to.
+enum Came {
+    /// It is done.
+    Done,
+    /// It is at it, or could not be reached: it is asked again.
+    Later(String),
+    /// It refuses.
+    Never(String),
+}
+
+impl Switching {
+    /// Calls a webhook until it is done, refuses, or its time is over.
+    pub(super) async fn call(
+        &self,
+        plan: &PlanId,
+        host: &HostId,
+        moment: Moment,
+    ) -> Result<(), String> {
+        let hook = {
+            let site = self.site.borrow();
+            let hooks = site.hooks.0.get(host);
+            hooks.and_then(|hooks| match moment {
+                Moment::BeforeOff => hooks.before_off.clone(),
+                Moment::AfterOn => hooks.after_on.clone(),
+            })
+        };
+        // It was taken out of the configuration meanwhile.
+        let Some(hook) = hook else { return Ok(()) };
+        let word = match moment {
+            Moment::BeforeOff => "before_off",
+            Moment::AfterOn => "after_on",
+        };
+        let deadline = self.clock.tick() + hook.within;
+        loop {
+            let rest = Span((deadline - self.clock.tick()).0.min(ONE_CALL.0));
+            let call = once(&hook, word, host, plan);
+            let came = tokio::time::timeout(rest.duration(), call).await;
+            let why = match came {
+                Ok(Ok(Came::Done)) => return Ok(()),
+                Ok(Ok(Came::Never(why))) => return Err(why),
+                Ok(Ok(Came::Later(why))) => why,
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => "it does not answer".to_owned(),
+            };
+            if self.clock.tick() + AGAIN >= deadline {
+                return Err(format!("not done within {}: {why}", hook.within));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN.duration()) => {}
+                () = self.stop.cancelled() => return Err("the gateway is ending".into()),
+            }
+        }
+    }
+}
+
+async fn once(hook: &Hook, moment: &str, host: &HostId, plan: &PlanId) -> anyhow::Result<Came> {
+    let socket = hook.address.resolve().await?;
+    let stream = TcpStream::connect(socket).await?;
+    if !hook.tls {
+        return exchange(hook, stream, moment, host, plan).await;
+    }
+    let authority = hook.authority.as_deref().unwrap_or_default();
+    let config = crate::tls::client::trusting(authority)?;
+    let name = ServerName::try_from(hook.address.host.clone())?;
+    let stream = TlsConnector::from(config).connect(name, stream).await?;
+    exchange(hook, stream, moment, host, plan).await
+}
+
+async fn exchange(
+    hook: &Hook,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    moment: &str,
+    host: &HostId,
+    plan: &PlanId,
+) -> anyhow::Result<Came> {
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let body = hook.body.clone().unwrap_or_else(|| {
+        serde_json::json!({ "event": moment, "host": host.as_str(), "plan": plan.as_str() })
+            .to_string()
+    });
+    let mut request = Request::builder()
+        .method(hook.method)
+        .uri(&hook.path)
+        .header("host", hook.address.to_string())
+        .header("content-type", &hook.content_type)
+        .header("idempotency-key", format!("{plan}-{host}-{moment}"));
+    if let Some(token) = &hook.token {
+        request = request.header("authorization", format!("Bearer {}", token.expose()));
+    }
+    let response = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
+    connection.abort();
+    let status = response.status();
+    Ok(match status {
+        StatusCode::ACCEPTED => Came::Later("it is still at it (202)".into()),
+        _ if status.is_success() => Came::Done,
+        // Somebody else is at it, or it is too much for it just now.
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::CONFLICT
+        | StatusCode::LOCKED
+        | StatusCode::TOO_EARLY
+        | StatusCode::TOO_MANY_REQUESTS => Came::Later(format!("it answers {status}")),
+        _ if status.is_server_error() => Came::Later(format!("it answers {status}")),
+        _ => Came::Never(format!("it answers {status}")),
+    })
+}
