@@ -25,19 +25,16 @@ const LEAST_PAUSE: Span = Span(2);
 impl Switching {
     /// Tells the plans under way something, and has done what they want.
     pub(super) fn turn<T>(&self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> (T, Vec<Deed>)) -> T {
-        let (result, deeds, wake) = self.with_runs(|runs, sight| {
+        self.with_runs(|runs, sight| {
             let (result, deeds) = act(runs, sight);
-            (result, deeds, runs.wake())
-        });
-        for deed in deeds {
-            self.carry_out(deed);
-        }
-        self.wake.send_if_modified(|at| {
-            let changed = *at != wake;
-            *at = wake;
-            changed
-        });
-        result
+            // While the plans are held: a later turn must not be overtaken by what this one wanted. Nothing here waits.
+            for deed in deeds {
+                self.carry_out(deed);
+            }
+            let wake = runs.wake();
+            self.wake.send_if_modified(|at| std::mem::replace(at, wake) != wake);
+            result
+        })
     }
 
     /// The plans under way, and what is seen at this moment.
