@@ -53,7 +53,7 @@ impl Picture {
                 rating: feed.rating.min(twin.rating),
                 amperes: None,
                 derating: 100,
-                inrush: 100,
+                inrush: feed.inrush.or(site.inrush).unwrap_or(100).max(100),
                 why: "either must carry both when the other dies".into(),
                 seen: self.seen_of(&under),
                 phases: 1,

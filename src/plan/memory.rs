@@ -10,6 +10,7 @@ use crate::model::switching::Relay;
 use crate::model::time::{Span, Tick};
 
 use super::picture::{Picture, STEP_MS};
+use super::planner::FOREVER;
 use super::record::{Record, StepState};
 use super::world::Draw;
 
@@ -27,6 +28,8 @@ pub struct Written {
     pub seen: Option<Tick>,
     /// Whether the device said that it took it. What nobody acknowledged may still be under way.
     pub acknowledged: bool,
+    /// How long the device may take for it, while it has not been seen.
+    pub takes: Span,
 }
 
 impl Written {
@@ -35,9 +38,11 @@ impl Written {
         self.seen.unwrap_or(self.sent).max(self.sent)
     }
 
-    /// From when on no datagram of it can act any more.
+    /// From when on nothing of it can act any more: no datagram is under way, and a relay that is slow has moved, or was
+    /// seen to have.
     pub fn dead(&self) -> Tick {
-        self.sent + Span(QUIESCE_MS)
+        let takes = if self.seen.is_some() { Span(0) } else { self.takes };
+        self.sent + Span(QUIESCE_MS.max(takes.0))
     }
 }
 
@@ -78,14 +83,17 @@ impl Picture {
             for share in outlet.over.clone() {
                 let told = &self.told[share.limit];
                 let is_shown = told.seen.is_some_and(|seen| seen >= settled);
-                let expected = if age <= draw.inrush_ms + STEP_MS {
-                    draw.inrush
-                } else if age <= draw.settles_ms() + STEP_MS || !is_shown {
-                    draw.boot
-                } else {
-                    continue;
-                };
-                self.world.limits[share.limit].load += share.of((expected - shown).max(0));
+                let limit = &mut self.world.limits[share.limit];
+                // The first moment is over before any meter shows it.
+                let first = draw.inrush_ms + STEP_MS;
+                if age <= first {
+                    limit.surges(share.of(draw.inrush - draw.boot), first - age);
+                }
+                if age <= draw.settles_ms() + STEP_MS || !is_shown {
+                    let hidden = share.of((draw.boot - shown).max(0));
+                    limit.load += hidden;
+                    *self.unconfirmed.entry(share.limit).or_default() += hidden;
+                }
             }
         }
     }
@@ -93,7 +101,8 @@ impl Picture {
     /// Adds the room that another plan has taken: what it has still to switch on, but no more than it was reckoned to
     /// need at its worst moment. Steps that were written, by place, are counted already.
     pub(super) fn reserve(&mut self, record: &Record, written: &[usize]) {
-        let mut adds: BTreeMap<usize, i64> = BTreeMap::new();
+        // For long, and beside it in first moments.
+        let mut adds: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
         for (place, step) in record.steps.iter().enumerate() {
             let is_open = matches!(step.state, StepState::Pending | StepState::Intended);
             if !is_open || written.contains(&place) {
@@ -103,9 +112,11 @@ impl Picture {
             let outlet = &self.world.outlets[at];
             match step.relay {
                 Relay::On => {
+                    let draw = outlet.draw.falling();
                     for share in &outlet.over {
-                        *adds.entry(share.limit).or_default() +=
-                            share.of(outlet.draw.falling().inrush);
+                        let of = adds.entry(share.limit).or_default();
+                        of.0 += share.of(draw.boot);
+                        of.1 += share.of(draw.inrush - draw.boot);
                     }
                 }
                 // What it draws moves to the host's other feeds.
@@ -114,15 +125,16 @@ impl Picture {
                     let others = self.world.outlets.iter().enumerate();
                     let others = others.filter(|(other, o)| *other != at && o.host == Some(host));
                     for share in others.flat_map(|(_, other)| &other.over) {
-                        *adds.entry(share.limit).or_default() += share.of(outlet.load);
+                        adds.entry(share.limit).or_default().0 += share.of(outlet.load);
                     }
                 }
             }
         }
-        for (limit, adds) in adds {
+        for (limit, (long, first)) in adds {
             let limit = &mut self.world.limits[limit];
             let most = record.reserve.get(&limit.name).copied().unwrap_or(i64::MAX);
-            limit.load += adds.min(most);
+            limit.load += long.min(most);
+            limit.surges(first.min(most.saturating_sub(long)), FOREVER);
         }
     }
 }

@@ -24,6 +24,6 @@ pub use picture::{Picture, Sight, Told};
 pub use planner::{After, Plan, Refusal, Step, Until};
 pub use record::{Mark, OnFailure, OnOverload, PlanState, Record, StepRecord, StepState};
 pub use run::Runs;
-pub use search::plan;
+pub use search::{fits, plan};
 pub use site::Site;
 pub use world::{Draw, Goal, Host, Limit, Outlet, Relays, Share, Want, World};

@@ -19,6 +19,9 @@ use super::world::{Host, Limit, Outlet, Relays, Share, World};
 /// How long a step is reckoned to keep its device, ms, where nothing better is known.
 pub const STEP_MS: u64 = 1_500;
 
+/// How many orders of its steps a plan is the best of.
+const TRIES: usize = 600;
+
 /// A limit with where it comes from.
 #[derive(Debug, Clone)]
 pub struct Told {
@@ -49,6 +52,8 @@ pub struct Picture {
     pub outlets: BTreeMap<OutletId, usize>,
     /// Where each limit comes from.
     pub told: Vec<Told>,
+    /// By limit: what was switched on a moment ago and no meter has confirmed, mVA; counted in its load.
+    pub(super) unconfirmed: BTreeMap<usize, i64>,
     /// Outlets, by place, that have a meter of their own.
     pub(super) metered: BTreeSet<usize>,
     /// By outlet: the names of the branches and phases that it may be on.
@@ -211,6 +216,7 @@ impl Picture {
                 memory.written.get(&outlet.id).map_or(Tick(0), super::memory::Written::last);
             outlet.off_for_ms = (outlet.relay == Relays::Off).then(|| (sight.now - since).0);
         }
+        picture.world.tries = TRIES;
         picture.world.hold_ms = site.hold.0.max(QUIESCE_MS);
         picture.unseen(sight.now, memory);
         picture
@@ -219,7 +225,7 @@ impl Picture {
     pub(super) fn limit(&mut self, name: String, load: i64, told: Told) -> usize {
         let budget = told.rating / 100 * told.derating;
         let peak = budget.max(told.rating / 100 * told.inrush);
-        self.world.limits.push(Limit { name, budget, peak, load });
+        self.world.limits.push(Limit { peak, load, ..Limit::of(name, budget) });
         self.told.push(told);
         self.world.limits.len() - 1
     }

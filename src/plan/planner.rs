@@ -113,6 +113,9 @@ pub enum Refusal {
     },
 }
 
+/// First moments that may come at any time, as those of other plans, ms.
+pub const FOREVER: u64 = u64::MAX;
+
 /// What happens at a moment of the simulated plan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -124,6 +127,8 @@ enum Event {
     Over(usize, Until),
     /// A pause is over: the device is looked at again.
     Look(usize),
+    /// The first moments that were under way on a limit are over.
+    Ebbs(usize),
 }
 
 /// The plan in the making: a simulated run.
@@ -175,7 +180,8 @@ impl<'w> Run<'w> {
             steps.sort_by_key(|at| (keys[*at], *at));
         }
         let load: Vec<i64> = world.limits.iter().map(|limit| limit.load).collect();
-        let timelines = load.iter().map(|load| vec![(0, *load)]).collect();
+        let now = world.limits.iter().map(|limit| limit.load + limit.surge);
+        let timelines = now.map(|load| vec![(0, load)]).collect();
         let mut feeds = vec![Vec::new(); world.hosts.len()];
         for (at, outlet) in world.outlets.iter().enumerate() {
             if let Some(host) = outlet.host {
@@ -202,7 +208,7 @@ impl<'w> Run<'w> {
             sheds: vec![Vec::new(); jobs.len()],
             queues: by_device.into_iter().map(Queue::new).collect(),
             busy_until: vec![0; devices],
-            extra: vec![0; load.len()],
+            extra: world.limits.iter().map(|limit| limit.surge).collect(),
             load,
             events: BinaryHeap::new(),
             held: vec![None; jobs.len()],
@@ -213,7 +219,13 @@ impl<'w> Run<'w> {
     }
 
     pub(super) fn finish(mut self) -> Result<Plan, Refusal> {
-        let mut now = 0;
+        let (mut now, mut over) = (0, 0);
+        // What never ends is never over; and a plan without steps is over at once.
+        for (at, limit) in self.world.limits.iter().enumerate() {
+            if limit.surge > 0 && limit.surge_ms < FOREVER && !self.below[at].is_empty() {
+                self.events.push(Reverse((limit.surge_ms, Event::Ebbs(at))));
+            }
+        }
         for job in &self.jobs {
             if job.ready > 0 {
                 let device = self.world.outlets[job.outlet].device;
@@ -224,12 +236,18 @@ impl<'w> Run<'w> {
             self.begin_what_may(now);
             let Some(Reverse((at, event))) = self.events.pop() else { break };
             now = at;
+            if !matches!(event, Event::Ebbs(_)) {
+                over = now;
+            }
             self.happen(now, event);
             while let Some(Reverse((next, _))) = self.events.peek() {
                 if *next != now {
                     break;
                 }
                 if let Some(Reverse((_, event))) = self.events.pop() {
+                    if !matches!(event, Event::Ebbs(_)) {
+                        over = now;
+                    }
                     self.happen(now, event);
                 }
             }
@@ -237,7 +255,7 @@ impl<'w> Run<'w> {
         if self.queues.iter().any(|queue| !queue.is_empty()) {
             return Err(self.refusal());
         }
-        self.plan.makespan_ms = now;
+        self.plan.makespan_ms = over;
         self.bind();
         Ok(self.plan)
     }
@@ -432,6 +450,11 @@ impl<'w> Run<'w> {
                 self.jobs[at].frees = frees;
             }
             Event::Look(device) => self.stale[device] = true,
+            Event::Ebbs(limit) => {
+                let by = self.world.limits[limit].surge;
+                self.extra[limit] -= by;
+                self.draw_line(now, limit, -by);
+            }
         }
     }
 

@@ -8,8 +8,6 @@ use super::jobs::{Job, bind, jobs, last_feeds, needed, tails};
 use super::planner::{Plan, Refusal, Run};
 use super::world::{Goal, World};
 
-/// How many orders are tried at most where none of the usual ones comes near the bound.
-const TRIES: usize = 600;
 /// How many steps are ordered in all those tries together: a large plan has fewer of them.
 const WORK: usize = 60_000;
 /// Steps of a plan that is large.
@@ -43,6 +41,21 @@ pub fn plan(world: &World, goals: &[Goal]) -> Result<Plan, Refusal> {
         }
         made => made,
     }
+}
+
+/// Whether wishes fit at all, in one of the usual orders; and when the first of their steps begins, ms.
+pub fn fits(world: &World, goals: &[Goal]) -> Result<u64, Refusal> {
+    let jobs = wished(world, goals)?;
+    let tails = tails(world, &jobs);
+    let mut refused = Ok(0);
+    for way in [Way::Tail, Way::Load] {
+        let keys = keys(world, &jobs, way, &tails);
+        match Run::new(world, jobs.clone(), &keys).finish() {
+            Ok(made) => return Ok(made.steps.first().map_or(0, |step| step.at_ms)),
+            Err(refusal) => refused = Err(refusal),
+        }
+    }
+    refused
 }
 
 /// The steps that wishes need, bound to each other; or why they cannot be.
@@ -86,7 +99,7 @@ pub(super) fn tried(world: &World, jobs: &[Job]) -> Result<Plan, Refusal> {
         return refused.map_or_else(|| Ok(Plan::default()), Err);
     };
     let least = super::bound::of_jobs(world, jobs);
-    for seed in 0..TRIES.min(WORK / jobs.len().max(1)) {
+    for seed in 0..world.tries.min(WORK / jobs.len().max(1)) {
         if best.makespan_ms * 1_000 <= least * NEAR {
             break;
         }

@@ -16,6 +16,25 @@ pub struct Limit {
     pub peak: i64,
     /// What flows now, mVA; the unknown counted as worst.
     pub load: i64,
+    /// What may flow beside it just now, in first moments of what was switched on, mVA.
+    pub surge: i64,
+    /// For how long yet, ms.
+    pub surge_ms: u64,
+}
+
+impl Limit {
+    /// A limit without any load, whose first moments may take no more than what flows for long.
+    pub fn of(name: impl Into<String>, budget: i64) -> Self {
+        Self { name: name.into(), budget, peak: budget, load: 0, surge: 0, surge_ms: 0 }
+    }
+
+    /// Adds the first moment of something that was, or may be, switched on.
+    pub fn surges(&mut self, by: i64, for_ms: u64) {
+        if by > 0 {
+            self.surge += by;
+            self.surge_ms = self.surge_ms.max(for_ms);
+        }
+    }
 }
 
 /// A limit above an outlet, and how much of what the outlet draws flows through it.
@@ -150,6 +169,8 @@ pub struct World {
     pub hold_ms: u64,
     /// Whether hosts go strictly by their priority, or in whatever order is fastest.
     pub by_priority: bool,
+    /// How many orders are tried at most where none of the usual ones comes near the bound.
+    pub tries: usize,
     /// How long a step keeps its device, ms: command, verification, pause. By device.
     pub step_ms: Vec<u64>,
 }

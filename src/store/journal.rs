@@ -14,6 +14,11 @@ use crate::model::id::PlanId;
 
 use super::writer::{checked, verified};
 
+/// Where a journal may be kept.
+pub mod backend {
+    pub use redb::StorageBackend;
+}
+
 /// Plans by id, as they stood when more of them than their steps changed last.
 const PLANS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("plans");
 /// Steps that have changed since, by plan and place.

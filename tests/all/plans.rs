@@ -105,13 +105,9 @@ pub fn rack(seed: u64) -> World {
         } else {
             format!("pdu-{}/{limit}", if limit < 4 { "a" } else { "b" })
         };
-        world.limits.push(Limit {
-            name,
-            budget: (steady + peak) * room / 100,
-            peak: (steady + peak) * room / 100,
-            load,
-        });
+        world.limits.push(Limit { load, ..Limit::of(name, (steady + peak) * room / 100) });
     }
+    world.tries = 600;
     world.step_ms = vec![random.within(300, 1_500) as u64, random.within(300, 1_500) as u64];
     world
 }
@@ -354,12 +350,7 @@ fn ten_thousand_outlets_are_planned() {
     // Not a timed test: the time is printed, the plan is checked.
     let mut world = World::default();
     for pdu in 0..208 {
-        world.limits.push(Limit {
-            name: format!("pdu-{pdu}"),
-            budget: 11_000_000,
-            peak: 11_000_000,
-            load: 0,
-        });
+        world.limits.push(Limit::of(format!("pdu-{pdu}"), 11_000_000));
         world.step_ms.push(500);
         for outlet in 1..=48_u16 {
             world.outlets.push(Outlet {
@@ -381,12 +372,7 @@ fn ten_thousand_outlets_are_planned() {
             });
         }
     }
-    world.limits.push(Limit {
-        name: "room".into(),
-        budget: 2_100_000_000,
-        peak: 2_100_000_000,
-        load: 0,
-    });
+    world.limits.push(Limit::of("room", 2_100_000_000));
     let goals: Vec<Goal> = (0..world.outlets.len())
         .map(|outlet| Goal { outlet, want: Want::On, drops_host: true, why: String::new() })
         .collect();

@@ -194,7 +194,7 @@ impl Runs {
         for mut step in recorded(world, made, goals) {
             step.at_ms += at_ms;
             step.after.iter_mut().for_each(|after| after.step += from);
-            doing.push(Doing::of(&step, sight.site, sight.now, false));
+            doing.push(Doing::of(&step, sight.site, sight.now, None));
             steps.push(step);
         }
         run.record.steps = steps;

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::event::About;
 use crate::model::id::{HostId, OutletId, PduId, PlanId};
+use crate::model::limits::QUIESCE_MS;
 use crate::model::switching::{Known, Outcome, Relay, Seen, Terms};
 use crate::model::time::{Span, Tick};
 
@@ -323,8 +324,10 @@ impl Runs {
 
     fn insert(&mut self, record: Record, sight: &Sight<'_>, settling: bool) {
         let wait = record.not_before.map_or(0, |at| at.saturating_sub(sight.stamp.0));
-        let doing =
-            record.steps.iter().map(|step| Doing::of(step, sight.site, sight.now, settling));
+        // What an earlier run sent has died by then.
+        let dead = Span(if self.care.quiesce { QUIESCE_MS } else { 0 });
+        let dead = settling.then_some(sight.now + dead);
+        let doing = record.steps.iter().map(|step| Doing::of(step, sight.site, sight.now, dead));
         let open = record.steps.iter().filter(|step| step.state.outcome().is_none());
         let base_ms = open.map(|step| step.at_ms).min().unwrap_or(0);
         let not_before = sight.now + Span(u64::try_from(wait).unwrap_or(0));

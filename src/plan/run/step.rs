@@ -127,17 +127,16 @@ impl Phase {
 }
 
 impl Doing {
-    pub(super) fn of(step: &StepRecord, site: &Site, now: Tick, settling: bool) -> Self {
+    /// `settling`: what an earlier run sent may act until that moment.
+    pub(super) fn of(step: &StepRecord, site: &Site, now: Tick, settling: Option<Tick>) -> Self {
         let over = step.state.outcome();
         let done = over.filter(|outcome| outcome.is_success()).map(|_| now);
         let phase = match step.state {
             StepState::Ended(_) => Phase::Over,
-            // What an earlier run sent has died by then.
-            StepState::Intended if settling => Phase::Settles {
-                next: now + Span(crate::model::limits::QUIESCE_MS),
-                began: now + Span(crate::model::limits::QUIESCE_MS),
-            },
-            _ => Phase::Waits,
+            StepState::Intended => {
+                settling.map_or(Phase::Waits, |dead| Phase::Settles { next: dead, began: dead })
+            }
+            StepState::Pending => Phase::Waits,
         };
         let host = site.host_of(&step.outlet).filter(|_| step.keeps_host);
         let keeps = host.map(|(id, _)| id.clone());
@@ -452,7 +451,8 @@ impl Runs {
         let text =
             format!("step {} of {steps}: {outlet} is switched {}", who.step + 1, relay.word());
         self.deeds.push(Deed::Tell { kind: "outlet.switching", about, text });
-        let written = Written { relay, sent: sight.now, seen: None, acknowledged: false };
+        let (sent, takes) = (sight.now, Span(0));
+        let written = Written { relay, sent, seen: None, acknowledged: false, takes };
         let last = self.memory.written.insert(outlet.clone(), written);
         let doing = self.doing(who);
         doing.phase = Phase::Writes { before };
@@ -470,18 +470,19 @@ impl Runs {
         let outlet = run.record.steps[who.step].outlet.clone();
         let Phase::Writes { before } = run.doing[who.step].phase.clone() else { return };
         let last = self.unsent.remove(who);
-        let sent = |this: &mut Self, acknowledged: bool| {
+        let sent = |this: &mut Self, acknowledged: bool, takes: Span| {
             if let Some(written) = this.memory.written.get_mut(&outlet) {
                 (written.sent, written.acknowledged) = (sight.now, acknowledged);
+                written.takes = takes;
             }
         };
         match end {
             WriteEnd::Sent(terms) => {
-                sent(self, terms.acknowledged);
+                sent(self, terms.acknowledged, terms.within);
                 self.starts_to_verify(who, terms, before, sight);
             }
             WriteEnd::Lost => {
-                sent(self, false);
+                sent(self, false, LOST);
                 let terms = Terms {
                     within: LOST,
                     every: PAUSE,
@@ -493,7 +494,7 @@ impl Runs {
                 self.starts_to_verify(who, terms, before, sight);
             }
             WriteEnd::Unclear(why) => {
-                sent(self, false);
+                sent(self, false, LOST);
                 self.ends(who, Outcome::Unverified, Some(why), sight);
             }
             WriteEnd::Not(why) => {

@@ -1,0 +1,172 @@
+//! The world simulation: the gateway's own planner, executor and journal on simulated racks whose breakers really trip,
+//! with cards that are slow, lie, stick, reboot and lose answers, a network that delays and doubles, and crashes at every
+//! write of the journal. A seed determines a world; `cargo world SEED` replays it and tells what happened.
+//!
+//! cargo world [SEED | --seeds N [--from SEED] | --minutes N] [--without room|inrush|quiesce|feeds|witness]
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_docs_in_private_items,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+#[path = "world/memory.rs"]
+mod memory;
+#[path = "world/physics.rs"]
+mod physics;
+#[path = "world/rack.rs"]
+mod rack;
+#[path = "world/run.rs"]
+mod run;
+#[path = "world/views.rs"]
+mod views;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pmgate::plan::run::Care;
+
+use run::{Story, World};
+
+/// Worlds that a test run goes through, unless its time is over first.
+const SEEDS: u64 = 10_000;
+/// Worlds in which each lack of care has to show.
+const MUTANT_SEEDS: u64 = 500;
+const TIME: Duration = Duration::from_secs(300);
+
+fn main() {
+    let mut words = std::env::args().skip(1);
+    let (mut seeds, mut from, mut time, mut care, mut inrush, mut replay) =
+        (SEEDS, 0, TIME, Care::default(), true, None);
+    while let Some(word) = words.next() {
+        let mut number = || {
+            let word = words.next().unwrap_or_default();
+            word.parse::<u64>().unwrap_or_else(|_| panic!("\"{word}\" is no number"))
+        };
+        match word.as_str() {
+            "--seeds" => (seeds, time) = (number(), Duration::MAX),
+            "--from" => from = number(),
+            "--minutes" => (seeds, time) = (u64::MAX, Duration::from_secs(60 * number())),
+            "--without" => match words.next().unwrap_or_default().as_str() {
+                "inrush" => inrush = false,
+                "room" => care.room = false,
+                "quiesce" => care.quiesce = false,
+                "feeds" => care.feeds = false,
+                "witness" => care.witness = false,
+                other => panic!("there is no care \"{other}\""),
+            },
+            // What cargo test hands over to every test program.
+            "--nocapture" | "--test-threads" | "--quiet" | "-q" => {}
+            word => replay = word.parse::<u64>().ok(),
+        }
+    }
+    if let Some(seed) = replay {
+        let story = World::new(seed, care, inrush, true).live();
+        println!("{story:?}");
+        std::process::exit(i32::from(!story.wrong.is_empty()));
+    }
+    let found = go_through(from, seeds, time, care, inrush);
+    println!(
+        "world: {} worlds, {} plans, {} of them done, {} refused, {} commands, {} crashes; the most that a breaker carried: {} ‰ of its rating",
+        found.worlds,
+        found.plans,
+        found.done,
+        found.refused,
+        found.writes,
+        found.crashes,
+        found.most
+    );
+    if let Some((seed, story)) = &found.first {
+        println!("seed {seed}: {}", story.wrong.join("; "));
+        println!("replay it: cargo world {seed}");
+    }
+    if care != Care::default() || !inrush {
+        // Somebody wants to see it caught.
+        println!("{} of {} worlds went wrong", found.wrong, found.worlds);
+        return;
+    }
+    if found.first.is_some() {
+        println!("{} of {} worlds went wrong", found.wrong, found.worlds);
+        std::process::exit(1);
+    }
+    let caught = mutants();
+    println!("test world ... ok");
+    if !caught {
+        std::process::exit(1);
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    worlds: u64,
+    plans: u64,
+    done: u64,
+    refused: u64,
+    writes: u64,
+    crashes: u64,
+    most: i64,
+    wrong: u64,
+    first: Option<(u64, Story)>,
+}
+
+/// Goes through worlds on every core, until one is wrong, or all are through, or the time is over.
+fn go_through(from: u64, seeds: u64, time: Duration, care: Care, inrush: bool) -> Found {
+    let next = AtomicU64::new(from);
+    let began = Instant::now();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let found = std::sync::Mutex::new(Found::default());
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed - from >= seeds || began.elapsed() >= time {
+                        return;
+                    }
+                    let story = World::new(seed, care, inrush, false).live();
+                    let mut found = found.lock().unwrap();
+                    found.worlds += 1;
+                    found.plans += story.plans as u64;
+                    found.done += story.done as u64;
+                    found.refused += story.refused as u64;
+                    found.writes += story.writes as u64;
+                    found.crashes += story.crashes as u64;
+                    found.most = found.most.max(story.most);
+                    if !story.wrong.is_empty() {
+                        found.wrong += 1;
+                        let earlier = found.first.as_ref().is_none_or(|(first, _)| seed < *first);
+                        if earlier {
+                            found.first = Some((seed, story));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+/// The executor with less care than it takes is found out.
+fn mutants() -> bool {
+    let all = Care::default();
+    let mutants = [
+        ("room", Care { room: false, ..all }, true),
+        ("inrush", all, false),
+        ("quiesce", Care { quiesce: false, ..all }, true),
+        ("feeds", Care { feeds: false, ..all }, true),
+    ];
+    let mut caught = true;
+    for (name, care, inrush) in mutants {
+        let found = go_through(0, MUTANT_SEEDS, TIME, care, inrush);
+        let first = found.first.as_ref().map_or(String::new(), |(seed, story)| {
+            format!("; the first, seed {seed}: {}", story.wrong.join("; "))
+        });
+        println!(
+            "without care of {name}: {} of {} worlds go wrong{first}",
+            found.wrong, found.worlds
+        );
+        caught &= found.wrong > 0;
+    }
+    caught
+}
