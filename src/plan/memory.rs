@@ -33,9 +33,9 @@ pub struct Written {
 }
 
 impl Written {
-    /// The last moment at which it may have taken effect, as far as is known.
-    pub fn last(&self) -> Tick {
-        self.seen.unwrap_or(self.sent).max(self.sent)
+    /// The last moment, until now, at which it may have taken effect: when that was seen, or as late as the device takes.
+    pub fn last(&self, now: Tick) -> Tick {
+        self.seen.map_or_else(|| now.min(self.sent + self.takes), |seen| seen.max(self.sent))
     }
 
     /// From when on nothing of it can act any more: no datagram is under way, and a relay that is slow has moved, or was
@@ -75,7 +75,7 @@ impl Picture {
             }
             let outlet = &self.world.outlets[at];
             let draw = outlet.draw.falling();
-            let since = written.last();
+            let since = written.last(now);
             let age = (now - since).0;
             // What an outlet without a meter draws is in no reading of its own.
             let shown = if self.metered.contains(&at) { outlet.load } else { 0 };

@@ -212,8 +212,8 @@ impl Picture {
         picture.failovers(site);
         // How long an outlet has been off: since this gateway told it so, or as long as this gateway runs.
         for outlet in &mut picture.world.outlets {
-            let since =
-                memory.written.get(&outlet.id).map_or(Tick(0), super::memory::Written::last);
+            let written = memory.written.get(&outlet.id);
+            let since = written.map_or(Tick(0), |written| written.last(sight.now));
             outlet.off_for_ms = (outlet.relay == Relays::Off).then(|| (sight.now - since).0);
         }
         picture.world.tries = TRIES;

@@ -445,10 +445,14 @@ impl Runs {
 
     fn advance(&mut self, plan: &PlanId, sight: &Sight<'_>) -> bool {
         let mut moved = false;
-        let Some(count) = self.plans.get(plan).map(|run| run.doing.len()) else { return false };
-        for step in 0..count {
-            while self.move_step(&Who { plan: plan.clone(), step }, sight) {
+        let mut step = 0;
+        // A plan that is planned anew has another number of steps.
+        while self.plans.get(plan).is_some_and(|run| step < run.doing.len()) {
+            let who = Who { plan: plan.clone(), step };
+            if self.move_step(&who, sight) {
                 moved = true;
+            } else {
+                step += 1;
             }
         }
         moved |= self.settled(plan, sight);

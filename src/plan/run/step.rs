@@ -176,7 +176,7 @@ impl Runs {
     /// Moves a step on, if it can be.
     pub(super) fn move_step(&mut self, who: &Who, sight: &Sight<'_>) -> bool {
         let Some(run) = self.plans.get(&who.plan) else { return false };
-        let doing = &run.doing[who.step];
+        let Some(doing) = run.doing.get(who.step) else { return false };
         if doing.phase.is_undecided() && (run.stopping || run.halted || self.ending) {
             self.gives_up(who);
             return true;
@@ -451,7 +451,7 @@ impl Runs {
         let text =
             format!("step {} of {steps}: {outlet} is switched {}", who.step + 1, relay.word());
         self.deeds.push(Deed::Tell { kind: "outlet.switching", about, text });
-        let (sent, takes) = (sight.now, Span(0));
+        let (sent, takes) = (sight.now, LOST);
         let written = Written { relay, sent, seen: None, acknowledged: false, takes };
         let last = self.memory.written.insert(outlet.clone(), written);
         let doing = self.doing(who);

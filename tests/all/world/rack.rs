@@ -200,8 +200,8 @@ fn breakers(rack: &mut Rack, random: &mut Seeded, each: usize) {
         let name = format!("{}/I1", card.id);
         rack.breakers.push(Breaker { name, rating: INLET, below: own });
     }
-    // The feeds are often the tightest: a quarter to all of what their PDUs could take.
-    let rating = INLET * each as i64 * random.within(25, 100) / 100;
+    // The feeds are often the tightest: an eighth to two thirds of what their PDUs could take.
+    let rating = INLET * each as i64 * random.within(12, 66) / 100;
     // Some sides do not stand in for each other: they may be filled up.
     let paired = random.chance(60);
     if !paired {
@@ -232,6 +232,7 @@ fn breakers(rack: &mut Rack, random: &mut Seeded, each: usize) {
 fn hosts(rack: &mut Rack, random: &mut Seeded, per_side: usize) {
     let mut on: BTreeMap<usize, i64> = BTreeMap::new();
     let scarce = random.chance(50);
+    let feed = rack.breakers.last().unwrap().rating;
     // In some racks nobody has measured: all that is said of the loads is too little.
     let wishful = random.chance(25).then(|| random.within(40, 60));
     for number in 0..per_side {
@@ -244,7 +245,7 @@ fn hosts(rack: &mut Rack, random: &mut Seeded, per_side: usize) {
         let steady = random.within(60_000, 450_000);
         let boot = steady * random.within(100, 160) / 100;
         let truth = Draw {
-            inrush: (steady * random.within(8, 40)).min(BRANCH * 7 / 2),
+            inrush: (steady * random.within(8, 40)).min(BRANCH * 7 / 2).min(feed * 5 / 2),
             inrush_ms: random.ms(60, 400),
             boot,
             boot_ms: random.ms(2_000, 40_000),

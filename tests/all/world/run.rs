@@ -21,6 +21,9 @@ use super::physics::Physics;
 use super::rack::{Lie, Rack, Seeded, rack};
 use super::views;
 
+mod gateway;
+mod wishes;
+
 /// The wall clock at the world's beginning, ms since 1970.
 const EPOCH: i64 = 1_700_000_000_000;
 /// No world lasts longer, ms.
@@ -240,7 +243,7 @@ impl World {
         }
     }
 
-    fn wrong(&mut self, what: String) {
+    fn wrong(&mut self, what: &str) {
         self.say(|| format!("WRONG: {what}"));
         self.story.wrong.push(format!("at {} ms: {what}", self.now));
     }
@@ -288,8 +291,8 @@ impl World {
     }
 
     fn observe(&mut self) {
-        if let Some(trip) = self.physics.tripped.first() {
-            self.wrong(trip.clone());
+        if let Some(trip) = self.physics.tripped.first().cloned() {
+            self.wrong(&trip);
         }
         for (host, load) in self.rack.loads.iter().enumerate() {
             if self.dropped.contains(&host) {
@@ -297,7 +300,7 @@ impl World {
             }
             if !load.cords.iter().any(|cord| self.physics.is_live(*cord)) {
                 let text = format!("host {} was cut, and nobody asked for it", load.id);
-                self.wrong(text);
+                self.wrong(&text);
                 return;
             }
         }
@@ -311,12 +314,12 @@ impl World {
             .map(|(id, _)| id.clone())
             .collect();
         if !open.is_empty() {
-            self.wrong(format!("plans {open:?} never ended"));
+            self.wrong(&format!("plans {open:?} never ended"));
         }
         let Some(journal) = &self.journal else { return };
         let sound = journal.verify_audit().unwrap();
         if let Err(broken) = sound {
-            self.wrong(broken.to_string());
+            self.wrong(&broken.to_string());
         }
         let Some(journal) = &self.journal else { return };
         let plans = journal.latest(1_000, None).unwrap();
@@ -325,7 +328,7 @@ impl World {
             self.story.plans += 1;
             self.story.done += usize::from(record.state == PlanState::Done);
             if record.state == PlanState::Running {
-                self.wrong(format!("plan {} is still open in the journal", record.id));
+                self.wrong(&format!("plan {} is still open in the journal", record.id));
             }
         }
     }
@@ -351,13 +354,13 @@ impl World {
             Happens::Cancels => self.cancels(),
             Happens::Polled(card) => self.polled(card),
             Happens::Answers { run, what } if run == self.run && self.up => self.answers(what),
-            Happens::Answers { .. } => {}
             Happens::Arrives { socket, relay, first } => self.arrives(socket, relay, first),
             Happens::Moves { socket, relay } => self.moves(socket, relay),
             Happens::Durable { run, plan, generation } if run == self.run && self.up => {
                 self.hear(Heard::Saved { plan, generation, ok: true });
             }
-            Happens::Durable { .. } => {}
+            // What was meant for a gateway that is no more.
+            Happens::Answers { .. } | Happens::Durable { .. } => {}
             Happens::Dies(side) => {
                 self.say(|| format!("side {side} dies"));
                 // Who hangs on it alone was cut by that.
@@ -385,281 +388,6 @@ impl World {
                     }
                 }
             }
-        }
-    }
-
-    /// What the gateway sees, for the time of one call.
-    fn with_sight<T>(&mut self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> T) -> T {
-        let locks = BTreeMap::new();
-        let sight = Sight {
-            now: Tick(self.now - self.started),
-            stamp: Stamp(EPOCH + self.now as i64),
-            views: &self.views,
-            site: &self.rack.site,
-            locks: &locks,
-        };
-        act(&mut self.runs, &sight)
-    }
-
-    fn hear(&mut self, heard: Heard) {
-        if !self.up {
-            return;
-        }
-        let deeds = self.with_sight(|runs, sight| runs.heard(heard, sight));
-        self.carry_out(deeds);
-    }
-
-    fn carry_out(&mut self, deeds: Vec<Deed>) {
-        for deed in deeds {
-            if !self.up {
-                return;
-            }
-            self.deed(deed);
-        }
-        self.sleep();
-    }
-
-    fn sleep(&mut self) {
-        let Some(wake) = self.runs.wake() else { return };
-        let at = (wake.0 + self.started).max(self.now + 1);
-        if self.woken.is_none_or(|woken| at < woken || woken <= self.now) {
-            self.woken = Some(at);
-            self.later(at - self.now, Happens::Wakes);
-        }
-    }
-
-    fn starts(&mut self) {
-        self.run += 1;
-        self.started = self.now;
-        self.up = true;
-        self.woken = None;
-        self.runs = Runs::careless(self.care);
-        self.say(|| "the gateway starts".into());
-        let journal = Journal::on(self.disk.clone()).unwrap();
-        self.views = self.rack.cards.iter().map(|card| views::unknown(card)).collect();
-        for card in 0..self.rack.cards.len() {
-            let after = self.random.ms(100, 3_000);
-            self.later(after, Happens::Polled(card));
-        }
-        let open = journal.open_plans().unwrap();
-        self.journal = Some(journal);
-        for kept in open {
-            let record = pmgate::switching::parse("a plan", &kept).unwrap();
-            if let Err((outlet, other)) = self.runs.claim(&record) {
-                self.wrong(format!("{outlet} is in plans {} and {other}", record.id));
-                return;
-            }
-            self.known.insert(record.id.clone(), PlanState::Running);
-            let deeds = self.with_sight(|runs, sight| runs.take_up(record, sight));
-            self.carry_out(deeds);
-            if !self.up {
-                return;
-            }
-        }
-    }
-
-    fn killed(&mut self, how: &str) {
-        if !self.up {
-            return;
-        }
-        self.say(|| format!("the gateway is killed {how}"));
-        self.story.crashes += 1;
-        self.up = false;
-        self.journal = None;
-        let after = self.random.ms(500, 60_000);
-        self.later(after, Happens::Starts);
-    }
-
-    fn crashes_here(&mut self) -> bool {
-        let crashes = self.crashes_left > 0 && self.random.chance(self.crash_chance);
-        self.crashes_left -= usize::from(crashes);
-        crashes
-    }
-
-    fn deed(&mut self, deed: Deed) {
-        match deed {
-            Deed::Save(save) => self.save(*save),
-            Deed::Look { who, outlet, everything } => {
-                let socket = self.socket(&outlet);
-                let card = self.rack.sockets[socket].card;
-                let away = self.is_away(card);
-                let after = if away { 2_000 } else { self.rack.cards[card].look_ms };
-                let what = Answer::Look { who, socket, everything };
-                self.later(after, Happens::Answers { run: self.run, what });
-            }
-            Deed::Read { who, pdu } => {
-                let card = self.rack.cards.iter().position(|card| card.id == pdu).unwrap();
-                let after = if self.is_away(card) { 2_000 } else { self.rack.cards[card].look_ms };
-                let what = Answer::Read { who, card };
-                self.later(after, Happens::Answers { run: self.run, what });
-            }
-            Deed::Write { who, outlet, relay, known } => self.write(who, &outlet, relay, &known),
-            Deed::Want(pdu) => {
-                let card = self.rack.cards.iter().position(|card| card.id == pdu).unwrap();
-                if !self.is_away(card) {
-                    self.see(card);
-                }
-            }
-            Deed::Refresh(_) => {}
-            Deed::Call { who, .. } => {
-                let _answered = self.with_sight(|runs, sight| {
-                    runs.heard(Heard::Called { who, answer: Ok(()) }, sight)
-                });
-            }
-            Deed::Lock(outlet, why) => self.say(|| format!("{outlet} is locked: {why}")),
-            Deed::Tell { kind, text, .. } => self.say(|| format!("  {kind}: {text}")),
-            Deed::Show(record) => drop(self.known.insert(record.id.clone(), record.state)),
-            Deed::Ended(record) => {
-                self.known.insert(record.id.clone(), record.state);
-                self.truthful(&record);
-                if self.hand.as_ref() == Some(&record.id) {
-                    let after = self.random.ms(0, 300);
-                    self.later(after, Happens::ByHand);
-                }
-            }
-        }
-    }
-
-    /// What is said to be done is so.
-    fn truthful(&mut self, record: &Record) {
-        let mut last: BTreeMap<&OutletId, (Relay, Outcome)> = BTreeMap::new();
-        for step in &record.steps {
-            if let Some(outcome) = step.state.outcome().filter(|o| *o != Outcome::Skipped) {
-                last.insert(&step.outlet, (step.relay, outcome));
-            }
-        }
-        let lies: Vec<String> = last
-            .iter()
-            .filter(|(_, (_, outcome))| outcome.is_success())
-            .filter_map(|(outlet, (relay, _))| {
-                let socket = self.socket(outlet);
-                let closed = self.physics.contacts[socket].closed;
-                let honest = self.rack.sockets[socket].lie == Lie::None
-                    && self.rack.sockets[neighbour_of(socket, &self.rack)].lie != Lie::Neighbour;
-                let doubled = self.happens.values().any(|what| {
-                    matches!(what, Happens::Arrives { socket: of, .. } | Happens::Moves { socket: of, .. } if *of == socket)
-                });
-                let wished = *relay == Relay::On;
-                (honest && !doubled && closed != wished)
-                    .then(|| format!("plan {} says that {outlet} is {}", record.id, relay.word()))
-            })
-            .collect();
-        if let Some(lie) = lies.first() {
-            // A doubled datagram of an earlier command may have undone it since; a plan of many does not wait for that.
-            if record.scheduled.is_some() || record.steps.len() == 1 {
-                self.say(|| format!("  (undone since: {lie})"));
-            }
-        }
-    }
-
-    fn socket(&self, outlet: &OutletId) -> usize {
-        self.rack.sockets.iter().position(|socket| socket.id == *outlet).unwrap()
-    }
-
-    fn is_away(&self, card: usize) -> bool {
-        let from = self.rack.cards[card].reboots.map_or(u64::MAX, |(at, _)| at);
-        self.away[card] == u64::MAX || (from..self.away[card]).contains(&self.now)
-    }
-
-    fn save(&mut self, save: Save) {
-        if self.crashes_here() {
-            // Before it is durable.
-            self.killed("before a commit");
-            return;
-        }
-        let mut commit = Commit::default();
-        for record in save.record.iter().chain(&save.more) {
-            let open = record.state == PlanState::Running;
-            commit.plans.push((record.id.clone(), serde_json::to_vec(record).unwrap(), open));
-            self.known.insert(record.id.clone(), record.state);
-        }
-        if save.record.is_none() {
-            for (place, step) in &save.steps {
-                let bytes = serde_json::to_vec(step).unwrap();
-                commit.steps.push((save.plan.clone(), *place as u32, bytes));
-            }
-        }
-        if let Some(safe) = &save.more {
-            // Nobody promised to keep a host whose safe state is off.
-            self.drops(safe);
-        }
-        let stamp = self.stamp().0;
-        for note in save.notes {
-            commit.notes.push(pmgate::audit::Draft {
-                at: stamp,
-                kind: note.kind.to_owned(),
-                by: "the gateway".into(),
-                about: String::new(),
-                text: note.text,
-            });
-        }
-        self.journal.as_ref().unwrap().commit(commit).unwrap();
-        if self.crashes_here() {
-            self.killed("after a commit");
-            return;
-        }
-        let after = self.random.ms(0, 8);
-        let (plan, generation) = (save.plan, save.generation);
-        self.later(after, Happens::Durable { run: self.run, plan, generation });
-    }
-
-    fn drops(&mut self, record: &Record) {
-        for step in record.steps.iter().filter(|s| s.relay == Relay::Off && !s.keeps_host) {
-            let socket = self.socket(&step.outlet);
-            self.dropped.extend(self.rack.sockets[socket].host);
-        }
-    }
-
-    fn write(&mut self, who: Who, outlet: &OutletId, relay: Relay, _known: &Known) {
-        let socket = self.socket(outlet);
-        self.say(|| format!("  {outlet} is written {}", relay.word()));
-        self.story.writes += 1;
-        // The intent is in the journal.
-        let kept = self.journal.as_ref().unwrap().get(&who.plan).unwrap();
-        let record = kept.map(|kept| pmgate::switching::parse("a plan", &kept).unwrap());
-        let intended = record.as_ref().is_some_and(|record| {
-            let step = record.steps.get(who.step);
-            step.is_some_and(|s| {
-                s.state == StepState::Intended && s.outlet == *outlet && s.relay == relay
-            })
-        });
-        if !intended {
-            self.wrong(format!("{outlet} is written {}, and no intent is durable", relay.word()));
-            return;
-        }
-        let sent = self.sent.entry((who.plan.clone(), outlet.clone(), relay)).or_default();
-        *sent += 1;
-        if *sent > 1 {
-            self.wrong(format!("{outlet} is written twice for one step"));
-            return;
-        }
-        let at = self.rack.sockets[socket].card;
-        let card = self.rack.cards[at].clone();
-        let run = self.run;
-        let gone = self.is_away(at);
-        if gone || self.random.chance(card.refuses) {
-            let end = WriteEnd::Not(if gone { "it does not answer" } else { "refused" }.into());
-            self.later(card.look_ms, Happens::Answers { run, what: Answer::Written { who, end } });
-            return;
-        }
-        let lost = self.random.chance(card.loses_commands);
-        let late = self.random.chance(card.delays);
-        let doubled = self.random.chance(card.delays);
-        let way = if late { self.random.ms(200, LIFE) } else { card.look_ms / 2 };
-        let answered = !self.random.chance(card.loses_answers);
-        let first = Sent { run, who: who.clone(), asked: self.now };
-        if !lost {
-            let first = answered.then(|| Box::new(first));
-            self.later(way, Happens::Arrives { socket, relay, first });
-            if doubled {
-                let way = self.random.ms(way, LIFE);
-                self.later(way, Happens::Arrives { socket, relay, first: None });
-            }
-        }
-        if lost || !answered {
-            // Nothing is heard of it; only looking tells.
-            let end = WriteEnd::Sent(terms(&card, false));
-            self.later(2_000, Happens::Answers { run, what: Answer::Written { who, end } });
         }
     }
 
@@ -754,175 +482,6 @@ impl World {
             }
             Answer::Written { who, end } => self.hear(Heard::Written { who, end }),
         }
-    }
-
-    fn cancels(&mut self) {
-        let Some(id) = self.runs.records().next().map(|record| record.id.clone()) else { return };
-        self.say(|| format!("plan {id} is cancelled"));
-        let (_, deeds) = self.with_sight(|runs, sight| runs.cancel(&id, "somebody", sight));
-        self.carry_out(deeds);
-    }
-
-    /// Somebody switches one outlet: a plan of one step, whose intent is durable with it.
-    fn by_hand(&mut self) {
-        if !self.up {
-            return;
-        }
-        let Some((socket, relay)) = self.hands.pop() else { return };
-        self.ids += 1;
-        let id: PlanId = format!("p{:04}", self.ids).parse().unwrap();
-        let (stamp, outlet) = (self.stamp(), self.rack.sockets[socket].id.clone());
-        let action = if relay == Relay::On { Action::On } else { Action::Off };
-        let mut record = Record::new(id, action, outlet.to_string(), "us".into(), stamp);
-        let mut step = StepRecord::pending(outlet.clone(), relay, 0, "by hand".into());
-        step.keeps_host = relay == Relay::Off;
-        step.state = StepState::Intended;
-        record.steps.push(step);
-        record.state = PlanState::Running;
-        let taken = self.with_sight(|runs, sight| {
-            let known = matches!(sight.guard(&outlet, &BTreeMap::new()), Guarded::Known(..));
-            if !known {
-                return Err("not known for certain".to_owned());
-            }
-            runs.has_headroom(&record, sight).map_err(|refusal| refusal.to_string())?;
-            runs.claim(&record).map_err(|(outlet, plan)| format!("{outlet} is at {plan}"))
-        });
-        match taken {
-            Err(why) => {
-                self.story.refused += 1;
-                self.say(|| format!("{outlet} {} by hand is refused: {why}", relay.word()));
-            }
-            Ok(()) => {
-                self.say(|| format!("plan {}: {outlet} {} by hand", record.id, relay.word()));
-                self.hand = Some(record.id.clone());
-                self.accepted(record);
-            }
-        }
-    }
-
-    /// An accepted plan becomes durable, and begins.
-    fn accepted(&mut self, record: Record) {
-        self.drops(&record);
-        if self.crashes_here() {
-            self.killed("before a plan was durable");
-            return;
-        }
-        let bytes = serde_json::to_vec(&record).unwrap();
-        let plans = vec![(record.id.clone(), bytes, true)];
-        self.journal.as_ref().unwrap().commit(Commit { plans, ..Commit::default() }).unwrap();
-        self.known.insert(record.id.clone(), PlanState::Running);
-        if self.crashes_here() {
-            self.killed("after a plan was durable");
-            return;
-        }
-        let deeds = self.with_sight(|runs, sight| runs.begin(record, sight));
-        self.carry_out(deeds);
-    }
-
-    /// Somebody makes a plan and runs it.
-    fn wished(&mut self) {
-        if !self.up {
-            self.later(5_000, Happens::Wished);
-            return;
-        }
-        let goals = self.goals();
-        let by_priority = self.random.chance(20);
-        let replan = self.random.chance(50);
-        let on = self.random.chance(40);
-        self.ids += 1;
-        let id: PlanId = format!("p{:04}", self.ids).parse().unwrap();
-        let stamp = self.stamp();
-        let made = self.with_sight(|runs, sight| {
-            let mut picture = runs.picture(sight, None, None);
-            picture.world.by_priority = by_priority;
-            // Plans need not be the shortest here.
-            picture.world.tries = 2;
-            let goals: Vec<Goal> = goals
-                .iter()
-                .filter_map(|(outlet, want, drops_host)| {
-                    let outlet = *picture.outlets.get(outlet)?;
-                    Some(Goal { outlet, want: *want, drops_host: *drops_host, why: String::new() })
-                })
-                .collect();
-            let known = goals.iter().all(|goal| {
-                picture.world.outlets[goal.outlet].relay != pmgate::plan::Relays::Unknown
-            });
-            if !known || goals.is_empty() {
-                return Err("not known for certain".to_owned());
-            }
-            let mut goals = goals;
-            let made = match plan(&picture.world, &goals) {
-                // As much as fits.
-                Err(Refusal::Limit { leave_out, .. }) => {
-                    goals
-                        .retain(|goal| !leave_out.contains(&picture.world.outlets[goal.outlet].id));
-                    plan(&picture.world, &goals)
-                }
-                made => made,
-            };
-            let made = made.map_err(|refusal| refusal.to_string())?;
-            let mut record = Record::new(id.clone(), Action::On, "w".into(), "us".into(), stamp);
-            record.steps = recorded(&picture.world, &made, &goals);
-            record.scheduled = Some(made.makespan_ms);
-            record.reserve = reserve(&picture.world, &made);
-            record.state = PlanState::Running;
-            record.on_overload = if replan { OnOverload::Replan } else { OnOverload::Stop };
-            record.on_failure = if on { OnFailure::Continue } else { OnFailure::Stop };
-            runs.claim(&record).map_err(|(outlet, plan)| format!("{outlet} is at {plan}"))?;
-            Ok(record)
-        });
-        match made {
-            Err(why) => {
-                self.story.refused += 1;
-                self.say(|| format!("a wish is refused: {why}"));
-            }
-            Ok(record) => {
-                self.say(|| {
-                    let steps: Vec<String> = record
-                        .steps
-                        .iter()
-                        .map(|s| format!("{} {} {}", s.at_ms, s.outlet, s.relay.word()))
-                        .collect();
-                    format!("plan {} begins: {}", record.id, steps.join(", "))
-                });
-                self.accepted(record);
-            }
-        }
-    }
-
-    fn goals(&mut self) -> Vec<(OutletId, Want, bool)> {
-        let wish = self.random.within(0, 3);
-        let all = self.random.chance(30);
-        let part = if all { 100 } else { self.random.within(10, 90) };
-        let mut goals = Vec::new();
-        for load in &self.rack.loads {
-            if !self.random.chance(part) {
-                continue;
-            }
-            let want = match wish {
-                _ if all => Want::On,
-                0 => Want::On,
-                1 => Want::Cycle,
-                _ => *self.random.one(&[Want::On, Want::Off, Want::Cycle]),
-            };
-            // The host as such, or one of its cords.
-            let both = load.cords.iter().all(|cord| self.rack.sockets[*cord].closed);
-            let as_host = !both || load.cords.len() < 2 || want == Want::On;
-            if as_host || self.random.chance(60) {
-                for cord in &load.cords {
-                    goals.push((self.rack.sockets[*cord].id.clone(), want, true));
-                }
-            } else {
-                let cord = *self.random.one(&load.cords);
-                goals.push((self.rack.sockets[cord].id.clone(), want, false));
-                if want == Want::Cycle && self.random.chance(50) {
-                    for cord in load.cords.iter().filter(|other| **other != cord) {
-                        goals.push((self.rack.sockets[*cord].id.clone(), want, false));
-                    }
-                }
-            }
-        }
-        goals
     }
 }
 

@@ -1,0 +1,285 @@
+//! The gateway in a world: its executor and its journal, which are the real ones, and how they start, are killed and are
+//! answered.
+
+use super::{
+    Answer, BTreeMap, Commit, Deed, EPOCH, Happens, Heard, Journal, Known, LIFE, Lie, Outcome,
+    OutletId, PlanState, Record, Relay, Runs, Save, Sent, Sight, Stamp, StepState, Tick, Who,
+    World, WriteEnd, neighbour_of, terms, views,
+};
+
+impl World {
+    /// What the gateway sees, for the time of one call.
+    pub(super) fn with_sight<T>(&mut self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> T) -> T {
+        let locks = BTreeMap::new();
+        let sight = Sight {
+            now: Tick(self.now - self.started),
+            stamp: Stamp(EPOCH + self.now as i64),
+            views: &self.views,
+            site: &self.rack.site,
+            locks: &locks,
+        };
+        act(&mut self.runs, &sight)
+    }
+
+    pub(super) fn hear(&mut self, heard: Heard) {
+        if !self.up {
+            return;
+        }
+        let deeds = self.with_sight(|runs, sight| runs.heard(heard, sight));
+        self.carry_out(deeds);
+    }
+
+    pub(super) fn carry_out(&mut self, deeds: Vec<Deed>) {
+        for deed in deeds {
+            if !self.up {
+                return;
+            }
+            self.deed(deed);
+        }
+        self.sleep();
+    }
+
+    pub(super) fn sleep(&mut self) {
+        let Some(wake) = self.runs.wake() else { return };
+        let at = (wake.0 + self.started).max(self.now + 1);
+        if self.woken.is_none_or(|woken| at < woken || woken <= self.now) {
+            self.woken = Some(at);
+            self.later(at - self.now, Happens::Wakes);
+        }
+    }
+
+    pub(super) fn starts(&mut self) {
+        self.run += 1;
+        self.started = self.now;
+        self.up = true;
+        self.woken = None;
+        self.runs = Runs::careless(self.care);
+        self.say(|| "the gateway starts".into());
+        let journal = Journal::on(self.disk.clone()).unwrap();
+        self.views = self.rack.cards.iter().map(views::unknown).collect();
+        for card in 0..self.rack.cards.len() {
+            let after = self.random.ms(100, 3_000);
+            self.later(after, Happens::Polled(card));
+        }
+        let open = journal.open_plans().unwrap();
+        self.journal = Some(journal);
+        for kept in open {
+            let record = pmgate::switching::parse("a plan", &kept).unwrap();
+            if let Err((outlet, other)) = self.runs.claim(&record) {
+                self.wrong(&format!("{outlet} is in plans {} and {other}", record.id));
+                return;
+            }
+            self.known.insert(record.id.clone(), PlanState::Running);
+            let deeds = self.with_sight(|runs, sight| runs.take_up(record, sight));
+            self.carry_out(deeds);
+            if !self.up {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn killed(&mut self, how: &str) {
+        if !self.up {
+            return;
+        }
+        self.say(|| format!("the gateway is killed {how}"));
+        self.story.crashes += 1;
+        self.up = false;
+        self.journal = None;
+        let after = self.random.ms(500, 60_000);
+        self.later(after, Happens::Starts);
+    }
+
+    pub(super) fn crashes_here(&mut self) -> bool {
+        let crashes = self.crashes_left > 0 && self.random.chance(self.crash_chance);
+        self.crashes_left -= usize::from(crashes);
+        crashes
+    }
+
+    pub(super) fn deed(&mut self, deed: Deed) {
+        match deed {
+            Deed::Save(save) => self.save(*save),
+            Deed::Look { who, outlet, everything } => {
+                let socket = self.socket(&outlet);
+                let card = self.rack.sockets[socket].card;
+                let away = self.is_away(card);
+                let after = if away { 2_000 } else { self.rack.cards[card].look_ms };
+                let what = Answer::Look { who, socket, everything };
+                self.later(after, Happens::Answers { run: self.run, what });
+            }
+            Deed::Read { who, pdu } => {
+                let card = self.rack.cards.iter().position(|card| card.id == pdu).unwrap();
+                let after = if self.is_away(card) { 2_000 } else { self.rack.cards[card].look_ms };
+                let what = Answer::Read { who, card };
+                self.later(after, Happens::Answers { run: self.run, what });
+            }
+            Deed::Write { who, outlet, relay, known } => self.write(who, &outlet, relay, &known),
+            Deed::Want(pdu) => {
+                let card = self.rack.cards.iter().position(|card| card.id == pdu).unwrap();
+                if !self.is_away(card) {
+                    self.see(card);
+                }
+            }
+            Deed::Refresh(_) => {}
+            Deed::Call { who, .. } => {
+                let _answered = self.with_sight(|runs, sight| {
+                    runs.heard(Heard::Called { who, answer: Ok(()) }, sight)
+                });
+            }
+            Deed::Lock(outlet, why) => self.say(|| format!("{outlet} is locked: {why}")),
+            Deed::Tell { kind, text, .. } => self.say(|| format!("  {kind}: {text}")),
+            Deed::Show(record) => drop(self.known.insert(record.id.clone(), record.state)),
+            Deed::Ended(record) => {
+                self.known.insert(record.id.clone(), record.state);
+                self.truthful(&record);
+                if self.hand.as_ref() == Some(&record.id) {
+                    let after = self.random.ms(0, 300);
+                    self.later(after, Happens::ByHand);
+                }
+            }
+        }
+    }
+
+    /// What is said to be done is so.
+    pub(super) fn truthful(&mut self, record: &Record) {
+        let mut last: BTreeMap<&OutletId, (Relay, Outcome)> = BTreeMap::new();
+        for step in &record.steps {
+            if let Some(outcome) = step.state.outcome().filter(|o| *o != Outcome::Skipped) {
+                last.insert(&step.outlet, (step.relay, outcome));
+            }
+        }
+        let lies: Vec<String> = last
+            .iter()
+            .filter(|(_, (_, outcome))| outcome.is_success())
+            .filter_map(|(outlet, (relay, _))| {
+                let socket = self.socket(outlet);
+                let closed = self.physics.contacts[socket].closed;
+                let honest = self.rack.sockets[socket].lie == Lie::None
+                    && self.rack.sockets[neighbour_of(socket, &self.rack)].lie != Lie::Neighbour;
+                let doubled = self.happens.values().any(|what| {
+                    matches!(what, Happens::Arrives { socket: of, .. } | Happens::Moves { socket: of, .. } if *of == socket)
+                });
+                let wished = *relay == Relay::On;
+                (honest && !doubled && closed != wished)
+                    .then(|| format!("plan {} says that {outlet} is {}", record.id, relay.word()))
+            })
+            .collect();
+        if let Some(lie) = lies.first() {
+            // A doubled datagram of an earlier command may have undone it since; a plan of many does not wait for that.
+            if record.scheduled.is_some() || record.steps.len() == 1 {
+                self.say(|| format!("  (undone since: {lie})"));
+            }
+        }
+    }
+
+    pub(super) fn socket(&self, outlet: &OutletId) -> usize {
+        self.rack.sockets.iter().position(|socket| socket.id == *outlet).unwrap()
+    }
+
+    pub(super) fn is_away(&self, card: usize) -> bool {
+        let from = self.rack.cards[card].reboots.map_or(u64::MAX, |(at, _)| at);
+        self.away[card] == u64::MAX || (from..self.away[card]).contains(&self.now)
+    }
+
+    pub(super) fn save(&mut self, save: Save) {
+        if self.crashes_here() {
+            // Before it is durable.
+            self.killed("before a commit");
+            return;
+        }
+        let mut commit = Commit::default();
+        for record in save.record.iter().chain(&save.more) {
+            let open = record.state == PlanState::Running;
+            commit.plans.push((record.id.clone(), serde_json::to_vec(record).unwrap(), open));
+            self.known.insert(record.id.clone(), record.state);
+        }
+        if save.record.is_none() {
+            for (place, step) in &save.steps {
+                let bytes = serde_json::to_vec(step).unwrap();
+                commit.steps.push((save.plan.clone(), *place as u32, bytes));
+            }
+        }
+        if let Some(safe) = &save.more {
+            // Nobody promised to keep a host whose safe state is off.
+            self.drops(safe);
+        }
+        let stamp = self.stamp().0;
+        for note in save.notes {
+            commit.notes.push(pmgate::audit::Draft {
+                at: stamp,
+                kind: note.kind.to_owned(),
+                by: "the gateway".into(),
+                about: String::new(),
+                text: note.text,
+            });
+        }
+        self.journal.as_ref().unwrap().commit(commit).unwrap();
+        if self.crashes_here() {
+            self.killed("after a commit");
+            return;
+        }
+        let after = self.random.ms(0, 8);
+        let (plan, generation) = (save.plan, save.generation);
+        self.later(after, Happens::Durable { run: self.run, plan, generation });
+    }
+
+    pub(super) fn drops(&mut self, record: &Record) {
+        for step in record.steps.iter().filter(|s| s.relay == Relay::Off && !s.keeps_host) {
+            let socket = self.socket(&step.outlet);
+            self.dropped.extend(self.rack.sockets[socket].host);
+        }
+    }
+
+    pub(super) fn write(&mut self, who: Who, outlet: &OutletId, relay: Relay, _known: &Known) {
+        let socket = self.socket(outlet);
+        self.say(|| format!("  {outlet} is written {}", relay.word()));
+        self.story.writes += 1;
+        // The intent is in the journal.
+        let kept = self.journal.as_ref().unwrap().get(&who.plan).unwrap();
+        let record = kept.map(|kept| pmgate::switching::parse("a plan", &kept).unwrap());
+        let intended = record.as_ref().is_some_and(|record| {
+            let step = record.steps.get(who.step);
+            step.is_some_and(|s| {
+                s.state == StepState::Intended && s.outlet == *outlet && s.relay == relay
+            })
+        });
+        if !intended {
+            self.wrong(&format!("{outlet} is written {}, and no intent is durable", relay.word()));
+            return;
+        }
+        let sent = self.sent.entry((who.plan.clone(), outlet.clone(), relay)).or_default();
+        *sent += 1;
+        if *sent > 1 {
+            self.wrong(&format!("{outlet} is written twice for one step"));
+            return;
+        }
+        let at = self.rack.sockets[socket].card;
+        let card = self.rack.cards[at].clone();
+        let run = self.run;
+        let gone = self.is_away(at);
+        if gone || self.random.chance(card.refuses) {
+            let end = WriteEnd::Not(if gone { "it does not answer" } else { "refused" }.into());
+            self.later(card.look_ms, Happens::Answers { run, what: Answer::Written { who, end } });
+            return;
+        }
+        let lost = self.random.chance(card.loses_commands);
+        let late = self.random.chance(card.delays);
+        let doubled = self.random.chance(card.delays);
+        let way = if late { self.random.ms(200, LIFE) } else { card.look_ms / 2 };
+        let answered = !self.random.chance(card.loses_answers);
+        let first = Sent { run, who: who.clone(), asked: self.now };
+        if !lost {
+            let first = answered.then(|| Box::new(first));
+            self.later(way, Happens::Arrives { socket, relay, first });
+            if doubled {
+                let way = self.random.ms(way, LIFE);
+                self.later(way, Happens::Arrives { socket, relay, first: None });
+            }
+        }
+        if lost || !answered {
+            // Nothing is heard of it; only looking tells.
+            let end = WriteEnd::Sent(terms(&card, false));
+            self.later(2_000, Happens::Answers { run, what: Answer::Written { who, end } });
+        }
+    }
+}
