@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::model::id::ChainUnit;
+
 /// PowerMan: one gateway to the power distribution units of many vendors.
 #[derive(Debug, Parser)]
 #[command(name = "pmgate", version, about, max_term_width = 100, arg_required_else_help = true)]
@@ -174,8 +176,8 @@ pub enum Driver {
         #[arg(long, value_name = "ID")]
         driver: Option<String>,
         /// The unit of a daisy chain; else all units together
-        #[arg(long, value_name = "N")]
-        chain_unit: Option<u32>,
+        #[arg(long, value_name = "UNIT")]
+        chain_unit: Option<ChainUnit>,
         /// Point by point: where it was read, as it came, and what it means
         #[arg(long)]
         points: bool,

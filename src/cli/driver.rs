@@ -12,7 +12,7 @@ use crate::device::target::{Manners, Target};
 use crate::link::LinkError;
 use crate::link::rtu::{PARITIES, Serial};
 use crate::link::snmp_v3::{AUTH_PROTOCOLS, PRIV_PROTOCOLS, User};
-use crate::model::id::PduId;
+use crate::model::id::{ChainUnit, PduId};
 use crate::model::metric::{Kind, Metric};
 use crate::model::reading::{Datum, Reading};
 use crate::model::secret::Secret;
@@ -41,7 +41,7 @@ pub async fn run(command: Driver) -> Outcome {
         }
         Driver::Detect { target, more, json, .. } => detected(&target, &more, json).await,
         Driver::Read { target, more, driver, chain_unit, points, json } => {
-            let adopted = read(&target, &more, driver.as_deref(), chain_unit).await?;
+            let adopted = read(&target, &more, driver.as_deref(), chain_unit.as_ref()).await?;
             if points { print_points(&adopted, json) } else { print_body(&adopted, json) }
         }
         Driver::Record { target, under, file } => {
@@ -232,7 +232,7 @@ async fn read(
     args: &TargetArgs,
     more: &MoreDrivers,
     driver: Option<&str>,
-    unit: Option<u32>,
+    unit: Option<&ChainUnit>,
 ) -> Result<Adopted, Exit> {
     let catalog = catalog(more.drivers.as_deref())?;
     let target = target(args)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::link::{Line, LinkError};
 use crate::model::ask::Value;
-use crate::model::id::DriverId;
+use crate::model::id::{ChainUnit, DriverId};
 use crate::model::limits::ADOPT_REQUESTS;
 use crate::model::oid::Oid;
 use crate::model::reading::Datum;
@@ -111,7 +111,7 @@ async fn system(line: &mut Line) -> String {
 pub async fn adopt(
     target: &Target,
     profile: Arc<Profile>,
-    unit: Option<u32>,
+    unit: Option<&ChainUnit>,
     manners: Manners,
 ) -> Result<Adopted, Failure> {
     if target.is_snmp() != profile.speech.is_snmp() {
@@ -126,21 +126,27 @@ pub async fn adopt(
 pub async fn over(
     mut line: Line,
     profile: Arc<Profile>,
-    unit: Option<u32>,
+    unit: Option<&ChainUnit>,
 ) -> Result<Adopted, Failure> {
     let mut memory = Memory::of(&profile.speech);
     if !line.has_bulk() {
         memory = memory.without_bulk();
     }
-    let facts = Facts::new(&profile, unit);
+    let facts = Facts::new(&profile, unit)?;
     let answers = read::sweep(&mut line, &facts.set(), &mut memory).await?;
     let known = facts.known(&answers)?;
     let identity = facts.identity_read(&answers);
     let mut budget = ADOPT_REQUESTS;
     let mut found = BTreeMap::new();
-    for (table, walk) in Walk::all(&profile, memory.bulk_rows()) {
-        let walk = read::walk(&mut line, walk, &mut budget).await?;
-        found.insert(table, walk.found()?);
+    for (table, walks) in Walk::all(&profile, memory.bulk_rows()) {
+        for walk in walks {
+            let rows = read::walk(&mut line, walk, &mut budget).await?.found()?;
+            let any = !rows.is_empty();
+            found.insert(table, rows);
+            if any {
+                break;
+            }
+        }
     }
     let names = match Walk::names(&profile, memory.bulk_rows()) {
         Some(walk) => {

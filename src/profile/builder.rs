@@ -60,6 +60,7 @@ impl Builder {
                 let target = if to_branch { Scope::Branch } else { Scope::Phase };
                 let text = lookup.text(&spec.source, row);
                 if let Some(linked) = text.and_then(|text| trailing_number(&text)) {
+                    let linked = row.base.saturating_add(linked);
                     self.links.push((scope, row.number, target, linked));
                 }
             }
@@ -108,10 +109,14 @@ impl Builder {
         let Reading { item, column, .. } = came;
         let reader = Reader { item, decode: decode_of, every: spec.every, valid, column };
         self.readers.insert(key, (reader, datum));
+        // What is switched is what is looked at: another table may have another row of that number.
+        if (spec.point.scope, spec.point.metric) == (Scope::Outlet, Metric::State) {
+            self.outlets.insert(number, row.clone());
+        }
     }
 
     pub(super) fn outlet_rows(&mut self, profile: &Profile, rows: &[Vec<Row>]) {
-        // A family may keep its outlets in one of several tables; the first that has a number gives its row.
+        // Outlets that tell no state: a family may keep them in one of several tables.
         for (table, rows) in profile.tables.iter().zip(rows) {
             if table.scope == Scope::Outlet {
                 for row in rows {
@@ -121,7 +126,12 @@ impl Builder {
         }
     }
 
-    pub(super) fn build(mut self, profile: &Profile, known: &Known) -> (Instance, Vec<Datum>) {
+    pub(super) fn build(
+        mut self,
+        profile: &Profile,
+        known: &Known,
+        units: Vec<String>,
+    ) -> (Instance, Vec<Datum>) {
         let place = |parts: &[BTreeMap<u16, Part>; 5], scope: Scope, number: u16| {
             parts[scope as usize].keys().position(|n| *n == number).map(|at| at as u16)
         };
@@ -161,7 +171,7 @@ impl Builder {
             data.push(datum);
         }
         let identity = Arc::new(known.identity.clone());
-        (Instance::new(profile, identity, layout, readers, rows, verbs), data)
+        (Instance::new(profile, identity, units, layout, readers, (rows, verbs)), data)
     }
 
     /// `7`, `L2`, `B1`, `I1`, `T1`.

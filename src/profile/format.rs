@@ -7,6 +7,7 @@ use crate::model::oid::Oid;
 use crate::model::quantity::Count;
 
 use super::template::Template;
+use super::units::Units;
 
 /// How a family of PDUs speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub struct Profile {
     pub vendor: String,
     /// Protocol and manners.
     pub speech: Speech,
-    /// The index part that counts units of a daisy chain, and its first value.
-    pub unit: Option<(String, u32)>,
+    /// How units of a daisy chain are told apart, where one agent speaks for several.
+    pub unit: Option<Units>,
     /// Rules that must all hold for a device to be of this family.
     pub detect: Vec<Test>,
     /// Where the device says who it is; alternatives in order.
@@ -267,12 +268,54 @@ pub struct Table {
     pub scope: Scope,
     /// Where its rows come from.
     pub rows: Rows,
-    /// Which rows count.
-    pub keep: Option<Test>,
-    /// Which index part is the number, or none: the rows are numbered from 1.
-    pub number: Option<String>,
+    /// Which rows count: the first of these tests that the device has an object for decides.
+    pub keep: Vec<Test>,
+    /// Which unit its rows belong to, where their index does not tell.
+    pub unit: Option<UnitBy>,
+    /// How the rows get their numbers: the first way that the device has. Without any they are numbered from 1.
+    pub number: Vec<NumberBy>,
     /// Added to the number: for devices that count from 0.
     pub number_offset: i64,
+}
+
+impl Table {
+    /// What is asked for each of its rows before it counts.
+    pub fn asked_of_rows(&self) -> impl Iterator<Item = &Source> {
+        let unit = self.unit.iter().filter_map(|by| match by {
+            UnitBy::Told(source) => Some(source),
+            UnitBy::Fixed(_) => None,
+        });
+        let numbers = self.number.iter().filter_map(|by| match by {
+            NumberBy::Told { source, .. } => Some(source),
+            NumberBy::Part(_) => None,
+        });
+        self.keep.iter().map(|test| &test.source).chain(unit).chain(numbers)
+    }
+}
+
+/// Which unit a row belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnitBy {
+    /// The device says so, row by row.
+    Told(Source),
+    /// Always the same.
+    Fixed(u32),
+}
+
+/// What number a row has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NumberBy {
+    /// The one in this index part.
+    Part(String),
+    /// The one that the device tells.
+    Told {
+        /// Where.
+        source: Source,
+        /// What it tells and what number that is; a row with anything else does not count. Empty: as it is told.
+        of: Vec<(i64, u16)>,
+        /// The index part that counts groups of such rows: the second group's numbers follow the first's.
+        per: Option<String>,
+    },
 }
 
 /// Where the rows of a table come from.
@@ -282,8 +325,8 @@ pub enum Rows {
     Single,
     /// A walk of a column; what follows the column is the index.
     Walk {
-        /// The column.
-        column: Oid,
+        /// The column; of several the first that has rows.
+        columns: Vec<Oid>,
         /// Names of the index parts.
         index: Vec<String>,
     },

@@ -36,6 +36,8 @@ pub struct Instance {
     pub driver: DriverId,
     /// Who it says it is.
     pub identity: Arc<Identity>,
+    /// The units of a chain that its agent speaks for, whether they are all read or one of them.
+    pub units: Vec<String>,
     /// Its parts and slots.
     pub layout: Arc<Layout>,
     readers: Vec<Reader>,
@@ -66,14 +68,15 @@ impl Instance {
     pub(super) fn new(
         profile: &Profile,
         identity: Arc<Identity>,
+        units: Vec<String>,
         layout: Arc<Layout>,
         readers: Vec<Reader>,
-        outlets: Vec<Option<Row>>,
-        verbs: Verbs,
+        (outlets, verbs): (Vec<Option<Row>>, Verbs),
     ) -> Self {
         let fast = Tier::new(&profile.speech, &readers, |r| r.every.is_due(false), false);
         let slow = Tier::new(&profile.speech, &readers, |r| r.every.is_due(true), true);
-        Self { driver: profile.id.clone(), identity, layout, readers, outlets, verbs, fast, slow }
+        let driver = profile.id.clone();
+        Self { driver, identity, units, layout, readers, outlets, verbs, fast, slow }
     }
 
     /// The set of a fast poll, or of a slow one, which reads everything that changes.

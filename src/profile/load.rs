@@ -15,6 +15,7 @@ use super::format::{
 use super::load_parts::{Shared, points, tables};
 use super::load_source::{Context, sources, test};
 use super::load_verbs::{pacing, proofs, verbs};
+use super::units::Units;
 
 /// Reads a driver file; `file` is its name in faults.
 pub fn load(file: &str, text: &str) -> Result<Profile, FaultList> {
@@ -40,7 +41,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         .is_some_and(|i| i.text() == Some("low-first"));
     let speech = speech(&root, snmp);
     let unit = head.as_ref().and_then(|head| head.unit.clone());
-    let unit_hole: Vec<String> = unit.iter().map(|(part, _)| part.clone()).collect();
+    let unit_hole: Vec<String> = unit.iter().map(|units| units.part.clone()).collect();
     let names = root.get("names").and_then(|item| names(item.fields()?));
     let named = names.as_ref().map(|names: &Names| &names.value);
     let context = Context { snmp, low_first, named: None, holes: Some(&unit_hole) };
@@ -60,7 +61,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         snmp,
         low_first,
         names: names.as_ref(),
-        unit: unit.as_ref().map(|(part, _)| part.as_str()),
+        units: unit.as_ref(),
         absent: &absent,
         capabilities: capabilities.iter().map(|(name, _)| name.clone()).collect(),
     };
@@ -117,7 +118,7 @@ struct Head {
     title: String,
     vendor: String,
     snmp: bool,
-    unit: Option<(String, u32)>,
+    unit: Option<Units>,
 }
 
 fn head(fields: Fields<'_>) -> Option<Head> {
@@ -127,16 +128,23 @@ fn head(fields: Fields<'_>) -> Option<Head> {
     let snmp = fields
         .need("protocol", "snmp or modbus")
         .and_then(|i| i.one_of(&[("snmp", true), ("modbus", false)]));
-    let unit = fields.get("unit").and_then(|item| {
-        let unit = item.fields()?;
-        let part = unit.need("part", "the index part that counts units").and_then(|i| i.text());
-        let first =
-            unit.need("first", "its value for the first unit").and_then(|i| i.integer(0..=255));
-        unit.done();
-        Some((part?.to_owned(), first? as u32))
-    });
+    let unit = fields.get("unit").and_then(|item| units(item.fields()?));
     fields.done();
     Some(Head { id: id?, title: title?.to_owned(), vendor: vendor?.to_owned(), snmp: snmp?, unit })
+}
+
+/// `{ part = "unit", first = 1 }`, or `{ part = "mac", text = true }`.
+fn units(fields: Fields<'_>) -> Option<Units> {
+    let part = fields.need("part", "the index part that tells units apart").and_then(|i| i.text());
+    let is_text = fields.get("text").and_then(|i| i.flag()).unwrap_or(false);
+    let first = if is_text {
+        None
+    } else {
+        let first = fields.need("first", "its value for the first unit, or text = true");
+        Some(first.and_then(|i| i.integer(0..=255))? as u32)
+    };
+    fields.done();
+    Some(Units { part: part?.to_owned(), first })
 }
 
 fn speech(root: &Fields<'_>, snmp: bool) -> Option<Speech> {
@@ -224,7 +232,7 @@ fn patterns(tables: &[Table], points: &[PointSpec], verbs: [&[Verb]; 2]) -> Vec<
         if let Rows::Named { pattern, .. } = &table.rows {
             patterns.insert(pattern.clone());
         }
-        patterns.extend(table.keep.as_ref().and_then(|test| of(&test.source)));
+        patterns.extend(table.asked_of_rows().filter_map(of));
     }
     for spec in points {
         let tests = [&spec.when, &spec.valid].into_iter().flatten().map(|test| &test.source);

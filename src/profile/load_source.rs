@@ -52,7 +52,7 @@ pub(super) fn test(item: &Item<'_>, context: Context<'_>) -> Option<Test> {
     Some(Test { source: source?, check: check? })
 }
 
-fn source_in(fields: &Fields<'_>, context: Context<'_>) -> Option<Source> {
+pub(super) fn source_in(fields: &Fields<'_>, context: Context<'_>) -> Option<Source> {
     let mut found = Vec::new();
     if let Some(item) = fields.get("oid") {
         let source = oid(&item, context);
