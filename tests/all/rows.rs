@@ -9,6 +9,7 @@ use pmgate::link::{Line, Patience};
 use pmgate::model::metric::Scope;
 use pmgate::model::oid::Oid;
 use pmgate::profile::catalog::Catalog;
+use serde_json::Value;
 
 /// A recording of ours that is being changed.
 pub struct Device {
@@ -95,6 +96,15 @@ impl Read {
     /// The numbers of the parts of a kind.
     pub fn numbers(&self, scope: Scope) -> Vec<u16> {
         self.adopted.instance.layout.parts(scope).iter().map(|part| part.number).collect()
+    }
+
+    /// The body that `GET /v1/pdus/{pdu}` shows.
+    pub fn body(&self) -> Value {
+        let clock = pmgate::model::time::SystemClock::start();
+        let view = pmgate::cli::driver::view_of(&self.adopted, &clock);
+        let now = pmgate::model::time::Clock::tick(&clock);
+        let body = pmgate::wire::pdu::body(&view, &pmgate::wire::pdu::NoSite, now);
+        serde_json::to_value(&body).unwrap()
     }
 }
 

@@ -134,3 +134,97 @@ fn a_configuration_with_a_unit_for_a_driver_without_is_refused() {
         "{said}"
     );
 }
+
+/// An APC group of two: rows of both in each table, in an order of their own; the second measures no power.
+fn apc_group() -> Device {
+    const R: &str = "1.3.6.1.4.1.318.1.1.26";
+    let mut device = Device::of("apc-rpdu2");
+    for table in ["4.3", "6.3", "8.3", "9.2.3", "9.4.3"] {
+        device.without(format!("{R}.{table}"));
+    }
+    device.without("1.3.6.1.4.1.318.1.1.4.4");
+    let row = |device: &mut Device, table: &str, row: u32, values: &[(u32, i64)]| {
+        for (column, value) in values {
+            device.number(format!("{R}.{table}.1.{column}.{row}"), *value);
+        }
+    };
+    row(&mut device, "4.3", 1, &[(1, 1), (2, 1), (5, 27), (9, 11), (16, 30)]);
+    row(&mut device, "4.3", 2, &[(1, 2), (2, 2), (5, -1), (9, 22), (16, -1)]);
+    for (at, pdu, phase) in [(1, 2, 1), (2, 2, 2), (3, 1, 1), (4, 1, 2)] {
+        let amperes = i64::from(pdu * 100 + phase * 10);
+        row(&mut device, "6.3", at, &[(1, 1), (2, pdu.into()), (3, phase.into()), (5, amperes)]);
+    }
+    // The first has switched outlets, the second metered ones, too: the rows of one table are not those of the other.
+    for (at, pdu, outlet) in [(1, 1, 1), (2, 1, 2), (3, 2, 1), (4, 2, 2)] {
+        let state = if outlet == 1 { 2 } else { 1 };
+        row(&mut device, "9.2.3", at, &[(1, at.into()), (2, pdu), (4, outlet), (5, state), (6, 2)]);
+    }
+    for (at, outlet) in [(1, 1), (2, 2)] {
+        row(&mut device, "9.4.3", at, &[(2, 2), (4, outlet), (6, 5 * outlet), (7, 100 * outlet)]);
+    }
+    device
+}
+
+#[tokio::test]
+async fn a_group_of_two_is_read_by_what_its_rows_say_they_are_of() {
+    let group = apc_group();
+    let all = group.read(None).await;
+    assert_eq!(all.of("phase.current"), [(1, 11.0), (2, 12.0), (2001, 21.0), (2002, 22.0)]);
+    assert_eq!(all.numbers(Scope::Outlet), [1, 2, 2001, 2002]);
+    assert_eq!(all.of("outlet.power"), [(2001, 100.0), (2002, 200.0)]);
+    let second = group.read(Some("2")).await;
+    assert_eq!(second.of("phase.current"), [(1, 21.0), (2, 22.0)]);
+    assert_eq!(second.of("outlet.power"), [(1, 100.0), (2, 200.0)]);
+    assert_eq!(second.numbers(Scope::Outlet), [1, 2]);
+    // What the old trees say is said of the PDU that has the network.
+    assert_eq!(second.of("inlet.power"), []);
+    assert_eq!(second.of("inlet.energy"), [(1, 2_200.0)]);
+    assert_eq!(second.adopted.instance.identity.serial, None);
+    assert_eq!(group.read(Some("1")).await.of("inlet.power"), [(1, 270.0)]);
+}
+
+#[tokio::test]
+async fn a_part_of_the_inlets_is_not_the_whole() {
+    let body = apc_group().read(None).await.body();
+    assert_eq!(body["inlet"]["power_w"], serde_json::Value::Null, "{body}");
+    assert_eq!(body["inlet"]["gaps"]["power_w"], "unsupported", "{body}");
+    assert_eq!(body["inlet"]["energy_wh"], 3_300.0);
+    // A phase or a quantity that no inlet has is no gap.
+    assert!(body["inlet"].get("frequency_hz").is_none(), "{body}");
+}
+
+#[tokio::test]
+async fn a_cyberpower_chain_is_read_by_what_its_rows_say_they_are_of() {
+    const R: &str = "1.3.6.1.4.1.3808.1.1.6";
+    let mut device = Device::of("cyberpower");
+    let tables: [(&str, u32); 5] = [("3.4", 1), ("4.4", 3), ("5.4", 2), ("6.1.4", 4), ("6.2.4", 4)];
+    for (table, count) in tables {
+        let under: Oid = format!("{R}.{table}").parse().unwrap();
+        let copied: Vec<(Oid, String)> = device
+            .rows()
+            .iter()
+            .filter(|(oid, _)| oid.is_under(&under))
+            .map(|(oid, rest)| {
+                let mut arcs = oid.parts();
+                let column = arcs[arcs.len() - 2];
+                *arcs.last_mut().unwrap() += count;
+                let rest = if column == 2 { "2|2".to_owned() } else { rest.clone() };
+                (Oid::from_parts(&arcs).unwrap(), rest)
+            })
+            .collect();
+        device.rows().extend(copied);
+    }
+    device.number(format!("{R}.3.4.1.18.2"), 100);
+    let one = Device::of("cyberpower").read(None).await;
+    let second = device.read(Some("2")).await;
+    assert_eq!(second.of("inlet.power"), [(1, 100.0)]);
+    assert_eq!(second.numbers(Scope::Outlet), one.numbers(Scope::Outlet));
+    assert_eq!(second.numbers(Scope::Phase), one.numbers(Scope::Phase));
+    // What the older tree says is said of the PDU that is asked.
+    assert_eq!(second.of("inlet.voltage"), []);
+    let all = device.read(None).await;
+    assert_eq!(all.of("inlet.power"), [(1, 3917.0), (2001, 100.0)]);
+    let first: Vec<u16> = one.numbers(Scope::Outlet);
+    let both: Vec<u16> = first.iter().copied().chain(first.iter().map(|n| n + 2_000)).collect();
+    assert_eq!(all.numbers(Scope::Outlet), both);
+}
