@@ -185,13 +185,23 @@ pub enum Driver {
         #[arg(long)]
         json: bool,
     },
-    /// Record what a device answers, for a driver's proof; serial numbers and names are blotted out
+    /// Record what a device answers, for a driver's proof
+    ///
+    /// Blotted out are: sysContact, sysName and sysLocation; names of PDUs, outlets and other parts, serial numbers;
+    /// MAC and IP addresses; the community or user that is asked with; every other text that no driver knows the
+    /// meaning of, unless it is a number, a usual word for a state, or part of sysDescr. Tables of addresses and
+    /// connections are left out. Numbers stay. Look through the file before you show it to others.
     Record {
         #[command(flatten)]
         target: TargetArgs,
         /// Where to walk; give it as often as needed
-        #[arg(long, value_name = "OID", default_values = ["1.3.6.1.2.1.1", "1.3.6.1.4.1"])]
+        #[arg(long, value_name = "OID", default_values = ["1.3.6.1.2.1", "1.3.6.1.4.1"])]
         under: Vec<String>,
+        /// An object, or a subtree, whose texts may be shown, as that of the model; give it as often as needed
+        #[arg(long, value_name = "OID")]
+        keep: Vec<String>,
+        #[command(flatten)]
+        more: MoreDrivers,
         /// The recording to write
         file: PathBuf,
     },
@@ -246,6 +256,17 @@ pub struct TargetArgs {
     /// Modbus unit; else the one that the driver names
     #[arg(long, value_name = "N")]
     pub unit: Option<u8>,
+}
+
+impl TargetArgs {
+    /// What was typed that nobody else should read.
+    pub fn secrets(&self) -> Vec<String> {
+        let user = &self.user;
+        let typed = [&user.user, &user.auth_password, &user.priv_password].into_iter().flatten();
+        // Everybody's community is no secret, and a word of many texts.
+        let community = Some(&self.community).filter(|community| community.as_str() != "public");
+        typed.chain(community).cloned().collect()
+    }
 }
 
 /// An SNMP version.

@@ -44,8 +44,10 @@ pub async fn run(command: Driver) -> Outcome {
             let adopted = read(&target, &more, driver.as_deref(), chain_unit.as_ref()).await?;
             if points { print_points(&adopted, json) } else { print_body(&adopted, json) }
         }
-        Driver::Record { target, under, file } => {
-            super::record::record(&target, &under, &file).await
+        Driver::Record { target, under, keep, more, file } => {
+            let drivers = more.drivers.as_deref();
+            let plan = super::record::Plan { under: &under, keep: &keep, drivers, file: &file };
+            super::record::record(&target, &plan).await
         }
         Driver::Prove { file, recordings } => {
             super::prove::prove(&file, recordings.as_deref()).await

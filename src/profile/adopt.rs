@@ -475,7 +475,7 @@ impl<'p> Probe<'p> {
             let dense = is_dense(profile, spec, &rows[spec.table]);
             for (at, row) in (0u32..).zip(&rows[spec.table]) {
                 push(item_at(&spec.source, row), dense.then_some((column, at)));
-                for source in Self::companions(spec) {
+                for source in spec.companions() {
                     push(item_at(source, row), None);
                 }
             }
@@ -485,17 +485,6 @@ impl<'p> Probe<'p> {
 
     fn points<'a>(profile: &'a Profile, known: &Known) -> Vec<&'a PointSpec> {
         profile.points.iter().filter(|spec| known.is_able(spec.needs.as_ref())).collect()
-    }
-
-    fn companions(spec: &PointSpec) -> Vec<&Source> {
-        let mut sources: Vec<&Source> =
-            [&spec.when, &spec.valid].into_iter().flatten().map(|test| &test.source).collect();
-        if let Meaning::Quantity { digits, factor, fahrenheit, .. } = &spec.meaning {
-            sources.extend(digits);
-            sources.extend(factor);
-            sources.extend(fahrenheit.iter().map(|test| &test.source));
-        }
-        sources
     }
 
     /// What to read.

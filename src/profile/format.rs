@@ -399,6 +399,20 @@ pub struct PointSpec {
     pub absent: Vec<i64>,
 }
 
+impl PointSpec {
+    /// What else is read to know what the value means.
+    pub fn companions(&self) -> Vec<&Source> {
+        let mut sources: Vec<&Source> =
+            [&self.when, &self.valid].into_iter().flatten().map(|test| &test.source).collect();
+        if let Meaning::Quantity { digits, factor, fahrenheit, .. } = &self.meaning {
+            sources.extend(digits);
+            sources.extend(factor);
+            sources.extend(fahrenheit.iter().map(|test| &test.source));
+        }
+        sources
+    }
+}
+
 /// What a raw value means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {

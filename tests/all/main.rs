@@ -22,6 +22,7 @@ mod poison;
 mod poller;
 mod protocol;
 mod proxy;
+mod record;
 mod recordings;
 mod registers;
 mod rig;
