@@ -166,10 +166,13 @@ async fn ask(target: &Target, catalog: &Catalog) -> Option<Found> {
             text: profile.title.clone(),
         }),
         Err(Failure::Link(LinkError::Timeout { .. } | LinkError::Unreachable(_))) => None,
-        Err(Failure::Undetected(Undetected::None { seen })) => Some(Found {
+        Err(Failure::Undetected(Undetected::None { seen, near })) => Some(Found {
             address: shown,
             driver: None,
-            text: format!("no PDU that is known: {seen}"),
+            text: std::iter::once(format!("no PDU that is known: {seen}"))
+                .chain(near)
+                .collect::<Vec<_>>()
+                .join("; "),
         }),
         Err(failure) => Some(Found { address: shown, driver: None, text: failure.to_string() }),
     }

@@ -259,6 +259,8 @@ pub fn view_of(adopted: &Adopted, clock: &dyn Clock) -> PduView {
     view.layout = adopted.instance.layout.clone();
     view.readings = adopted.data.iter().map(|datum| Reading { datum: *datum, at }).collect();
     view.health = Health::Online;
+    // As a gateway would show it without being told otherwise.
+    view.read_only = adopted.unknown().map(Into::into);
     view.observed_at = Some(at);
     view.observed = Some(clock.tick());
     view

@@ -102,7 +102,11 @@ impl<'p> Scrub<'p> {
         let identity = &profile.identity;
         identity.serial.iter().for_each(|source| self.add(source, Known::Serial));
         identity.name.iter().for_each(|source| self.add(source, Known::Name));
-        let tests = profile.detect.iter().chain(profile.capabilities.iter().map(|(_, test)| test));
+        let tests = profile
+            .detect
+            .iter()
+            .flatten()
+            .chain(profile.capabilities.iter().map(|(_, test)| test));
         let counted = profile.tables.iter().filter_map(|table| match &table.rows {
             Rows::Counted { source, .. } => Some(source),
             _ => None,
@@ -129,6 +133,8 @@ impl<'p> Scrub<'p> {
         let (template, known) = match (source, known) {
             (Source::Listed(template, Some(at)), Known::Name) => (template, Known::Item(*at)),
             (Source::Oid(template) | Source::Listed(template, _), _) => (template, known),
+            // A word of a text does not make all of it private.
+            (Source::Behind(template, _), _) => (template, Known::Shown),
             _ => return,
         };
         if template.pattern().is_none() {

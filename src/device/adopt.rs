@@ -42,6 +42,19 @@ pub struct Adopted {
     pub identity: Vec<(&'static str, Item, String)>,
 }
 
+impl Adopted {
+    /// Why it is not a device that its driver was made for, if so.
+    pub fn unknown(&self) -> Option<String> {
+        let identity = &self.instance.identity;
+        let known = self.profile.known.as_ref()?;
+        let doubt = known.doubt(identity.model.as_deref(), identity.firmware.as_deref())?;
+        Some(format!(
+            "driver {} was not made for this one: {doubt}; allow_unknown = true in its [[pdu]] lets it be switched",
+            self.profile.id
+        ))
+    }
+}
+
 /// Why a device is not adopted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -71,7 +84,10 @@ pub async fn detect(
     let profiles = catalog.speaking(target.is_snmp());
     let unit = profiles.iter().find_map(|p| modbus_unit(p)).unwrap_or(1);
     let detection = Detection::among(profiles);
-    let nothing = || Undetected::None { seen: "there is no driver for its protocol".into() };
+    let nothing = || Undetected::None {
+        seen: "there is no driver for its protocol".into(),
+        near: Vec::new(),
+    };
     let set = detection.set().ok_or_else(nothing)?;
     let mut line = target.line(manners.correct(CAREFUL), unit).await?;
     let mut memory = Memory::careful();

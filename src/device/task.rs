@@ -334,7 +334,7 @@ impl Device {
             Some(mixed) => Some(mixed),
             None => self.renumbering(&adopted),
         };
-        self.unknown = unknown(&adopted);
+        self.unknown = adopted.unknown().map(Into::into);
         view.read_only = self.read_only();
         self.tell_adopted(first, &before, &view);
         self.adopted = Some((adopted, began));
@@ -524,16 +524,4 @@ impl Device {
             }
         }
     }
-}
-
-/// Why a device is not one that its driver was made for, if so.
-fn unknown(adopted: &Adopted) -> Option<Arc<str>> {
-    let identity = &adopted.instance.identity;
-    let known = adopted.profile.known.as_ref()?;
-    let doubt = known.doubt(identity.model.as_deref(), identity.firmware.as_deref())?;
-    let text = format!(
-        "driver {} was not made for this one: {doubt}; allow_unknown = true in its [[pdu]] lets it be switched",
-        adopted.profile.id
-    );
-    Some(text.into())
 }

@@ -185,7 +185,9 @@ fn own<'s>(
         .as_ref()
         .filter(|units| chosen.is_some_and(|chosen| units.first().as_deref() != Some(chosen)));
     let names_it = move |source: &Source| match (other, source) {
-        (Some(units), Source::Oid(template)) => template.holes().any(|hole| hole == units.part),
+        (Some(units), Source::Oid(template) | Source::Behind(template, _)) => {
+            template.holes().any(|hole| hole == units.part)
+        }
         _ => false,
     };
     let told_apart = sources.iter().any(names_it);
@@ -217,7 +219,11 @@ impl<'a> Lookup<'a> {
         let raw = self.answer(source, row)?.as_ref().ok()?;
         let shape = shape(source, row);
         let number = || Some(raw_text(raw, shape));
-        text_of(raw, shape).or_else(number)
+        let text = text_of(raw, shape).or_else(number);
+        match source {
+            Source::Behind(_, mark) => behind(&text?, mark),
+            _ => text,
+        }
     }
 
     pub(super) fn number(&self, source: &Source, row: &Row) -> Option<i64> {
@@ -237,6 +243,14 @@ impl<'a> Lookup<'a> {
     pub(super) fn holds(&self, test: &Test, row: &Row) -> Option<bool> {
         Some(holds(&test.check, self.answer(&test.source, row)?, shape(&test.source, row)))
     }
+}
+
+/// The word behind a mark, up to a blank, a comma or a closing bracket.
+fn behind(text: &str, mark: &str) -> Option<String> {
+    let (_, rest) = text.split_once(mark)?;
+    let ends = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | ')');
+    let word = rest.trim_start().split(ends).next()?;
+    (!word.is_empty()).then(|| word.to_owned())
 }
 
 /// The shape of a Modbus source, or of an item of a list.

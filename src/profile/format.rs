@@ -22,8 +22,8 @@ pub struct Profile {
     pub speech: Speech,
     /// How units of a daisy chain are told apart, where one agent speaks for several.
     pub unit: Option<Units>,
-    /// Rules that must all hold for a device to be of this family.
-    pub detect: Vec<Test>,
+    /// Rules that must all hold for a device to be of this family; of the tests of a rule one must.
+    pub detect: Vec<Vec<Test>>,
     /// Where the device says who it is; alternatives in order.
     pub identity: Identity,
     /// Models and firmware that it was made for; nothing where the family does not differ.
@@ -126,6 +126,8 @@ pub struct ModbusManners {
 pub enum Source {
     /// An SNMP instance.
     Oid(Template),
+    /// The word behind a mark in an SNMP instance: `MN:` in "… MN:AP7900 HR:B2 …".
+    Behind(Template, String),
     /// One item of an SNMP instance that is a list, as "1,1,0": of the row's place, or always the same (from 0).
     Listed(Template, Option<u16>),
     /// Modbus registers or bits.
@@ -241,21 +243,34 @@ pub struct Known {
     pub models: Vec<String>,
     /// What the firmware's text starts with, in any case; none for any.
     pub firmware: Vec<String>,
+    /// Why neither can be known, of a family that tells neither.
+    pub untold: Option<String>,
 }
 
 impl Known {
-    /// Why a device is not one of these, if so. One that does not say what it is does not say otherwise.
+    /// Why a device is not one of these, if so. One that does not say what it is, is not known to be one.
     pub fn doubt(&self, model: Option<&str>, firmware: Option<&str>) -> Option<String> {
-        let fits = |starts: &[String], text: Option<&str>| {
-            let Some(text) = text.map(|text| text.trim().to_lowercase()) else { return true };
-            starts.is_empty() || starts.iter().any(|start| text.starts_with(&start.to_lowercase()))
+        let text = |text: Option<&str>| text.map(|text| text.trim().to_owned());
+        let (model, firmware) = (text(model), text(firmware));
+        let fits = |starts: &[String], text: &str| {
+            let text = text.to_lowercase();
+            starts.iter().any(|start| text.starts_with(&start.to_lowercase()))
         };
-        let shown = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        if !fits(&self.models, model) {
-            return Some(format!("its model is \"{}\"", shown(model)));
+        match &model {
+            _ if self.models.is_empty() => {}
+            None => return Some("it does not tell its model".into()),
+            Some(text) if !fits(&self.models, text) => {
+                return Some(format!("its model is \"{text}\""));
+            }
+            Some(_) => {}
         }
-        (!fits(&self.firmware, firmware))
-            .then(|| format!("its firmware is \"{}\"", shown(firmware)))
+        match &firmware {
+            _ if self.firmware.is_empty() => None,
+            None => self.models.is_empty().then(|| "it does not tell its firmware".into()),
+            Some(text) => {
+                (!fits(&self.firmware, text)).then(|| format!("its firmware is \"{text}\""))
+            }
+        }
     }
 }
 
@@ -513,13 +528,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_text_that_does_not_fit_is_a_doubt() {
-        let known = Known { models: vec!["AP8".into()], firmware: vec!["v6.".into()] };
+    fn who_does_not_say_or_says_something_else_is_not_known() {
+        let known =
+            Known { models: vec!["AP8".into()], firmware: vec!["v6.".into()], untold: None };
         let doubt = |model, firmware| known.doubt(model, firmware);
         assert_eq!(doubt(Some("ap8981"), Some("v6.9")), None);
-        assert_eq!(doubt(None, None), None);
+        assert_eq!(doubt(Some(" AP8981"), None), None);
+        assert_eq!(doubt(None, Some("v6.9")).unwrap(), "it does not tell its model");
         assert_eq!(doubt(Some("AP7900"), None).unwrap(), "its model is \"AP7900\"");
         assert_eq!(doubt(Some("AP8981"), Some("v9.1")).unwrap(), "its firmware is \"v9.1\"");
+        let firmware = Known { models: vec![], ..known };
+        assert_eq!(firmware.doubt(None, None).unwrap(), "it does not tell its firmware");
+        assert_eq!(firmware.doubt(Some("x"), Some("v6.1")), None);
         assert_eq!(Known::default().doubt(Some("x"), Some("y")), None);
     }
 }

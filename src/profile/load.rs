@@ -2,20 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::document::{self, Fields};
+use crate::model::document::{self, Fields, Item};
 use crate::model::fault::{FaultList, Faults};
 use crate::model::id::DriverId;
 use crate::model::limits::{MODBUS_BITS, MODBUS_REGISTERS, SNMP_REPLY_BYTES, SNMP_VARBINDS};
 use crate::model::metric::{Metric, Point, Scope};
+use crate::model::oid::Oid;
 
+use super::detect::ENTERPRISE_ARCS;
 use super::format::{
-    Identity, Known, Meaning, ModbusManners, Names, PointSpec, Profile, Rows, SnmpManners, Source,
-    Speech, Table, Test, Verb,
+    Check, Identity, Known, Meaning, ModbusManners, Names, PointSpec, Profile, Rows, SnmpManners,
+    Source, Speech, Table, Test, Verb,
 };
 use super::load_parts::{Shared, points, tables};
 use super::load_source::{Context, sources, test};
 use super::load_verbs::{pacing, proofs, verbs};
 use super::units::Units;
+
+/// What every agent says of itself (SNMPv2-MIB system).
+const SYSTEM: &str = "1.3.6.1.2.1.1";
 
 /// Reads a driver file; `file` is its name in faults.
 pub fn load(file: &str, text: &str) -> Result<Profile, FaultList> {
@@ -44,14 +49,15 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
     let unit_hole: Vec<String> = unit.iter().map(|units| units.part.clone()).collect();
     let names = root.get("names").and_then(|item| names(item.fields()?));
     let named = names.as_ref().map(|names: &Names| &names.value);
-    let context = Context { snmp, low_first, named: None, holes: Some(&unit_hole) };
-    let detect: Vec<Test> = root
+    let holes = Some(unit_hole.as_slice());
+    let context = Context { snmp, low_first, named: None, holes, texts: false };
+    let detect = root
         .need("detect", "rules that tell this family")
-        .map_or(Vec::new(), |list| list.list().iter().filter_map(|i| test(i, context)).collect());
+        .map_or(Vec::new(), |list| detect(&list, context));
     let identity = root
         .need("identity", "where the device says who it is")
         .and_then(|i| i.fields())
-        .map(|fields| identity(fields, context));
+        .map(|fields| identity(fields, Context { texts: true, ..context }));
     let capabilities = capabilities(&root, context);
     let absent = match &speech {
         Some(Speech::Snmp(manners)) => manners.absent.clone(),
@@ -74,7 +80,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         .into_iter()
         .chain(unit_hole.clone())
         .collect();
-    let (on, off) = verbs(&root, Context { snmp, low_first, named, holes: Some(&outlet_holes) });
+    let (on, off) = verbs(&root, Context { named, holes: Some(&outlet_holes), ..context });
     for needs in on.iter().chain(&off).filter_map(|verb| verb.needs.as_ref()) {
         if !shared.capabilities.contains(needs) {
             root.fault(format!(
@@ -87,6 +93,9 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         root.fault("outlets can be switched but not seen: a driver with control needs a point outlet.state");
     }
     let known = root.get("known").and_then(|item| item.fields()).map(known);
+    if !on.is_empty() || !off.is_empty() {
+        made_for(&root, known.as_ref(), identity.as_ref());
+    }
     let pacing = pacing(&root);
     let proofs = proofs(&root);
     root.done();
@@ -222,7 +231,7 @@ fn names(fields: Fields<'_>) -> Option<Names> {
 /// All patterns that a driver goes by.
 fn patterns(tables: &[Table], points: &[PointSpec], verbs: [&[Verb]; 2]) -> Vec<String> {
     let of = |source: &Source| match source {
-        Source::Oid(template) | Source::Listed(template, _) => {
+        Source::Oid(template) | Source::Listed(template, _) | Source::Behind(template, _) => {
             template.pattern().map(str::to_owned)
         }
         _ => None,
@@ -247,14 +256,68 @@ fn patterns(tables: &[Table], points: &[PointSpec], verbs: [&[Verb]; 2]) -> Vec<
     patterns.into_iter().collect()
 }
 
+/// `[[detect]]`: a test, or `any = [ … ]` of which one must hold.
+fn detect(list: &Item<'_>, context: Context<'_>) -> Vec<Vec<Test>> {
+    let rule = |item: &Item<'_>| -> Option<Vec<Test>> {
+        let fields = item.is_table().then(|| item.fields())??;
+        match fields.get("any") {
+            Some(any) => {
+                let tests = any.list().iter().filter_map(|one| test(one, context)).collect();
+                fields.done();
+                Some(tests)
+            }
+            None => test(item, context).map(|test| vec![test]),
+        }
+    };
+    let rules: Vec<Vec<Test>> = list.list().iter().filter_map(rule).collect();
+    let system: Option<Oid> = SYSTEM.parse().ok();
+    let of_system = |test: &Test| match &test.source {
+        Source::Oid(template) => system.as_ref().is_some_and(|base| template.head().is_under(base)),
+        _ => false,
+    };
+    let vendor_only = |test: &Test| match &test.check {
+        Check::Under(bases) => {
+            of_system(test) && bases.iter().any(|base| base.parts().len() <= ENTERPRISE_ARCS)
+        }
+        _ => false,
+    };
+    let tells =
+        |rule: &Vec<Test>| rule.iter().all(|test| test.check != Check::Lacks && !vendor_only(test));
+    if !rules.is_empty() && !rules.iter().any(tells) {
+        list.fault("tell a vendor and no family: add a rule that an object of its PDUs is there, as { oid = \"1.3.6.1.4.1.…\", exists = true }");
+    }
+    rules
+}
+
 fn known(fields: Fields<'_>) -> Known {
     let texts = |key| {
         let list = fields.get(key).map_or(Vec::new(), |item| item.list());
         list.iter().filter_map(|item| item.text().map(str::to_owned)).collect()
     };
-    let known = Known { models: texts("models"), firmware: texts("firmware") };
+    let untold = fields.get("untold").and_then(|i| i.text()).map(str::to_owned);
+    let known = Known { models: texts("models"), firmware: texts("firmware"), untold };
     fields.done();
     known
+}
+
+/// A driver that switches says what it was made for, or why nobody can know.
+fn made_for(root: &Fields<'_>, known: Option<&Known>, identity: Option<&Identity>) {
+    const HOW: &str = "write [known] with models = [\"…\"], what their texts start with, and firmware = [\"…\"], or untold = \"why the family tells neither\"";
+    let tells = |of: fn(&Identity) -> &Vec<Source>| identity.is_some_and(|who| !of(who).is_empty());
+    let (model, firmware) = (tells(|who| &who.model), tells(|who| &who.firmware));
+    let Some(known) = known else {
+        root.fault(format!("a driver that switches says what it was made for: {HOW}"));
+        return;
+    };
+    if known.untold.is_some() {
+        if model || firmware {
+            root.fault("[known] has untold, and [identity] says where the model or the firmware is told: list those that are known");
+        }
+    } else if known.models.is_empty() && (model || known.firmware.is_empty()) {
+        root.fault(format!("[known] names no models: {HOW}"));
+    } else if (!known.models.is_empty() && !model) || (!known.firmware.is_empty() && !firmware) {
+        root.fault("[known] names what [identity] does not tell: say there where the model and the firmware are told");
+    }
 }
 
 fn capabilities(root: &Fields<'_>, context: Context<'_>) -> Vec<(String, Test)> {

@@ -23,7 +23,8 @@ pub(super) struct Shared<'s> {
 impl Shared<'_> {
     fn context<'c>(&'c self, holes: &'c [String]) -> Context<'c> {
         let named = self.names.map(|names| &names.value);
-        Context { snmp: self.snmp, low_first: self.low_first, named, holes: Some(holes) }
+        let (snmp, low_first) = (self.snmp, self.low_first);
+        Context { snmp, low_first, named, holes: Some(holes), texts: false }
     }
 
     fn holes(&self, index: &[String]) -> Vec<String> {

@@ -103,7 +103,7 @@ pub(super) fn from_indices(
 /// A source at a row; `None` if the row does not fill it.
 pub fn item_at(source: &Source, row: &Row) -> Option<Item> {
     match source {
-        Source::Oid(template) | Source::Listed(template, _) => {
+        Source::Oid(template) | Source::Listed(template, _) | Source::Behind(template, _) => {
             template.fill(&row.parts).map(Item::Oid)
         }
         Source::Register(register) => register_at(register, row).map(|address| Item::Register {

@@ -39,6 +39,12 @@ impl Device {
         self
     }
 
+    /// Sets a text.
+    pub fn text(&mut self, oid: impl AsRef<str>, value: &str) -> &mut Self {
+        self.rows.insert(oid.as_ref().parse().unwrap(), format!("4|{value}"));
+        self
+    }
+
     /// Takes everything under an object away.
     pub fn without(&mut self, under: impl AsRef<str>) -> &mut Self {
         let under: Oid = under.as_ref().parse().unwrap();
