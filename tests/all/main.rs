@@ -9,6 +9,7 @@ mod coalesce;
 mod config;
 mod crash;
 mod demo;
+mod detect;
 mod drivers;
 mod families;
 mod fence;

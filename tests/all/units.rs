@@ -228,3 +228,28 @@ async fn a_cyberpower_chain_is_read_by_what_its_rows_say_they_are_of() {
     let both: Vec<u16> = first.iter().copied().chain(first.iter().map(|n| n + 2_000)).collect();
     assert_eq!(all.numbers(Scope::Outlet), both);
 }
+
+#[tokio::test]
+async fn pdus_at_one_processing_unit_have_their_own_variables() {
+    let mut device = Device::of("rittal-pdu");
+    let variables: Oid = "1.3.6.1.4.1.2606.7.4.2.2.1".parse().unwrap();
+    let copied: Vec<(Oid, String)> = device
+        .rows()
+        .iter()
+        .filter(|(oid, _)| oid.is_under(&variables) && oid.parts()[13] == 2)
+        .map(|(oid, rest)| {
+            let mut arcs = oid.parts();
+            arcs[13] = 3;
+            (Oid::from_parts(&arcs).unwrap(), rest.clone())
+        })
+        .collect();
+    device.rows().extend(copied);
+    device.text("1.3.6.1.4.1.2606.7.4.1.2.1.2.3", "PDU-Controller");
+    let one = Device::of("rittal-pdu").read(None).await.numbers(Scope::Outlet);
+    assert_eq!(device.read(Some("2")).await.numbers(Scope::Outlet), one);
+    let third = device.read(Some("3")).await;
+    assert_eq!(third.numbers(Scope::Outlet), one);
+    assert_eq!(third.adopted.unknown(), None);
+    let both: Vec<u16> = one.iter().copied().chain(one.iter().map(|n| n + 3_000)).collect();
+    assert_eq!(device.read(None).await.numbers(Scope::Outlet), both);
+}
