@@ -283,9 +283,9 @@ impl Walk {
     /// walks with GETNEXT.
     pub fn all(profile: &Profile, bulk_rows: u32) -> Vec<(usize, Vec<Walk>)> {
         let walk = |(at, table): (usize, &super::format::Table)| match &table.rows {
-            Rows::Walk { columns, .. } => {
-                let walks = columns.iter().map(|column| Walk::of(column.clone(), bulk_rows));
-                Some((at, walks.collect()))
+            Rows::Walk { .. } => {
+                let columns = profile.key_columns(at).into_iter();
+                Some((at, columns.map(|column| Walk::of(column, bulk_rows)).collect()))
             }
             _ => None,
         };
@@ -384,7 +384,7 @@ impl<'p> Filter<'p> {
             let mut of_table = if let Rows::Named { pattern, index } = &table.rows {
                 names.rows(profile, pattern, index, &mut chain)
             } else if let Some(instances) = found.get(&at) {
-                walked(profile, table, &mut chain, instances)
+                walked(profile, at, &mut chain, instances)
             } else {
                 let count = known.counts.get(&at).copied().unwrap_or(0);
                 listed(profile, table, &mut chain, count)

@@ -516,10 +516,29 @@ pub struct Proof {
     pub expect: Vec<(Point, String)>,
 }
 
+/// Columns of readings that are walked where a table's own has no rows.
+const OTHER_COLUMNS: usize = 3;
+
 impl Profile {
-    /// The table of a scope's own rows.
-    pub fn table_of(&self, scope: Scope) -> Option<usize> {
-        self.tables.iter().position(|table| table.scope == scope)
+    /// The columns that tell which rows a table has: its own, and where a model lacks that, those of its readings.
+    pub fn key_columns(&self, table: usize) -> Vec<Oid> {
+        let Some(Rows::Walk { columns, index }) = self.tables.get(table).map(|table| &table.rows)
+        else {
+            return Vec::new();
+        };
+        let mut keys = columns.clone();
+        let mut readings: Vec<&PointSpec> =
+            self.points.iter().filter(|spec| spec.table == table).collect();
+        readings.sort_by_key(|spec| spec.every);
+        for spec in readings {
+            let Source::Oid(template) = &spec.source else { continue };
+            let column = template.head();
+            let is_new = template.is_column_of(index) && !keys.contains(&column);
+            if is_new && keys.len() < columns.len() + OTHER_COLUMNS {
+                keys.push(column);
+            }
+        }
+        keys
     }
 }
 

@@ -47,8 +47,9 @@ pub struct Chain {
 /// The rows of a table from the instances that a walk of its column brought, in walk order and not yet
 /// numbered. Rows of other units, and instances whose index has another shape, are left out; without a
 /// unit all units count.
-pub fn walked(profile: &Profile, table: &Table, chain: &mut Chain, instances: &[Oid]) -> Vec<Row> {
-    let Rows::Walk { columns, index } = &table.rows else { return Vec::new() };
+pub fn walked(profile: &Profile, table: usize, chain: &mut Chain, instances: &[Oid]) -> Vec<Row> {
+    let columns = profile.key_columns(table);
+    let index = profile.tables[table].rows.index();
     let indexed = instances.iter().filter_map(|oid| {
         let arcs = columns.iter().find_map(|column| oid.below(column))?;
         Units::split(profile.unit.as_ref(), index, &arcs)

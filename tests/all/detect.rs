@@ -11,7 +11,7 @@ use pmgate::profile::detect::{Detection, Undetected};
 use pmgate::profile::rows::{item_at, unit_row};
 use pmgate::profile::sweep::{Item, Memory};
 
-use crate::rows::Device;
+use crate::rows::{Device, catalog};
 
 /// The driver that a recording is told to need, among all that there are.
 pub async fn detect(catalog: &Catalog, line: &mut Line) -> Result<DriverId, Undetected> {
@@ -32,7 +32,7 @@ async fn told(catalog: &Catalog, device: &Device) -> Result<DriverId, Undetected
 
 #[tokio::test]
 async fn no_family_hangs_on_one_object() {
-    let catalog = Catalog::embedded().unwrap();
+    let catalog = catalog();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
     let system: Oid = "1.3.6.1.2.1.1".parse().unwrap();
     let mut hanging = Vec::new();
@@ -49,7 +49,7 @@ async fn no_family_hangs_on_one_object() {
                 continue;
             }
             device.without(oid.to_string());
-            let told = told(&catalog, &device).await;
+            let told = told(catalog, &device).await;
             if told.as_ref() != Ok(&profile.id) {
                 hanging.push(format!("{id} {oid}: {told:?}"));
             }
@@ -59,7 +59,7 @@ async fn no_family_hangs_on_one_object() {
 }
 
 async fn is_told(device: &Device, driver: &str) {
-    let told = told(&Catalog::embedded().unwrap(), device).await;
+    let told = told(catalog(), device).await;
     assert_eq!(told.map(|id| id.to_string()), Ok(driver.to_owned()));
 }
 
@@ -83,7 +83,7 @@ async fn models_that_lack_a_part_of_their_tree_are_told_all_the_same() {
     rittal.text("1.3.6.1.4.1.2606.7.4.1.2.1.2.3", "PDU-Controller");
     is_told(&rittal, "rittal-pdu").await;
     rittal.text("1.3.6.1.4.1.2606.7.4.1.2.1.2.3", "CMCIII-SEN");
-    assert!(told(&Catalog::embedded().unwrap(), &rittal).await.is_err());
+    assert!(told(catalog(), &rittal).await.is_err());
 }
 
 #[tokio::test]

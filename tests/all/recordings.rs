@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::detect::detect;
 use crate::rig::shared;
+use crate::rows::catalog;
 
 /// Families that have a driver.
 const FAMILIES: &[&str] = &[
@@ -66,9 +67,9 @@ fn line(path: &Path) -> Line {
 }
 
 async fn adopt(path: &Path) -> Adopted {
-    let catalog = Catalog::embedded().unwrap();
+    let catalog = catalog();
     let mut line = line(path);
-    let id = detect(&catalog, &mut line).await;
+    let id = detect(catalog, &mut line).await;
     let id = id.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     over(line, catalog.get(&id).unwrap().clone(), None).await.unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use pmgate::device::adopt::{Adopted, Failure, over};
 use pmgate::link::recording::Recording;
@@ -9,7 +10,14 @@ use pmgate::link::{Line, Patience};
 use pmgate::model::metric::Scope;
 use pmgate::model::oid::Oid;
 use pmgate::profile::catalog::Catalog;
+use pmgate::profile::format::Rows;
 use serde_json::Value;
+
+/// The drivers in the program, loaded once.
+pub fn catalog() -> &'static Catalog {
+    static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::embedded().unwrap());
+    &CATALOG
+}
 
 /// A recording of ours that is being changed.
 pub struct Device {
@@ -65,8 +73,7 @@ impl Device {
     pub async fn adopt(&self, unit: Option<&str>) -> Result<Adopted, Failure> {
         let recording = Recording::parse(&self.recording()).unwrap();
         let line = Line::new(Box::new(recording), Patience::new((0, 1_000, 1)));
-        let catalog = Catalog::embedded().unwrap();
-        let profile = catalog.get(&self.driver.parse().unwrap()).unwrap().clone();
+        let profile = catalog().get(&self.driver.parse().unwrap()).unwrap().clone();
         let unit = unit.map(|unit| unit.parse().unwrap());
         over(line, profile, unit.as_ref()).await
     }
@@ -206,4 +213,67 @@ async fn families_made_alike_tell_the_neutral_from_the_phases_too() {
             assert_eq!(read.of(point), plain.of(point), "{driver} {point}");
         }
     }
+}
+
+/// Tables that need the column they are walked by, as it says what their rows are: which sort of meter, sensor or group,
+/// or that there is one at all.
+const NEED_THEIR_COLUMN: [(&str, &str); 14] = [
+    ("aten", "reading"),
+    ("avocent-pm", "sensor"),
+    ("eaton-epdu", "branch"),
+    ("liebert-mph2", "sensor"),
+    ("raritan-px1", "humidity"),
+    ("raritan-px1", "temperature"),
+    ("rnx-updu", "branch"),
+    ("rnx-updu", "humidity"),
+    ("rnx-updu", "inlet"),
+    ("rnx-updu", "outlet"),
+    ("rnx-updu", "phase"),
+    ("rnx-updu", "temperature"),
+    // A recording in which a single column holds everything of the outlets.
+    ("chatsworth", "outlet"),
+    // All outlets have a name, and some a meter or a relay.
+    ("schleifenbauer", "outlet"),
+];
+
+/// How many readings have values besides those of some columns, by name.
+fn besides(read: &[Value], columns: &[String]) -> BTreeMap<String, usize> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for point in read.iter().filter(|point| !point["value"].is_null()) {
+        let oid = point["oid"].as_str().unwrap_or_default();
+        if !columns.iter().any(|column| oid.starts_with(&format!("{column}."))) {
+            *counts.entry(point["point"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+#[tokio::test]
+async fn a_table_does_not_vanish_with_the_column_that_it_is_walked_by() {
+    let mut vanished = Vec::new();
+    for profile in catalog().iter().filter(|p| p.speech.is_snmp()) {
+        let id = profile.id.as_str();
+        let points = |adopted: &Adopted| {
+            let read = serde_json::to_value(pmgate::cli::driver::points(adopted)).unwrap();
+            read.as_array().unwrap().clone()
+        };
+        let whole = points(&Device::of(id).read(None).await.adopted);
+        for table in &profile.tables {
+            let Rows::Walk { columns, .. } = &table.rows else { continue };
+            let columns: Vec<String> = columns.iter().map(Oid::to_string).collect();
+            let mut device = Device::of(id);
+            for column in &columns {
+                device.without(column);
+            }
+            // Nothing else may be left to read.
+            let Ok(adopted) = device.adopt(None).await else { continue };
+            let (before, after) = (besides(&whole, &columns), besides(&points(&adopted), &columns));
+            let lost = before.iter().any(|(name, count)| after.get(name) < Some(count));
+            let is_pinned = NEED_THEIR_COLUMN.contains(&(id, table.name.as_str()));
+            if lost != is_pinned {
+                vanished.push(format!("{id} {}: {before:?}, {after:?}", table.name));
+            }
+        }
+    }
+    assert!(vanished.is_empty(), "{}", vanished.join("\n"));
 }

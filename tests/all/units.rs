@@ -6,12 +6,11 @@ use pmgate::device::adopt::Failure;
 use pmgate::link::recording::Recording;
 use pmgate::model::metric::Scope;
 use pmgate::model::oid::Oid;
-use pmgate::profile::catalog::Catalog;
 use pmgate::sim::recording::{Rule, serve};
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::{Gateway, anywhere, communities, pdu_section};
-use crate::rows::Device;
+use crate::rows::{Device, catalog};
 
 /// An Eaton chain whose outlets are those of unit 1, as if unit 0 did not answer.
 fn without_the_first() -> Device {
@@ -120,8 +119,7 @@ async fn of_a_mixed_chain_nothing_is_switched_until_each_unit_is_named() {
 
 #[test]
 fn a_configuration_with_a_unit_for_a_driver_without_is_refused() {
-    let catalog = Catalog::embedded().unwrap();
-    assert!(catalog.get(&"iboot".parse().unwrap()).unwrap().unit.is_none());
+    assert!(catalog().get(&"iboot".parse().unwrap()).unwrap().unit.is_none());
     let dir = tempfile::tempdir().unwrap();
     let text = "[[pdu]]\nid = \"pdu-a\"\nsnmp = \"192.0.2.1\"\nsecret = \"v2c\"\ndriver = \"iboot\"\nchain_unit = 2\n";
     Gateway::write_config(dir.path(), text);
