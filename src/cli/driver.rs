@@ -260,7 +260,7 @@ pub fn view_of(adopted: &Adopted, clock: &dyn Clock) -> PduView {
     view.readings = adopted.data.iter().map(|datum| Reading { datum: *datum, at }).collect();
     view.health = Health::Online;
     // As a gateway would show it without being told otherwise.
-    view.read_only = adopted.unknown().map(Into::into);
+    view.read_only = adopted.mixed().or_else(|| adopted.unknown()).map(Into::into);
     view.observed_at = Some(at);
     view.observed = Some(clock.tick());
     view

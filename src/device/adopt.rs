@@ -34,6 +34,8 @@ pub struct Adopted {
     pub instance: Instance,
     /// Its first readings, in the order of the layout's slots.
     pub data: Vec<Datum>,
+    /// The unit of a chain that it is; nothing for all of them.
+    pub unit: Option<ChainUnit>,
     /// What it cannot bear.
     pub memory: Memory,
     /// What was read, point by point.
@@ -43,6 +45,20 @@ pub struct Adopted {
 }
 
 impl Adopted {
+    /// Whether several units are read together that have no numbers of their own: by what is there now they are told
+    /// apart, and nobody can know what their outlets were called before.
+    pub fn mixed(&self) -> Option<String> {
+        let units = self.profile.unit.as_ref().filter(|_| self.unit.is_none())?;
+        let there = &self.instance.units;
+        (units.first.is_none() && there.len() > 1).then(|| {
+            format!(
+                "its agent speaks for {} PDUs, which have no numbers of their own; make a [[pdu]] of each with chain_unit, one of: {}",
+                there.len(),
+                there.join(", ")
+            )
+        })
+    }
+
     /// Why it is not a device that its driver was made for, if so.
     pub fn unknown(&self) -> Option<String> {
         let identity = &self.instance.identity;
@@ -180,5 +196,6 @@ pub async fn over(
     memory = memory.with_chunk_of(probing);
     let points = probe.points_read(&answers);
     let (instance, data) = probe.settle(&answers)?;
-    Ok(Adopted { line, profile: profile.clone(), instance, data, memory, points, identity })
+    let unit = unit.cloned();
+    Ok(Adopted { line, profile: profile.clone(), instance, data, unit, memory, points, identity })
 }

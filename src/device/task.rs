@@ -225,22 +225,6 @@ impl Device {
         reason
     }
 
-    /// Whether several units are read together that have no numbers of their own: by what is there now they are told
-    /// apart, and nobody can know what their outlets were called before.
-    fn mixed(&self, adopted: &Adopted) -> Option<Arc<str>> {
-        let units = adopted.profile.unit.as_ref().filter(|_| self.settings.unit.is_none())?;
-        let there = &adopted.instance.units;
-        let mixed = units.first.is_none() && there.len() > 1;
-        mixed.then(|| {
-            format!(
-                "its agent speaks for {} PDUs, which have no numbers of their own; make a [[pdu]] of each with chain_unit, one of: {}",
-                there.len(),
-                there.join(", ")
-            )
-            .into()
-        })
-    }
-
     /// Whether the device has to be learned anew: long ago, or by a driver that has changed since.
     fn is_aged(&self, began: Tick) -> bool {
         let Some((adopted, since)) = &self.adopted else { return true };
@@ -330,8 +314,8 @@ impl Device {
             view.name = name.as_str().into();
         }
         // Numbers that are not certain are not remembered.
-        self.renumbered = match self.mixed(&adopted) {
-            Some(mixed) => Some(mixed),
+        self.renumbered = match adopted.mixed() {
+            Some(mixed) => Some(mixed.into()),
             None => self.renumbering(&adopted),
         };
         self.unknown = adopted.unknown().map(Into::into);

@@ -2,7 +2,7 @@
 
 use crate::model::ask::Registers;
 use crate::model::id::DriverId;
-use crate::model::metric::{Point, Scope, Word};
+use crate::model::metric::{Metric, Point, Scope, Word};
 use crate::model::oid::Oid;
 use crate::model::quantity::Count;
 
@@ -36,6 +36,8 @@ pub struct Profile {
     pub tables: Vec<Table>,
     /// Readings.
     pub points: Vec<PointSpec>,
+    /// Readings of the inlet that are the sum of its phases' where the device does not tell them.
+    pub sums: Vec<Metric>,
     /// How an outlet is switched on, alternatives in order; without any the family is read-only.
     pub on: Vec<Verb>,
     /// How an outlet is switched off.

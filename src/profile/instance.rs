@@ -43,6 +43,7 @@ pub struct Instance {
     readers: Vec<Reader>,
     outlets: Vec<Option<Row>>,
     verbs: Verbs,
+    sums: Sums,
     fast: Tier,
     slow: Tier,
 }
@@ -56,6 +57,19 @@ pub struct Tier {
     slots: Vec<(usize, usize)>,
     /// Slots with the place of the answer that tells whether they may be trusted.
     trust: Vec<(usize, usize)>,
+}
+
+/// Slots that are the sum of others.
+pub(super) type Sums = Vec<(usize, Vec<usize>)>;
+
+/// The sum of readings; with a gap in it, it is that gap.
+pub(super) fn added(mut data: impl Iterator<Item = Datum>) -> Datum {
+    let sum = data.try_fold(0_i64, |sum, datum| match datum {
+        Datum::Value(value) => sum.checked_add(value).ok_or(Gap::Implausible),
+        Datum::Gap(gap) => Err(gap),
+        Datum::Word(_) => Err(Gap::Malformed),
+    });
+    sum.map_or_else(Datum::Gap, Datum::Value)
 }
 
 /// On and off, as this device takes them.
@@ -76,7 +90,13 @@ impl Instance {
         let fast = Tier::new(&profile.speech, &readers, |r| r.every.is_due(false), false);
         let slow = Tier::new(&profile.speech, &readers, |r| r.every.is_due(true), true);
         let driver = profile.id.clone();
-        Self { driver, identity, units, layout, readers, outlets, verbs, fast, slow }
+        let sums = Sums::new();
+        Self { driver, identity, units, layout, readers, outlets, verbs, sums, fast, slow }
+    }
+
+    /// With slots that are the sum of others.
+    pub(super) fn with_sums(self, sums: Sums) -> Self {
+        Self { sums, ..self }
     }
 
     /// The set of a fast poll, or of a slow one, which reads everything that changes.
@@ -127,7 +147,18 @@ impl Instance {
             let datum = decode(&self.readers[slot].decode, answers.get(at).unwrap_or(&unread));
             if trust[slot] || !datum.is_good() { datum } else { Datum::Gap(Gap::Unavailable) }
         };
-        tier.slots.iter().map(|(slot, at)| (*slot, datum(*slot, *at))).collect()
+        let mut data: Vec<(usize, Datum)> =
+            tier.slots.iter().map(|(slot, at)| (*slot, datum(*slot, *at))).collect();
+        for (whole, parts) in &self.sums {
+            let of = |slot: &usize| data.iter().find(|(at, _)| at == slot).map(|(_, datum)| *datum);
+            let parts: Option<Vec<Datum>> = parts.iter().map(of).collect();
+            if let (Some(parts), Some((_, datum))) =
+                (parts, data.iter_mut().find(|(slot, _)| slot == whole))
+            {
+                *datum = added(parts.into_iter());
+            }
+        }
+        data
     }
 
     /// The row of an outlet, by its place.

@@ -72,7 +72,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         capabilities: capabilities.iter().map(|(name, _)| name.clone()).collect(),
     };
     let tables = tables(&root, &shared);
-    let points = points(&root, &tables, &shared);
+    let (points, sums) = points(&root, &tables, &shared);
     let outlet_holes: Vec<String> = tables
         .iter()
         .find(|table| table.scope == Scope::Outlet)
@@ -115,6 +115,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         names,
         tables,
         points,
+        sums,
         on,
         off,
         pacing,

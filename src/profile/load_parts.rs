@@ -2,7 +2,7 @@
 
 use crate::model::document::{Fields, Item};
 use crate::model::limits::TABLE_ROWS;
-use crate::model::metric::{Kind, Point, Scope, Word};
+use crate::model::metric::{Kind, Metric, Point, Scope, Word};
 use crate::model::oid::Oid;
 use crate::model::quantity::Count;
 
@@ -228,10 +228,35 @@ fn rows(fields: &Fields<'_>, shared: &Shared<'_>) -> Option<Rows> {
     }
 }
 
-/// `[[point]]`.
-pub(super) fn points(root: &Fields<'_>, tables: &[Table], shared: &Shared<'_>) -> Vec<PointSpec> {
-    let Some(list) = root.need("point", "what can be read") else { return Vec::new() };
-    list.list().iter().filter_map(|item| point(item, tables, shared)).collect()
+/// `[[point]]`: what is read, and what is added up.
+pub(super) fn points(
+    root: &Fields<'_>,
+    tables: &[Table],
+    shared: &Shared<'_>,
+) -> (Vec<PointSpec>, Vec<Metric>) {
+    let Some(list) = root.need("point", "what can be read") else { return Default::default() };
+    let (sums, read): (Vec<Item<'_>>, Vec<Item<'_>>) = list.list().into_iter().partition(|item| {
+        item.is_table() && item.fields().is_some_and(|fields| fields.get("sum").is_some())
+    });
+    let read = read.iter().filter_map(|item| point(item, tables, shared)).collect();
+    (read, sums.iter().filter_map(sum).collect())
+}
+
+/// `name = "inlet.power"`, `sum = "phase.power"`.
+fn sum(item: &Item<'_>) -> Option<Metric> {
+    let fields = item.fields()?;
+    let point: Option<Point> =
+        fields.need("name", "which reading, as in \"inlet.power\"").and_then(|i| i.parsed());
+    let of: Option<Point> = fields.get("sum").and_then(|i| i.parsed());
+    let (point, of) = (point?, of?);
+    let adds_up = [Metric::Power, Metric::ApparentPower, Metric::Energy];
+    if point.scope != Scope::Inlet || of != Point::new(Scope::Phase, point.metric) {
+        item.fault("only what an inlet tells of its phases is added up: write name = \"inlet.power\", sum = \"phase.power\"");
+    } else if !adds_up.contains(&point.metric) {
+        item.fault(format!("{of} does not add up: power, apparent_power and energy do"));
+    }
+    fields.done();
+    Some(point.metric)
 }
 
 fn point(item: &Item<'_>, tables: &[Table], shared: &Shared<'_>) -> Option<PointSpec> {

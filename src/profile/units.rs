@@ -9,7 +9,7 @@ use super::format::{NumberBy, Source, Table};
 use super::rows::Row;
 
 /// Outlet 7 of unit 2 is 2007 where all units are read together. The largest PDU known has 84 outlets.
-const STRIDE: u16 = 1_000;
+pub(super) const STRIDE: u16 = 1_000;
 
 /// How a family tells its units apart.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -62,7 +62,10 @@ fn reads(profile: &Profile) -> String {
         (Scope::Outlet, "outlets"),
         (Scope::Sensor, "sensors"),
     ];
-    let has = |scope| profile.points.iter().any(|spec| spec.point.scope == scope);
+    let has = |scope| {
+        let sums = scope == Scope::Inlet && !profile.sums.is_empty();
+        sums || profile.points.iter().any(|spec| spec.point.scope == scope)
+    };
     let named: Vec<&str> =
         scopes.into_iter().filter(|(scope, _)| has(*scope)).map(|(_, name)| name).collect();
     named.join(", ")

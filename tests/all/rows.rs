@@ -215,6 +215,43 @@ async fn families_made_alike_tell_the_neutral_from_the_phases_too() {
     }
 }
 
+/// A Vertiv PDU whose firmware has no row of totals.
+fn without_totals() -> Device {
+    let mut device = Device::of("geist-v5");
+    device.without("1.3.6.1.4.1.21239.5.2.3.1");
+    device
+}
+
+#[tokio::test]
+async fn what_an_inlet_does_not_tell_its_phases_do_together() {
+    let mut read = without_totals().read(None).await;
+    let phases: f64 = read.of("phase.power").iter().map(|(_, watts)| watts).sum();
+    assert!(phases > 0.0);
+    assert_eq!(read.of("inlet.power"), [(1, phases)]);
+    assert_eq!(read.body()["inlet"]["power_w"], phases);
+    // A poll adds up what it brings.
+    let adopted = &mut read.adopted;
+    let tier = adopted.instance.tier(true).clone();
+    let mut sweep = tier.set.sweep(adopted.memory);
+    while let Some(ask) = sweep.next_ask() {
+        sweep.answer(adopted.line.exchange(&ask).await.unwrap());
+    }
+    let mut trust = adopted.instance.trust_after(&adopted.data);
+    let polled = adopted.instance.decode(&tier, &sweep.finish().0, &mut trust);
+    for (slot, datum) in polled {
+        assert_eq!(datum, adopted.data[slot], "{:?}", adopted.instance.layout.slots()[slot]);
+    }
+    // Two phases are not all.
+    let mut device = without_totals();
+    device.number("1.3.6.1.4.1.21239.5.2.3.2.1.12.2", 0x7fff_ffff);
+    let read = device.read(None).await;
+    assert_eq!(read.of("phase.power").len(), 2);
+    assert_eq!(read.of("inlet.power"), []);
+    assert_eq!(read.body()["inlet"]["gaps"]["power_w"], "implausible");
+    // What the device tells itself is taken at its word.
+    assert_ne!(Device::of("geist-v5").read(None).await.of("inlet.power"), [(1, phases)]);
+}
+
 /// Tables that need the column they are walked by, as it says what their rows are: which sort of meter, sensor or group,
 /// or that there is one at all.
 const NEED_THEIR_COLUMN: [(&str, &str); 14] = [
