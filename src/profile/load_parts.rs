@@ -84,7 +84,7 @@ fn table(name: String, item: &Item<'_>, shared: &Shared<'_>) -> Option<Table> {
         let ways = item.one_or_more();
         ways.iter().filter_map(|way| number(way, &index, shared.context(&holes))).collect()
     });
-    let number_offset = fields.get("number_offset").and_then(|i| i.integer(-1..=1)).unwrap_or(0);
+    let number_offset = fields.get("number_offset").and_then(|i| i.integer(-1..=900)).unwrap_or(0);
     let unit = fields.get("unit").and_then(|i| unit(&i, shared, &index, shared.context(&holes)));
     fields.done();
     Some(Table { name, scope: scope?, rows: rows?, keep, unit, number, number_offset })
