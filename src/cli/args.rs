@@ -200,9 +200,12 @@ pub enum Driver {
         /// An object, or a subtree, whose texts may be shown, as that of the model; give it as often as needed
         #[arg(long, value_name = "OID")]
         keep: Vec<String>,
+        /// Modbus registers to read, as input:0-99 or holding:0x5000-0x50ff; give it as often as needed
+        #[arg(long, value_name = "TABLE:FIRST-LAST")]
+        read: Vec<String>,
         #[command(flatten)]
         more: MoreDrivers,
-        /// The recording to write
+        /// The recording to write: .snmprec of SNMP, .regs of Modbus
         file: PathBuf,
     },
     /// Replay the recordings that a driver file names and compare

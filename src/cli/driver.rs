@@ -44,9 +44,10 @@ pub async fn run(command: Driver) -> Outcome {
             let adopted = read(&target, &more, driver.as_deref(), chain_unit.as_ref()).await?;
             if points { print_points(&adopted, json) } else { print_body(&adopted, json) }
         }
-        Driver::Record { target, under, keep, more, file } => {
+        Driver::Record { target, under, keep, read, more, file } => {
             let drivers = more.drivers.as_deref();
-            let plan = super::record::Plan { under: &under, keep: &keep, drivers, file: &file };
+            let (under, keep, read, file) = (&under, &keep, &read, &file);
+            let plan = super::record::Plan { under, keep, read, drivers, file };
             super::record::record(&target, &plan).await
         }
         Driver::Prove { file, recordings } => {

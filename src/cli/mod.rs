@@ -12,6 +12,7 @@ pub mod plan;
 mod private;
 mod prove;
 pub mod record;
+mod record_modbus;
 pub mod remote;
 mod scrub;
 pub mod series;

@@ -32,6 +32,8 @@ pub struct Plan<'p> {
     pub under: &'p [String],
     /// Objects whose texts may be shown.
     pub keep: &'p [String],
+    /// Ranges of Modbus registers.
+    pub read: &'p [String],
     /// A directory with more drivers, which know what texts mean.
     pub drivers: Option<&'p Path>,
     /// The recording to write.
@@ -42,8 +44,11 @@ pub struct Plan<'p> {
 pub async fn record(args: &TargetArgs, plan: &Plan<'_>) -> Outcome {
     let target = super::driver::target(args)?;
     if !target.is_snmp() {
+        return super::record_modbus::record(&target, plan.read, plan.file).await;
+    }
+    if !plan.read.is_empty() {
         return Err(Exit::usage(anyhow!(
-            "only SNMP can be walked: a Modbus device has no list of its registers"
+            "--read names Modbus registers: SNMP is walked, --under OID"
         )));
     }
     let oids = |texts: &[String]| -> Result<Vec<Oid>, Exit> {

@@ -97,18 +97,26 @@ pub async fn detect(
     catalog: &Catalog,
     manners: Manners,
 ) -> Result<Arc<Profile>, Failure> {
-    let profiles = catalog.speaking(target.is_snmp());
-    let unit = profiles.iter().find_map(|p| modbus_unit(p)).unwrap_or(1);
-    let detection = Detection::among(profiles);
+    let unit = catalog.speaking(target.is_snmp()).iter().find_map(|p| modbus_unit(p)).unwrap_or(1);
+    let mut line = target.line(manners.correct(CAREFUL), unit).await?;
+    detect_over(&mut line, catalog, target.is_snmp()).await
+}
+
+/// Finds the driver of what is at the end of a line.
+pub async fn detect_over(
+    line: &mut Line,
+    catalog: &Catalog,
+    snmp: bool,
+) -> Result<Arc<Profile>, Failure> {
+    let detection = Detection::among(catalog.speaking(snmp));
     let nothing = || Undetected::None {
         seen: "there is no driver for its protocol".into(),
         near: Vec::new(),
     };
     let set = detection.set().ok_or_else(nothing)?;
-    let mut line = target.line(manners.correct(CAREFUL), unit).await?;
     let mut memory = Memory::careful();
-    let answers = read::sweep(&mut line, &set, &mut memory).await?;
-    let seen = if target.is_snmp() { system(&mut line).await } else { "it answers Modbus".into() };
+    let answers = read::sweep(line, &set, &mut memory).await?;
+    let seen = if snmp { system(line).await } else { "it answers Modbus".into() };
     let id = detection.verdict(&answers, || seen)?;
     catalog.get(&id).cloned().ok_or(Failure::NoDriver(id))
 }

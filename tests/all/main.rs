@@ -15,6 +15,7 @@ mod families;
 mod fence;
 mod links;
 mod modbus;
+mod modbus_files;
 mod outcome;
 mod peers;
 mod planned;
