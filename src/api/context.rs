@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Identity;
 use crate::board::Board;
 use crate::device::Fleet;
-use crate::device::traps::TrapCounts;
+use crate::device::traps::Senders;
 use crate::events::Events;
 use crate::model::id::RackId;
 use crate::model::time::{Clock, Stamp, Tick};
@@ -47,7 +47,7 @@ pub struct State {
     /// Where an older store went that could not be opened.
     pub store_alarm: Option<String>,
     /// Traps taken and dropped.
-    pub traps: Arc<TrapCounts>,
+    pub traps: Arc<Senders>,
     /// What happens.
     pub events: Events,
     /// What the configuration says about switching.

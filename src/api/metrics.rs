@@ -247,15 +247,20 @@ fn own(families: &mut BTreeMap<String, Family>, state: &State) {
         labels(),
         written,
     );
-    for (sender, count) in [("known", &state.traps.known), ("unknown", &state.traps.unknown)] {
+    let traps = &state.traps.counts;
+    for (sender, count) in [
+        ("known", traps.known.load(Ordering::Relaxed)),
+        ("unknown", traps.unknown.load(Ordering::Relaxed)),
+        ("unreadable", traps.unreadable()),
+    ] {
         put(
             families,
             "pmgate_traps",
-            "SNMP traps taken since the start; those of unknown senders were dropped",
+            "SNMP traps since the start; those of unknown senders, and what was no trap or not proven, were dropped",
             None,
             true,
             vec![("sender", sender.to_owned())],
-            count.load(Ordering::Relaxed) as f64,
+            count as f64,
         );
     }
     let dropped = state.counts.dropped.load(Ordering::Relaxed) as f64;

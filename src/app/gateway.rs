@@ -16,7 +16,7 @@ use crate::api::State;
 use crate::api::serve::Listener;
 use crate::board::Board;
 use crate::cli::exit::{Exit, Outcome};
-use crate::device::traps::{self, TrapCounts};
+use crate::device::traps::{self, Senders};
 use crate::device::{Fleet, Services};
 use crate::events::Events;
 use crate::link::trap::Receiver;
@@ -104,8 +104,13 @@ impl Gateway {
         let stop = CancellationToken::new();
         // What can fail comes first; nothing has been asked of a device by then.
         let listener = Listener::bind(config.listen).await?;
+        let senders = Arc::new(Senders::default());
         let traps = match &config.traps {
-            Some(traps) => Some(Receiver::bind(traps.listen, &traps.users).await?),
+            Some(traps) => {
+                let known = senders.clone();
+                let gate = move |from| known.knows(from);
+                Some(Receiver::bind(traps.listen, &traps.users, gate).await?)
+            }
             None => None,
         };
         let journal = config.state_dir.join("journal.redb");
@@ -135,10 +140,9 @@ impl Gateway {
             Switching::new(fleet.clone(), journal, site_seen.clone(), CancellationToken::new())
                 .context("the journal cannot be read")?;
         fleet.apply(config.devices);
-        let trap_counts = Arc::new(TrapCounts::default());
         if let Some(receiver) = traps {
             tracing::info!("traps are taken at {}", receiver.address);
-            tokio::spawn(traps::listen(receiver, fleet.clone(), trap_counts.clone(), stop.clone()));
+            tokio::spawn(traps::listen(receiver, fleet.clone(), senders.clone(), stop.clone()));
         }
         let taken_up = switching.resume().await.context("the journal cannot be read")?;
         if taken_up > 0 {
@@ -161,7 +165,7 @@ impl Gateway {
             queries: tokio::sync::Semaphore::new(QUERIES),
             counts,
             store_alarm,
-            traps: trap_counts,
+            traps: senders,
             events: events.clone(),
             site: site_seen,
             tls: tls_seen,

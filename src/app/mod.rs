@@ -3,6 +3,7 @@
 pub mod config;
 mod demo;
 mod gateway;
+mod log;
 mod sims;
 
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use crate::cli::exit::Outcome;
 /// Runs the program to its end.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log(arguments.verbose);
+    log::start(arguments.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -28,22 +29,6 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => exit.report(),
     }
-}
-
-fn log(verbose: u8) {
-    use tracing_subscriber::EnvFilter;
-    let default = match verbose {
-        0 => "warn,pmgate=info",
-        1 => "info,pmgate=debug",
-        _ => "debug,pmgate=trace",
-    };
-    let filter = EnvFilter::try_from_env("PMGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colours)
-        .with_writer(std::io::stderr)
-        .init();
 }
 
 /// `config check`.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::client_args::*;
+use crate::model::id::ChainUnit;
 
 /// PowerMan: one gateway to the power distribution units of many vendors.
 #[derive(Debug, Parser)]
@@ -187,8 +188,8 @@ pub enum Driver {
         #[arg(long, value_name = "ID")]
         driver: Option<String>,
         /// The unit of a daisy chain; else all units together
-        #[arg(long, value_name = "N")]
-        chain_unit: Option<u32>,
+        #[arg(long, value_name = "UNIT")]
+        chain_unit: Option<ChainUnit>,
         /// Point by point: where it was read, as it came, and what it means
         #[arg(long)]
         points: bool,
@@ -196,14 +197,27 @@ pub enum Driver {
         #[arg(long)]
         json: bool,
     },
-    /// Record what a device answers, for a driver's proof; serial numbers and names are blotted out
+    /// Record what a device answers, for a driver's proof
+    ///
+    /// Blotted out are: sysContact, sysName and sysLocation; names of PDUs, outlets and other parts, serial numbers;
+    /// MAC and IP addresses; the community or user that is asked with; every other text that no driver knows the
+    /// meaning of, unless it is a number, a usual word for a state, or part of sysDescr. Tables of addresses and
+    /// connections are left out. Numbers stay. Look through the file before you show it to others.
     Record {
         #[command(flatten)]
         target: TargetArgs,
         /// Where to walk; give it as often as needed
-        #[arg(long, value_name = "OID", default_values = ["1.3.6.1.2.1.1", "1.3.6.1.4.1"])]
+        #[arg(long, value_name = "OID", default_values = ["1.3.6.1.2.1", "1.3.6.1.4.1"])]
         under: Vec<String>,
-        /// The recording to write
+        /// An object, or a subtree, whose texts may be shown, as that of the model; give it as often as needed
+        #[arg(long, value_name = "OID")]
+        keep: Vec<String>,
+        /// Modbus registers to read, as input:0-99 or holding:0x5000-0x50ff; give it as often as needed
+        #[arg(long, value_name = "TABLE:FIRST-LAST")]
+        read: Vec<String>,
+        #[command(flatten)]
+        more: MoreDrivers,
+        /// The recording to write: .snmprec of SNMP, .regs of Modbus
         file: PathBuf,
     },
     /// Replay the recordings that a driver file names and compare
@@ -257,6 +271,17 @@ pub struct TargetArgs {
     /// Modbus unit; else the one that the driver names
     #[arg(long, value_name = "N")]
     pub unit: Option<u8>,
+}
+
+impl TargetArgs {
+    /// What was typed that nobody else should read.
+    pub fn secrets(&self) -> Vec<String> {
+        let user = &self.user;
+        let typed = [&user.user, &user.auth_password, &user.priv_password].into_iter().flatten();
+        // Everybody's community is no secret, and a word of many texts.
+        let community = Some(&self.community).filter(|community| community.as_str() != "public");
+        typed.chain(community).cloned().collect()
+    }
 }
 
 /// An SNMP version.

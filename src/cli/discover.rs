@@ -9,9 +9,10 @@ use anyhow::anyhow;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::device::adopt::{Failure, detect};
+use crate::device::adopt::{Failure, adopt, detect};
 use crate::device::target::{Manners, Target};
 use crate::link::LinkError;
+use crate::model::id::ChainUnit;
 use crate::profile::catalog::Catalog;
 use crate::profile::detect::Undetected;
 use crate::resolve::Address;
@@ -83,6 +84,8 @@ struct Found {
     driver: Option<String>,
     /// Its title, or why there is none.
     text: String,
+    /// The PDUs that the agent there speaks for, as `chain_unit` names them, if they are several.
+    units: Vec<String>,
 }
 
 /// What is looked for, and how.
@@ -144,9 +147,10 @@ pub async fn discover(
         return out::json(&found);
     }
     for one in &found {
-        out::line(&section(one, search.secret));
+        out::line(&sections(one, search.secret));
     }
-    let pdus = found.iter().filter(|one| one.driver.is_some()).count();
+    let pdus: usize =
+        found.iter().filter(|one| one.driver.is_some()).map(|one| one.units.len().max(1)).sum();
     out::line(&format!(
         "# {count} addresses asked, {} answered, {pdus} of them PDUs that are known",
         found.len()
@@ -159,35 +163,63 @@ async fn ask(target: &Target, catalog: &Catalog) -> Option<Found> {
     let manners = Manners { timeout_ms: Some(ANSWER_MS), attempts: Some(1), write_gap_ms: None };
     let address = target.address()?;
     let shown = if address.port == 161 { address.host.clone() } else { address.to_string() };
+    let nothing =
+        |text: String| Found { address: shown.clone(), driver: None, text, units: Vec::new() };
     match detect(target, catalog, manners).await {
-        Ok(profile) => Some(Found {
-            address: shown,
-            driver: Some(profile.id.to_string()),
-            text: profile.title.clone(),
-        }),
+        Ok(profile) => {
+            let driver = Some(profile.id.to_string());
+            let (mut text, mut units) = (profile.title.clone(), Vec::new());
+            if profile.unit.is_some() {
+                // Several PDUs may be behind its address: only their rows tell.
+                match adopt(target, profile, None, Manners::default()).await {
+                    Ok(adopted) => units = nameable(adopted.instance.units),
+                    Err(failure) => text = format!("{text}; whether it has units: {failure}"),
+                }
+            }
+            units.truncate(if units.len() > 1 { usize::MAX } else { 0 });
+            Some(Found { address: shown, driver, text, units })
+        }
         Err(Failure::Link(LinkError::Timeout { .. } | LinkError::Unreachable(_))) => None,
-        Err(Failure::Undetected(Undetected::None { seen })) => Some(Found {
-            address: shown,
-            driver: None,
-            text: format!("no PDU that is known: {seen}"),
-        }),
-        Err(failure) => Some(Found { address: shown, driver: None, text: failure.to_string() }),
+        Err(Failure::Undetected(Undetected::None { seen, near })) => {
+            let seen = format!("no PDU that is known: {seen}");
+            Some(nothing(std::iter::once(seen).chain(near).collect::<Vec<_>>().join("; ")))
+        }
+        Err(failure) => Some(nothing(failure.to_string())),
     }
 }
 
-fn section(found: &Found, secret: &str) -> String {
-    let Found { address, driver, text } = found;
+/// The units that a configuration can name: a device may call them what it likes.
+fn nameable(mut units: Vec<String>) -> Vec<String> {
+    units.retain(|unit| unit.parse::<ChainUnit>().is_ok());
+    units
+}
+
+/// One `[[pdu]]` for each PDU.
+fn sections(found: &Found, secret: &str) -> String {
+    let Found { address, driver, text, units } = found;
     // What a device says of itself goes into a comment: on one line, whatever it says.
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match driver {
-        Some(driver) => {
-            let id: String =
-                address.chars().map(|c| if c.is_ascii_digit() { c } else { '-' }).collect();
-            format!(
-                "# {text}\n[[pdu]]\nid     = \"pdu-{id}\"\nsnmp   = \"{address}\"\nsecret = \"{secret}\"\ndriver = \"{driver}\"\n"
-            )
+    let Some(driver) = driver else { return format!("# {address}: {text}\n") };
+    let plain =
+        |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric(), "-").to_ascii_lowercase();
+    let section = |unit: Option<&String>| {
+        let (mut id, mut chain, mut of) = (format!("pdu-{}", plain(address)), String::new(), "");
+        if let Some(unit) = unit {
+            id = format!("{id}-{}", plain(unit));
+            chain = match unit.parse::<u32>() {
+                Ok(number) if number.to_string() == *unit => format!("chain_unit = {number}\n"),
+                // Of visible ASCII, which Rust and TOML quote alike.
+                _ => format!("chain_unit = {unit:?}\n"),
+            };
+            of = ", one of several PDUs behind this address";
         }
-        None => format!("# {address}: {text}\n"),
+        format!(
+            "# {text}{of}\n[[pdu]]\nid     = \"{id}\"\nsnmp   = \"{address}\"\nsecret = \"{secret}\"\ndriver = \"{driver}\"\n{chain}"
+        )
+    };
+    match units.as_slice() {
+        [] => section(None),
+        units => units.iter().map(|unit| section(Some(unit))).collect::<Vec<_>>().join("\n"),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::device::target::{Manners, Target};
 use crate::link::LinkError;
 use crate::link::rtu::{PARITIES, Serial};
 use crate::link::snmp_v3::{AUTH_PROTOCOLS, PRIV_PROTOCOLS, User};
-use crate::model::id::PduId;
+use crate::model::id::{ChainUnit, PduId};
 use crate::model::metric::{Kind, Metric};
 use crate::model::reading::{Datum, Reading};
 use crate::model::secret::Secret;
@@ -41,11 +41,14 @@ pub async fn run(command: Driver) -> Outcome {
         }
         Driver::Detect { target, more, json, .. } => detected(&target, &more, json).await,
         Driver::Read { target, more, driver, chain_unit, points, json } => {
-            let adopted = read(&target, &more, driver.as_deref(), chain_unit).await?;
+            let adopted = read(&target, &more, driver.as_deref(), chain_unit.as_ref()).await?;
             if points { print_points(&adopted, json) } else { print_body(&adopted, json) }
         }
-        Driver::Record { target, under, file } => {
-            super::record::record(&target, &under, &file).await
+        Driver::Record { target, under, keep, read, more, file } => {
+            let drivers = more.drivers.as_deref();
+            let (under, keep, read, file) = (&under, &keep, &read, &file);
+            let plan = super::record::Plan { under, keep, read, drivers, file };
+            super::record::record(&target, &plan).await
         }
         Driver::Prove { file, recordings } => {
             super::prove::prove(&file, recordings.as_deref()).await
@@ -232,7 +235,7 @@ async fn read(
     args: &TargetArgs,
     more: &MoreDrivers,
     driver: Option<&str>,
-    unit: Option<u32>,
+    unit: Option<&ChainUnit>,
 ) -> Result<Adopted, Exit> {
     let catalog = catalog(more.drivers.as_deref())?;
     let target = target(args)?;
@@ -257,6 +260,8 @@ pub fn view_of(adopted: &Adopted, clock: &dyn Clock) -> PduView {
     view.layout = adopted.instance.layout.clone();
     view.readings = adopted.data.iter().map(|datum| Reading { datum: *datum, at }).collect();
     view.health = Health::Online;
+    // As a gateway would show it without being told otherwise.
+    view.read_only = adopted.mixed().or_else(|| adopted.unknown()).map(Into::into);
     view.observed_at = Some(at);
     view.observed = Some(clock.tick());
     view

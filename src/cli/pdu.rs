@@ -77,6 +77,9 @@ pub fn print(pdu: &Value) -> Outcome {
     if let Some(reason) = pdu["reason"].as_str() {
         out::line(&format!("  {reason}"));
     }
+    if let Some(reason) = pdu["read_only"].as_str() {
+        out::line(&format!("  is read and not switched: {reason}"));
+    }
     let who = [
         ("", "vendor"),
         ("", "model"),

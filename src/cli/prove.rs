@@ -1,16 +1,19 @@
 //! `pmgate driver prove`: a driver against its recordings.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 
-use crate::device::adopt::{Adopted, over};
+use crate::device::adopt::{Adopted, detect_over, over};
 use crate::link::recording::Recording;
-use crate::link::{Line, Patience};
+use crate::link::registers::RegisterFile;
+use crate::link::{Line, Link, Patience};
 use crate::model::metric::{Point, Word};
 use crate::model::reading::Datum;
 use crate::profile::Profile;
+use crate::profile::catalog::Catalog;
 use crate::profile::format::Proof;
 
 use super::exit::{Exit, Outcome};
@@ -29,10 +32,24 @@ pub async fn prove(file: &Path, recordings: Option<&Path>) -> Outcome {
             file.display()
         )));
     }
-    let profile = Arc::new(profile);
+    let mut catalog = super::driver::catalog(None)?;
+    let id = profile.id.clone();
+    catalog.add(profile);
+    let profile = catalog.get(&id).cloned().context("a driver that was added is there")?;
     let mut wrong = 0;
+    let mut told = BTreeSet::new();
     for proof in &profile.proofs {
-        let adopted = replay(&dir.join(&proof.recording), &profile).await?;
+        let path = dir.join(&proof.recording);
+        if !profile.detect.is_empty() && told.insert(&proof.recording) {
+            let verdict = detected(&path, &profile, &catalog).await?;
+            wrong += usize::from(verdict.is_err());
+            let (mark, text) = match verdict {
+                Ok(()) => ("ok", format!("is told to need driver {id}")),
+                Err(why) => ("WRONG", format!("is not told to need driver {id}: {why}")),
+            };
+            out::line(&format!("{mark:5} {} {text}", proof.recording));
+        }
+        let adopted = replay(&path, &profile).await?;
         for (point, expected) in &proof.expect {
             let seen = seen(&adopted, *point, proof);
             let verdict = if matches(*point, expected, seen) { "ok" } else { "WRONG" };
@@ -47,17 +64,47 @@ pub async fn prove(file: &Path, recordings: Option<&Path>) -> Outcome {
     if wrong == 0 {
         Ok(())
     } else {
-        Err(Exit::failed(anyhow!("{wrong} values are not what the driver file expects")))
+        Err(Exit::failed(anyhow!("{wrong} things are not what the driver file expects")))
     }
+}
+
+/// Whether a recording is told to be one of the driver's, among all drivers in the program.
+async fn detected(
+    path: &Path,
+    profile: &Arc<Profile>,
+    catalog: &Catalog,
+) -> anyhow::Result<Result<(), String>> {
+    let mut line = opened(path, profile)?;
+    let verdict = detect_over(&mut line, catalog, profile.speech.is_snmp()).await;
+    Ok(match verdict {
+        Ok(told) if told.id == profile.id => Ok(()),
+        Ok(told) => Err(format!("driver {} fits better", told.id)),
+        Err(failure) => Err(failure.to_string()),
+    })
 }
 
 /// Adopts what a recording answers.
 pub async fn replay(path: &Path, profile: &Arc<Profile>) -> anyhow::Result<Adopted> {
+    Ok(over(opened(path, profile)?, profile.clone(), None).await?)
+}
+
+fn opened(path: &Path, profile: &Profile) -> anyhow::Result<Line> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let recording = Recording::parse(&String::from_utf8_lossy(&text))
-        .with_context(|| path.display().to_string())?;
-    let line = Line::new(Box::new(recording), Patience::new((0, 1_000, 1)));
-    Ok(over(line, profile.clone(), None).await?)
+    let text = String::from_utf8_lossy(&text);
+    let named = || path.display().to_string();
+    let is_registers = path.extension().is_some_and(|kind| kind == "regs");
+    if is_registers == profile.speech.is_snmp() {
+        return Err(anyhow!(
+            "{}: a driver for SNMP is proven with .snmprec recordings, one for Modbus with .regs files",
+            named()
+        ));
+    }
+    let link: Box<dyn Link> = if is_registers {
+        Box::new(RegisterFile::parse(&text).with_context(named)?)
+    } else {
+        Box::new(Recording::parse(&text).with_context(named)?)
+    };
+    Ok(Line::new(link, Patience::new((0, 1_000, 1))))
 }
 
 fn seen(adopted: &Adopted, point: Point, proof: &Proof) -> Option<Datum> {

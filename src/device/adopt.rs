@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::link::{Line, LinkError};
 use crate::model::ask::Value;
-use crate::model::id::DriverId;
+use crate::model::id::{ChainUnit, DriverId};
 use crate::model::limits::ADOPT_REQUESTS;
 use crate::model::oid::Oid;
 use crate::model::reading::Datum;
@@ -34,12 +34,41 @@ pub struct Adopted {
     pub instance: Instance,
     /// Its first readings, in the order of the layout's slots.
     pub data: Vec<Datum>,
+    /// The unit of a chain that it is; nothing for all of them.
+    pub unit: Option<ChainUnit>,
     /// What it cannot bear.
     pub memory: Memory,
     /// What was read, point by point.
     pub points: Vec<PointRead>,
     /// Where the identity came from, for those who check drivers.
     pub identity: Vec<(&'static str, Item, String)>,
+}
+
+impl Adopted {
+    /// Whether several units are read together that have no numbers of their own: by what is there now they are told
+    /// apart, and nobody can know what their outlets were called before.
+    pub fn mixed(&self) -> Option<String> {
+        let units = self.profile.unit.as_ref().filter(|_| self.unit.is_none())?;
+        let there = &self.instance.units;
+        (units.first.is_none() && there.len() > 1).then(|| {
+            format!(
+                "its agent speaks for {} PDUs, which have no numbers of their own; make a [[pdu]] of each with chain_unit, one of: {}",
+                there.len(),
+                there.join(", ")
+            )
+        })
+    }
+
+    /// Why it is not a device that its driver was made for, if so.
+    pub fn unknown(&self) -> Option<String> {
+        let identity = &self.instance.identity;
+        let known = self.profile.known.as_ref()?;
+        let doubt = known.doubt(identity.model.as_deref(), identity.firmware.as_deref())?;
+        Some(format!(
+            "driver {} was not made for this one: {doubt}; allow_unknown = true in its [[pdu]] lets it be switched",
+            self.profile.id
+        ))
+    }
 }
 
 /// Why a device is not adopted.
@@ -68,15 +97,26 @@ pub async fn detect(
     catalog: &Catalog,
     manners: Manners,
 ) -> Result<Arc<Profile>, Failure> {
-    let profiles = catalog.speaking(target.is_snmp());
-    let unit = profiles.iter().find_map(|p| modbus_unit(p)).unwrap_or(1);
-    let detection = Detection::among(profiles);
-    let nothing = || Undetected::None { seen: "there is no driver for its protocol".into() };
-    let set = detection.set().ok_or_else(nothing)?;
+    let unit = catalog.speaking(target.is_snmp()).iter().find_map(|p| modbus_unit(p)).unwrap_or(1);
     let mut line = target.line(manners.correct(CAREFUL), unit).await?;
+    detect_over(&mut line, catalog, target.is_snmp()).await
+}
+
+/// Finds the driver of what is at the end of a line.
+pub async fn detect_over(
+    line: &mut Line,
+    catalog: &Catalog,
+    snmp: bool,
+) -> Result<Arc<Profile>, Failure> {
+    let detection = Detection::among(catalog.speaking(snmp));
+    let nothing = || Undetected::None {
+        seen: "there is no driver for its protocol".into(),
+        near: Vec::new(),
+    };
+    let set = detection.set().ok_or_else(nothing)?;
     let mut memory = Memory::careful();
-    let answers = read::sweep(&mut line, &set, &mut memory).await?;
-    let seen = if target.is_snmp() { system(&mut line).await } else { "it answers Modbus".into() };
+    let answers = read::sweep(line, &set, &mut memory).await?;
+    let seen = if snmp { system(line).await } else { "it answers Modbus".into() };
     let id = detection.verdict(&answers, || seen)?;
     catalog.get(&id).cloned().ok_or(Failure::NoDriver(id))
 }
@@ -111,7 +151,7 @@ async fn system(line: &mut Line) -> String {
 pub async fn adopt(
     target: &Target,
     profile: Arc<Profile>,
-    unit: Option<u32>,
+    unit: Option<&ChainUnit>,
     manners: Manners,
 ) -> Result<Adopted, Failure> {
     if target.is_snmp() != profile.speech.is_snmp() {
@@ -126,21 +166,27 @@ pub async fn adopt(
 pub async fn over(
     mut line: Line,
     profile: Arc<Profile>,
-    unit: Option<u32>,
+    unit: Option<&ChainUnit>,
 ) -> Result<Adopted, Failure> {
     let mut memory = Memory::of(&profile.speech);
     if !line.has_bulk() {
         memory = memory.without_bulk();
     }
-    let facts = Facts::new(&profile, unit);
+    let facts = Facts::new(&profile, unit)?;
     let answers = read::sweep(&mut line, &facts.set(), &mut memory).await?;
     let known = facts.known(&answers)?;
     let identity = facts.identity_read(&answers);
     let mut budget = ADOPT_REQUESTS;
     let mut found = BTreeMap::new();
-    for (table, walk) in Walk::all(&profile, memory.bulk_rows()) {
-        let walk = read::walk(&mut line, walk, &mut budget).await?;
-        found.insert(table, walk.found()?);
+    for (table, walks) in Walk::all(&profile, memory.bulk_rows()) {
+        for walk in walks {
+            let rows = read::walk(&mut line, walk, &mut budget).await?.found()?;
+            let any = !rows.is_empty();
+            found.insert(table, rows);
+            if any {
+                break;
+            }
+        }
     }
     let names = match Walk::names(&profile, memory.bulk_rows()) {
         Some(walk) => {
@@ -158,5 +204,6 @@ pub async fn over(
     memory = memory.with_chunk_of(probing);
     let points = probe.points_read(&answers);
     let (instance, data) = probe.settle(&answers)?;
-    Ok(Adopted { line, profile: profile.clone(), instance, data, memory, points, identity })
+    let unit = unit.cloned();
+    Ok(Adopted { line, profile: profile.clone(), instance, data, unit, memory, points, identity })
 }

@@ -12,7 +12,7 @@ use crate::board::{Board, Place};
 use crate::events::Events;
 use crate::link::LinkError;
 use crate::model::event::About;
-use crate::model::id::{DriverId, PduId};
+use crate::model::id::{ChainUnit, DriverId, PduId};
 use crate::model::limits::DEVICE_ORDERS;
 use crate::model::metric::Scope;
 use crate::model::reading::{Datum, Gap, Reading};
@@ -63,7 +63,7 @@ pub struct Settings {
     /// Its driver; nothing to detect it.
     pub driver: Option<DriverId>,
     /// The unit of a daisy chain; nothing for all.
-    pub unit: Option<u32>,
+    pub unit: Option<ChainUnit>,
     /// How long it is waited for and how often it is asked, where the site knows better than the driver.
     pub manners: Manners,
     /// How often it is polled.
@@ -83,7 +83,9 @@ pub struct Settings {
 impl Settings {
     /// Whether the device is reached in the same way: then it keeps what it knows.
     pub fn is_reached_like(&self, other: &Settings) -> bool {
-        let way = |settings: &Settings| (settings.driver.clone(), settings.unit, settings.manners);
+        let way = |settings: &Settings| {
+            (settings.driver.clone(), settings.unit.clone(), settings.manners)
+        };
         self.target == other.target && way(self) == way(other)
     }
 }
@@ -223,23 +225,6 @@ impl Device {
         reason
     }
 
-    /// Whether a unit of a daisy chain is missing before others: those behind it have moved up in the numbering, and
-    /// nobody who starts now can know by how much. A missing last one moves nothing.
-    fn hole(&self, adopted: &Adopted) -> Option<Arc<str>> {
-        let (part, first) =
-            adopted.profile.unit.as_ref().filter(|_| self.settings.unit.is_none())?;
-        let outlets = adopted.instance.layout.parts(Scope::Outlet).len() as u16;
-        let places = (0..outlets).filter_map(|at| adopted.instance.outlet_row(at));
-        let units: BTreeSet<u32> = places
-            .filter_map(|row| row.parts.iter().find(|(name, _)| name == part)?.1.first().copied())
-            .collect();
-        let missing = (*first..).zip(&units).find(|(wanted, unit)| wanted != *unit)?.0;
-        let text = format!(
-            "unit {missing} of its chain is not there, so the numbers of the outlets behind it are not certain; see that it answers, or say chain_unit if this PDU is one unit"
-        );
-        Some(text.into())
-    }
-
     /// Whether the device has to be learned anew: long ago, or by a driver that has changed since.
     fn is_aged(&self, began: Tick) -> bool {
         let Some((adopted, since)) = &self.adopted else { return true };
@@ -312,7 +297,8 @@ impl Device {
                 None => detect(target, &catalog, self.settings.manners).await?,
             },
         };
-        let adopted = adopt(target, profile, self.settings.unit, self.settings.manners).await?;
+        let adopted =
+            adopt(target, profile, self.settings.unit.as_ref(), self.settings.manners).await?;
         let layout = &adopted.instance.layout;
         let first = self.adopted.is_none();
         self.trust = adopted.instance.trust_after(&adopted.data);
@@ -328,11 +314,11 @@ impl Device {
             view.name = name.as_str().into();
         }
         // Numbers that are not certain are not remembered.
-        self.renumbered = match self.hole(&adopted) {
-            Some(hole) => Some(hole),
+        self.renumbered = match adopted.mixed() {
+            Some(mixed) => Some(mixed.into()),
             None => self.renumbering(&adopted),
         };
-        self.unknown = unknown(&adopted);
+        self.unknown = adopted.unknown().map(Into::into);
         view.read_only = self.read_only();
         self.tell_adopted(first, &before, &view);
         self.adopted = Some((adopted, began));
@@ -522,16 +508,4 @@ impl Device {
             }
         }
     }
-}
-
-/// Why a device is not one that its driver was made for, if so.
-fn unknown(adopted: &Adopted) -> Option<Arc<str>> {
-    let identity = &adopted.instance.identity;
-    let known = adopted.profile.known.as_ref()?;
-    let doubt = known.doubt(identity.model.as_deref(), identity.firmware.as_deref())?;
-    let text = format!(
-        "driver {} was not made for this one: {doubt}; allow_unknown = true in its [[pdu]] lets it be switched",
-        adopted.profile.id
-    );
-    Some(text.into())
 }

@@ -1,14 +1,15 @@
 //! A trap from a known PDU is a reason to look at once, and nothing else: it changes no value by itself. A storm of
 //! them costs the device one poll every two seconds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::link::trap::{Receiver, Trap};
+use crate::link::trap::{Receiver, Trap, UNREADABLE};
 use crate::model::event::About;
 use crate::model::id::PduId;
 use crate::model::time::{Span, Tick};
@@ -22,6 +23,9 @@ const ADDRESSES_KEPT: Span = Span::seconds(5);
 /// How long a name may take to resolve.
 const RESOLVE: Span = Span::seconds(2);
 
+/// The least time between two words in the log on what arrives and is no trap.
+const UNREADABLE_TOLD: Span = Span::seconds(60);
+
 /// Traps taken and dropped since the start.
 #[derive(Debug, Default)]
 pub struct TrapCounts {
@@ -31,26 +35,64 @@ pub struct TrapCounts {
     pub unknown: AtomicU64,
 }
 
+/// Whose informs are acknowledged: those of the addresses where PDUs are polled.
+#[derive(Debug, Default)]
+pub struct Senders {
+    known: RwLock<HashSet<IpAddr>>,
+    /// An address was not among them, though it may be by now: names move, and PDUs are added.
+    missed: Notify,
+    /// What is counted.
+    pub counts: TrapCounts,
+}
+
+impl Senders {
+    /// Whether a PDU is polled there. A stranger is counted; a PDU that is new sends its inform again.
+    pub fn knows(&self, from: IpAddr) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&from);
+        if !known {
+            self.counts.dropped(from);
+            self.missed.notify_one();
+        }
+        known
+    }
+}
+
+impl TrapCounts {
+    fn dropped(&self, from: IpAddr) {
+        self.unknown.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%from, "a trap from {from} was dropped: no PDU is polled there");
+    }
+
+    /// What was no trap, or was not proven.
+    pub fn unreadable(&self) -> u64 {
+        UNREADABLE.count()
+    }
+}
+
 /// Takes traps until it is stopped.
 pub async fn listen(
     receiver: Receiver,
     fleet: Fleet,
-    counts: Arc<TrapCounts>,
+    senders: Arc<Senders>,
     stop: CancellationToken,
 ) {
     let mut listener = Listener {
         fleet,
-        counts,
+        senders: senders.clone(),
+        unreadable: (None, UNREADABLE.count()),
         addresses: HashMap::new(),
         resolved: None,
         looked: HashMap::new(),
         waiting: Vec::new(),
     };
+    listener.resolve().await;
     loop {
         let wake = listener.wake();
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(wake.duration()) => listener.late(),
+            () = senders.missed.notified() => listener.resolve().await,
+            () = UNREADABLE.more() => listener.tell_unreadable(),
             trap = receiver.next() => match trap {
                 Ok(trap) => listener.took(trap).await,
                 Err(error) => {
@@ -64,7 +106,9 @@ pub async fn listen(
 
 struct Listener {
     fleet: Fleet,
-    counts: Arc<TrapCounts>,
+    senders: Arc<Senders>,
+    /// When what was no trap was told of last, and how many there had been by then.
+    unreadable: (Option<Tick>, u64),
     addresses: HashMap<IpAddr, Vec<PduId>>,
     resolved: Option<Tick>,
     /// When each PDU was looked at last for the sake of a trap.
@@ -79,18 +123,19 @@ impl Listener {
     }
 
     fn wake(&self) -> Span {
-        let due = self.waiting.iter().map(|(due, _)| *due).min();
+        let told = self.unreadable.0.filter(|_| UNREADABLE.count() > self.unreadable.1);
+        let told = told.map(|told| told + UNREADABLE_TOLD);
+        let due = self.waiting.iter().map(|(due, _)| *due).chain(told).min();
         due.map_or(Span::seconds(3_600), |due| due - self.now())
     }
 
     async fn took(&mut self, trap: Trap) {
         self.resolve().await;
         let Some(pdus) = self.addresses.get(&trap.from).cloned() else {
-            self.counts.unknown.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(from = %trap.from, "a trap from {} was dropped: no PDU is polled there", trap.from);
+            self.senders.counts.dropped(trap.from);
             return;
         };
-        self.counts.known.fetch_add(1, Ordering::Relaxed);
+        self.senders.counts.known.fetch_add(1, Ordering::Relaxed);
         let now = self.now();
         for pdu in pdus {
             let soon = self.looked.get(&pdu).map(|last| *last + PAUSE).filter(|due| *due > now);
@@ -108,7 +153,23 @@ impl Listener {
         }
     }
 
+    /// One line at once, and one a minute for as long as it goes on.
+    fn tell_unreadable(&mut self) {
+        let (now, count) = (self.now(), UNREADABLE.count());
+        let (told, before) = self.unreadable;
+        if count == before || told.is_some_and(|told| now < told + UNREADABLE_TOLD) {
+            return;
+        }
+        let from = UNREADABLE.last().unwrap_or_else(|| "nobody known".to_owned());
+        tracing::warn!(
+            "{} datagrams at the port of traps were no traps or not proven; the last came from {from}",
+            count - before
+        );
+        self.unreadable = (Some(now), count);
+    }
+
     fn late(&mut self) {
+        self.tell_unreadable();
         let now = self.now();
         let due: Vec<PduId> = self
             .waiting
@@ -144,6 +205,8 @@ impl Listener {
             }
         }
         self.looked.retain(|pdu, _| addresses.values().flatten().any(|known| known == pdu));
+        *self.senders.known.write().unwrap_or_else(PoisonError::into_inner) =
+            addresses.keys().copied().collect();
         self.addresses = addresses;
         self.resolved = Some(now);
     }

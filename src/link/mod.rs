@@ -3,6 +3,7 @@
 
 pub mod modbus;
 pub mod recording;
+pub mod registers;
 pub mod rtu;
 pub mod snmp;
 pub mod snmp_v3;

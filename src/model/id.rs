@@ -20,6 +20,11 @@ pub enum IdError {
     /// Not `pdu/number`.
     #[error("\"{0}\" names no outlet: write the PDU and the outlet number, as in pdu-a/7")]
     Outlet(String),
+    /// Not what an agent can call one of its units.
+    #[error(
+        "\"{0}\" names no unit of a chain: write its number, or its name as the agent has it, as in \"000DE3000A01\""
+    )]
+    Unit(String),
 }
 
 fn check(text: &str) -> Result<(), IdError> {
@@ -106,6 +111,42 @@ name_id!(
     /// A switching plan, made by the gateway.
     PlanId
 );
+
+/// One unit of several behind one agent, as the agent calls it: `2`, or `000DE3000A01` where units go by a text.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ChainUnit(Arc<str>);
+
+impl ChainUnit {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ChainUnit {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let plain = text.bytes().all(|b| b.is_ascii_graphic());
+        if !text.is_empty() && plain && text.len() <= ID_CHARS {
+            Ok(Self(text.into()))
+        } else {
+            Err(IdError::Unit(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl From<u32> for ChainUnit {
+    fn from(number: u32) -> Self {
+        Self(number.to_string().into())
+    }
+}
+
+impl fmt::Display for ChainUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// An outlet: its PDU and its number on it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -86,6 +86,8 @@ pub enum Metric {
     Branch,
     /// The phase that feeds an outlet or a branch.
     Phase,
+    /// The voltage that somebody told the device to reckon with, V: nothing that it measures.
+    NominalVoltage,
 }
 
 /// What kind of value a metric has.
@@ -166,7 +168,7 @@ const BREAKER: &[Word] = &[Word::Closed, Word::Tripped];
 const LOADS: &[Word] = &[Word::Normal, Word::Low, Word::High, Word::Critical];
 
 /// name in driver files, key in JSON and in series, metric, kind
-const TABLE: [(&str, &str, Metric, Kind); 23] = [
+const TABLE: [(&str, &str, Metric, Kind); 24] = [
     ("state", "state", Metric::State, Kind::Words(POWER_STATES)),
     ("pending", "pending", Metric::Pending, Kind::Words(YES_NO)),
     ("power", "power_w", Metric::Power, Kind::Quantity(Unit::Watt)),
@@ -200,6 +202,7 @@ const TABLE: [(&str, &str, Metric, Kind); 23] = [
     ("label", "label", Metric::Label, Kind::Text),
     ("branch", "branch", Metric::Branch, Kind::Link(Scope::Branch)),
     ("phase", "phase", Metric::Phase, Kind::Link(Scope::Phase)),
+    ("nominal_voltage", "nominal_voltage_v", Metric::NominalVoltage, Kind::Quantity(Unit::Volt)),
 ];
 
 impl Metric {
@@ -239,6 +242,7 @@ impl Metric {
             Metric::ThresholdHigh,
             Metric::ThresholdCritical,
             Metric::Switchable,
+            Metric::NominalVoltage,
         ];
         matches!(self.kind(), Kind::Quantity(_) | Kind::Words(_)) && !settings.contains(&self)
     }
@@ -272,6 +276,7 @@ impl Point {
             M::Breaker => self.scope == S::Branch || self.scope == S::Inlet,
             M::Pending | M::Switchable | M::Branch => self.scope == S::Outlet,
             M::Phase => matches!(self.scope, S::Outlet | S::Branch),
+            M::NominalVoltage => self.scope == S::Inlet,
             M::Name | M::Label => true,
             _ => self.scope != S::Sensor,
         }

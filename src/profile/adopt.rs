@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::ask::{Ask, Reply, Value};
+use crate::model::id::ChainUnit;
 use crate::model::limits::{NAMED, TABLE_ROWS};
 use crate::model::metric::Point;
 use crate::model::oid::Oid;
@@ -12,12 +13,15 @@ use crate::model::topology::Identity;
 
 use super::builder::{Builder, decode_of, is_dense, trusted};
 use super::decode::{Number, decode, holds, number, raw_text, text_of};
-use super::format::{Every, Meaning, PointSpec, Profile, Rows, Shape, ShapeKind, Source, Test};
+use super::format::{
+    Every, Meaning, PointSpec, Profile, Rows, Shape, ShapeKind, Source, Test, UnitBy,
+};
 use super::instance::Instance;
 use super::names::NameMap;
-use super::rows::{Row, item_at, listed, number as number_rows, unit_row, walked};
+use super::rows::{Chain, Row, item_at, listed, unit_row, walked};
 use super::sweep::{Answer, Item, ReadSet, Wanted};
 use super::sweep_snmp::NO_SUCH_NAME;
+use super::units::{Bases, Told, Units, number as number_rows};
 
 /// Why a device cannot be adopted with a profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +39,21 @@ pub enum AdoptError {
         /// How it failed.
         gap: Gap,
     },
+    /// A unit of a chain is asked for, and the family has no such thing.
+    #[error("driver {0} knows no units of a chain: leave chain_unit out")]
+    NoUnits(String),
+    /// The unit that is asked for is not there.
+    #[error("unit {unit} of its chain is not there; chain_unit is one of those that are: {}", listed_units(.there))]
+    NoSuchUnit {
+        /// Which.
+        unit: String,
+        /// Those that are.
+        there: Vec<String>,
+    },
+}
+
+fn listed_units(there: &[String]) -> String {
+    if there.is_empty() { "none".into() } else { there.join(", ") }
 }
 
 /// Fails on an answer that is neither a value nor a clear "there is no such thing".
@@ -49,7 +68,7 @@ fn sure(what: &'static str, answer: Option<&Answer>) -> Result<(), AdoptError> {
 /// keep their order.
 pub struct Facts<'p> {
     profile: &'p Profile,
-    unit: Option<u32>,
+    chosen: Option<Vec<u32>>,
     items: Vec<Item>,
 }
 
@@ -57,7 +76,7 @@ pub struct Facts<'p> {
 #[derive(Debug, Clone)]
 pub struct Known {
     /// The unit of a daisy chain that is adopted; nothing for all of them.
-    pub unit: Option<u32>,
+    pub chosen: Option<Vec<u32>>,
     /// Who the device says it is.
     pub identity: Identity,
     capabilities: Vec<String>,
@@ -72,17 +91,24 @@ impl Known {
 
 impl<'p> Facts<'p> {
     /// For one unit of a daisy chain, or for all of them.
-    pub fn new(profile: &'p Profile, unit: Option<u32>) -> Self {
-        let row = unit_row(profile, unit);
+    pub fn new(profile: &'p Profile, unit: Option<&ChainUnit>) -> Result<Self, AdoptError> {
+        let chosen = match (unit, &profile.unit) {
+            (None, _) => None,
+            (Some(_), None) => return Err(AdoptError::NoUnits(profile.id.to_string())),
+            (Some(unit), Some(units)) => Some(units.arcs(unit).ok_or_else(|| {
+                AdoptError::NoSuchUnit { unit: unit.to_string(), there: Vec::new() }
+            })?),
+        };
+        let row = unit_row(profile, chosen.as_deref());
         let identity = &profile.identity;
         let named = [&identity.model, &identity.serial, &identity.firmware, &identity.name];
         let sources = named
             .into_iter()
-            .flatten()
+            .flat_map(|sources| own(profile, chosen.as_deref(), sources))
             .chain(profile.capabilities.iter().map(|(_, test)| &test.source))
             .chain(profile.tables.iter().filter_map(counted));
         let items = sources.filter_map(|source| item_at(source, &row)).collect();
-        Self { profile, unit, items }
+        Ok(Self { profile, chosen, items })
     }
 
     /// What to read.
@@ -92,7 +118,7 @@ impl<'p> Facts<'p> {
 
     /// What the device said of itself, each with where it said it: for those who check drivers.
     pub fn identity_read(&self, answers: &[Answer]) -> Vec<(&'static str, Item, String)> {
-        let row = unit_row(self.profile, self.unit);
+        let row = unit_row(self.profile, self.chosen.as_deref());
         let lookup = Lookup::new(&self.items, answers);
         let identity = &self.profile.identity;
         let named = [
@@ -103,7 +129,7 @@ impl<'p> Facts<'p> {
         ];
         let mut read = Vec::new();
         for (name, sources) in named {
-            for source in sources {
+            for source in own(self.profile, self.chosen.as_deref(), sources) {
                 if let (Some(item), Some(text)) = (item_at(source, &row), lookup.text(source, &row))
                 {
                     read.push((name, item, text));
@@ -115,14 +141,15 @@ impl<'p> Facts<'p> {
 
     /// Takes the answers in.
     pub fn known(&self, answers: &[Answer]) -> Result<Known, AdoptError> {
-        let row = unit_row(self.profile, self.unit);
+        let row = unit_row(self.profile, self.chosen.as_deref());
         let lookup = Lookup::new(&self.items, answers);
         for source in self.profile.tables.iter().filter_map(counted) {
             sure("how many rows it has", lookup.answer(source, &row))?;
         }
-        let first = |sources: &[Source]| {
-            let texts = sources.iter().filter_map(|source| lookup.text(source, &row));
-            texts.into_iter().find(|text| !text.is_empty())
+        let first = |sources: &'p [Source]| {
+            let sources = own(self.profile, self.chosen.as_deref(), sources);
+            let mut texts = sources.filter_map(|source| lookup.text(source, &row));
+            texts.find(|text| !text.is_empty())
         };
         let identity = &self.profile.identity;
         let able = |(name, test): &(String, Test)| {
@@ -133,7 +160,7 @@ impl<'p> Facts<'p> {
             Some((at, u16::try_from(count).unwrap_or(0)))
         });
         Ok(Known {
-            unit: self.unit,
+            chosen: self.chosen.clone(),
             identity: Identity {
                 vendor: Some(self.profile.vendor.clone()),
                 model: first(&identity.model),
@@ -145,6 +172,26 @@ impl<'p> Facts<'p> {
             counts: counts.collect(),
         })
     }
+}
+
+/// Where a unit says who it is: what an agent says of itself is true of its first unit only.
+fn own<'s>(
+    profile: &'s Profile,
+    chosen: Option<&[u32]>,
+    sources: &'s [Source],
+) -> impl Iterator<Item = &'s Source> {
+    let other = profile
+        .unit
+        .as_ref()
+        .filter(|units| chosen.is_some_and(|chosen| units.first().as_deref() != Some(chosen)));
+    let names_it = move |source: &Source| match (other, source) {
+        (Some(units), Source::Oid(template) | Source::Behind(template, _)) => {
+            template.holes().any(|hole| hole == units.part)
+        }
+        _ => false,
+    };
+    let told_apart = sources.iter().any(names_it);
+    sources.iter().filter(move |source| !told_apart || names_it(source))
 }
 
 fn counted(table: &super::format::Table) -> Option<&Source> {
@@ -172,7 +219,11 @@ impl<'a> Lookup<'a> {
         let raw = self.answer(source, row)?.as_ref().ok()?;
         let shape = shape(source, row);
         let number = || Some(raw_text(raw, shape));
-        text_of(raw, shape).or_else(number)
+        let text = text_of(raw, shape).or_else(number);
+        match source {
+            Source::Behind(_, mark) => behind(&text?, mark),
+            _ => text,
+        }
     }
 
     pub(super) fn number(&self, source: &Source, row: &Row) -> Option<i64> {
@@ -182,9 +233,24 @@ impl<'a> Lookup<'a> {
         }
     }
 
+    fn told(&self, source: &Source, row: &Row) -> Told {
+        match self.answer(source, row) {
+            None | Some(Err(_)) => Told::Nothing,
+            Some(Ok(_)) => self.number(source, row).map_or(Told::Strange, Told::Number),
+        }
+    }
+
     pub(super) fn holds(&self, test: &Test, row: &Row) -> Option<bool> {
         Some(holds(&test.check, self.answer(&test.source, row)?, shape(&test.source, row)))
     }
+}
+
+/// The word behind a mark, up to a blank, a comma or a closing bracket.
+fn behind(text: &str, mark: &str) -> Option<String> {
+    let (_, rest) = text.split_once(mark)?;
+    let ends = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | ')');
+    let word = rest.trim_start().split(ends).next()?;
+    (!word.is_empty()).then(|| word.to_owned())
 }
 
 /// The shape of a Modbus source, or of an item of a list.
@@ -213,10 +279,14 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Walks of a profile, with the tables they are for. `bulk_rows` 0 walks with GETNEXT.
-    pub fn all(profile: &Profile, bulk_rows: u32) -> Vec<(usize, Walk)> {
+    /// Walks of a profile, with the tables they are for: of several the first that finds rows counts. `bulk_rows` 0
+    /// walks with GETNEXT.
+    pub fn all(profile: &Profile, bulk_rows: u32) -> Vec<(usize, Vec<Walk>)> {
         let walk = |(at, table): (usize, &super::format::Table)| match &table.rows {
-            Rows::Walk { column, .. } => Some((at, Walk::of(column.clone(), bulk_rows))),
+            Rows::Walk { .. } => {
+                let columns = profile.key_columns(at).into_iter();
+                Some((at, columns.map(|column| Walk::of(column, bulk_rows)).collect()))
+            }
             _ => None,
         };
         profile.tables.iter().enumerate().filter_map(walk).collect()
@@ -291,9 +361,10 @@ impl Walk {
     }
 }
 
-/// Round three: which rows count.
+/// Round three: which rows count, which unit they belong to and what number they have.
 pub struct Filter<'p> {
     profile: &'p Profile,
+    chain: Chain,
     rows: Vec<Vec<Row>>,
     items: Vec<Item>,
 }
@@ -307,25 +378,25 @@ impl<'p> Filter<'p> {
         names: &NameMap,
     ) -> Self {
         let mut rows = Vec::new();
-        let mut items = Vec::new();
+        let mut items = BTreeSet::new();
+        let mut chain = Chain { chosen: known.chosen.clone(), there: BTreeSet::new() };
         for (at, table) in profile.tables.iter().enumerate() {
             let mut of_table = if let Rows::Named { pattern, index } = &table.rows {
-                names.rows(profile, pattern, index, known.unit)
+                names.rows(profile, pattern, index, &mut chain)
             } else if let Some(instances) = found.get(&at) {
-                walked(profile, table, known.unit, instances)
+                walked(profile, at, &mut chain, instances)
             } else {
                 let count = known.counts.get(&at).copied().unwrap_or(0);
-                listed(profile, table, known.unit, count)
+                listed(profile, table, &mut chain, count)
             };
             names.enrich(&mut of_table);
-            if let Some(keep) = &table.keep {
-                // A test of a fixed place is the same for every row.
-                let asked = of_table.iter().filter_map(|row| item_at(&keep.source, row));
-                items.extend(asked.collect::<BTreeSet<Item>>());
+            // A test of a fixed place is the same for every row.
+            for source in table.asked_of_rows() {
+                items.extend(of_table.iter().filter_map(|row| item_at(source, row)));
             }
             rows.push(of_table);
         }
-        Self { profile, rows, items }
+        Self { profile, chain, rows, items: items.into_iter().collect() }
     }
 
     /// What to read; may be empty.
@@ -333,20 +404,61 @@ impl<'p> Filter<'p> {
         ReadSet::new(&self.profile.speech, self.items.iter().cloned().map(Wanted::single).collect())
     }
 
-    /// The rows that count, by table.
-    pub fn kept(mut self, answers: &[Answer]) -> Result<Vec<Vec<Row>>, AdoptError> {
+    /// The rows that count, by table, and the units that there are.
+    pub fn kept(mut self, answers: &[Answer]) -> Result<(Vec<Vec<Row>>, Vec<String>), AdoptError> {
         let lookup = Lookup::new(&self.items, answers);
         for (table, rows) in self.profile.tables.iter().zip(&mut self.rows) {
-            let Some(keep) = &table.keep else { continue };
-            for row in rows.iter() {
-                sure("which of its rows count", lookup.answer(&keep.source, row))?;
+            for source in table.asked_of_rows() {
+                for row in rows.iter() {
+                    sure("which of its rows count", lookup.answer(source, row))?;
+                }
             }
-            rows.retain(|row| lookup.holds(keep, row).unwrap_or(false));
+            if !table.keep.is_empty() {
+                rows.retain(|row| keeps(&table.keep, row, &lookup));
+            }
+            if let (Some(units), Some(by)) = (&self.profile.unit, &table.unit) {
+                rows.retain_mut(|row| {
+                    let Some(unit) = unit_of(units, by, row, &lookup) else { return false };
+                    self.chain.there.insert(unit.clone());
+                    let wanted = self.chain.chosen.as_ref().is_none_or(|chosen| *chosen == unit);
+                    row.set_part(&units.part, unit);
+                    wanted
+                });
+            }
         }
+        let units = self.profile.unit.as_ref();
+        let name = |arcs: &Vec<u32>| units.map_or(String::new(), |units| units.name(arcs));
+        let there: Vec<String> = self.chain.there.iter().map(name).collect();
+        if let Some(chosen) = self.chain.chosen.as_ref().filter(|c| !self.chain.there.contains(*c))
+            && !there.is_empty()
+        {
+            return Err(AdoptError::NoSuchUnit { unit: name(chosen), there });
+        }
+        let bases = Bases::new(units, &self.chain.there, self.chain.chosen.is_some());
         for (table, rows) in self.profile.tables.iter().zip(&mut self.rows) {
-            number_rows(table, rows);
+            number_rows(table, rows, &bases, &|source, row| lookup.told(source, row));
         }
-        Ok(self.rows)
+        Ok((self.rows, there))
+    }
+}
+
+/// Whether a row counts. Where the device has none of the objects only a test for that can tell.
+fn keeps(tests: &[Test], row: &Row, lookup: &Lookup<'_>) -> bool {
+    let missing =
+        |test: &&Test| matches!(lookup.answer(&test.source, row), None | Some(Err(Gap::Missing)));
+    let deciding = tests.iter().find(|test| !missing(test)).or(tests.last());
+    deciding.is_some_and(|test| lookup.holds(test, row).unwrap_or(false))
+}
+
+/// The unit of a row. One whose device has no such column is of the first; one of a unit that makes no sense is of none.
+fn unit_of(units: &Units, by: &UnitBy, row: &Row, lookup: &Lookup<'_>) -> Option<Vec<u32>> {
+    match by {
+        UnitBy::Fixed(unit) => Some(vec![*unit]),
+        UnitBy::Told(source) => match lookup.told(source, row) {
+            Told::Number(unit) => Some(vec![u32::try_from(unit).ok()?]),
+            Told::Nothing => units.first(),
+            Told::Strange => None,
+        },
     }
 }
 
@@ -355,12 +467,17 @@ pub struct Probe<'p> {
     profile: &'p Profile,
     known: Known,
     rows: Vec<Vec<Row>>,
+    units: Vec<String>,
     wanted: Vec<Wanted>,
 }
 
 impl<'p> Probe<'p> {
-    /// From the rows that count.
-    pub fn new(profile: &'p Profile, known: Known, rows: Vec<Vec<Row>>) -> Self {
+    /// From the rows that count, and the units that there are.
+    pub fn new(
+        profile: &'p Profile,
+        known: Known,
+        (rows, units): (Vec<Vec<Row>>, Vec<String>),
+    ) -> Self {
         let mut wanted: Vec<Wanted> = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
         let mut push = |item: Option<Item>, cell| {
@@ -372,27 +489,16 @@ impl<'p> Probe<'p> {
             let dense = is_dense(profile, spec, &rows[spec.table]);
             for (at, row) in (0u32..).zip(&rows[spec.table]) {
                 push(item_at(&spec.source, row), dense.then_some((column, at)));
-                for source in Self::companions(spec) {
+                for source in spec.companions() {
                     push(item_at(source, row), None);
                 }
             }
         }
-        Self { profile, known, rows, wanted }
+        Self { profile, known, rows, units, wanted }
     }
 
     fn points<'a>(profile: &'a Profile, known: &Known) -> Vec<&'a PointSpec> {
         profile.points.iter().filter(|spec| known.is_able(spec.needs.as_ref())).collect()
-    }
-
-    fn companions(spec: &PointSpec) -> Vec<&Source> {
-        let mut sources: Vec<&Source> =
-            [&spec.when, &spec.valid].into_iter().flatten().map(|test| &test.source).collect();
-        if let Meaning::Quantity { digits, factor, fahrenheit, .. } = &spec.meaning {
-            sources.extend(digits);
-            sources.extend(factor);
-            sources.extend(fahrenheit.iter().map(|test| &test.source));
-        }
-        sources
     }
 
     /// What to read.
@@ -418,7 +524,7 @@ impl<'p> Probe<'p> {
             return Err(AdoptError::Nothing(self.profile.id.to_string()));
         }
         builder.outlet_rows(self.profile, &self.rows);
-        Ok(builder.build(self.profile, &self.known))
+        Ok(builder.build(self.profile, &self.known, self.units.clone()))
     }
 
     /// What was read, point by point, alternatives included: for those who write and check drivers.

@@ -10,9 +10,10 @@ use crate::model::topology::{Layout, Part, Slot};
 use super::adopt::{Known, Lookup, shape};
 use super::decode::{Decode, Sense, decode, vouches};
 use super::format::{Meaning, PointSpec, Profile, Source, Verb};
-use super::instance::{Instance, Reader};
+use super::instance::{Instance, Reader, Sums, added};
 use super::rows::{Row, item_at};
 use super::sweep::{Answer, Item};
+use super::units::STRIDE;
 
 /// Whether a point's instances follow each other in a walk of its column.
 pub(super) fn is_dense(profile: &Profile, spec: &PointSpec, rows: &[Row]) -> bool {
@@ -21,6 +22,9 @@ pub(super) fn is_dense(profile: &Profile, spec: &PointSpec, rows: &[Row]) -> boo
     let follows = rows.windows(2).all(|pair| pair[0].place + 1 == pair[1].place);
     !index.is_empty() && template.is_column_of(index) && follows
 }
+
+/// A reading: scope, number of the part, metric.
+type Key = (Scope, u16, Metric);
 
 /// An instance in the making.
 #[derive(Default)]
@@ -60,6 +64,7 @@ impl Builder {
                 let target = if to_branch { Scope::Branch } else { Scope::Phase };
                 let text = lookup.text(&spec.source, row);
                 if let Some(linked) = text.and_then(|text| trailing_number(&text)) {
+                    let linked = row.base.saturating_add(linked);
                     self.links.push((scope, row.number, target, linked));
                 }
             }
@@ -108,10 +113,14 @@ impl Builder {
         let Reading { item, column, .. } = came;
         let reader = Reader { item, decode: decode_of, every: spec.every, valid, column };
         self.readers.insert(key, (reader, datum));
+        // What is switched is what is looked at: another table may have another row of that number.
+        if (spec.point.scope, spec.point.metric) == (Scope::Outlet, Metric::State) {
+            self.outlets.insert(number, row.clone());
+        }
     }
 
     pub(super) fn outlet_rows(&mut self, profile: &Profile, rows: &[Vec<Row>]) {
-        // A family may keep its outlets in one of several tables; the first that has a number gives its row.
+        // Outlets that tell no state: a family may keep them in one of several tables.
         for (table, rows) in profile.tables.iter().zip(rows) {
             if table.scope == Scope::Outlet {
                 for row in rows {
@@ -121,7 +130,12 @@ impl Builder {
         }
     }
 
-    pub(super) fn build(mut self, profile: &Profile, known: &Known) -> (Instance, Vec<Datum>) {
+    pub(super) fn build(
+        mut self,
+        profile: &Profile,
+        known: &Known,
+        units: Vec<String>,
+    ) -> (Instance, Vec<Datum>) {
         let place = |parts: &[BTreeMap<u16, Part>; 5], scope: Scope, number: u16| {
             parts[scope as usize].keys().position(|n| *n == number).map(|at| at as u16)
         };
@@ -142,6 +156,7 @@ impl Builder {
                 }
             }
         }
+        let sums = self.sums(profile);
         let chosen =
             |verbs: &[Verb]| verbs.iter().find(|v| known.is_able(v.needs.as_ref())).cloned();
         let verbs = (chosen(&profile.on), chosen(&profile.off));
@@ -163,6 +178,14 @@ impl Builder {
         slots.sort_by_key(|(slot, ..)| *slot);
         let outlets = self.parts[Scope::Outlet as usize].keys();
         let rows = outlets.map(|number| self.outlets.get(number).cloned()).collect();
+        let place_of = |(scope, number, metric): (Scope, u16, Metric)| {
+            let part = place(&self.parts, scope, number)?;
+            slots.iter().position(|(slot, ..)| *slot == Slot { scope, part, metric })
+        };
+        let sums = sums.into_iter().filter_map(|(whole, parts)| {
+            Some((place_of(whole)?, parts.into_iter().filter_map(place_of).collect()))
+        });
+        let sums: Sums = sums.collect();
         let parts = self.parts.map(|parts| parts.into_values().collect());
         let layout = Layout::new(parts, slots.iter().map(|(slot, ..)| *slot).collect());
         let mut readers = Vec::with_capacity(slots.len());
@@ -172,7 +195,43 @@ impl Builder {
             data.push(datum);
         }
         let identity = Arc::new(known.identity.clone());
-        (Instance::new(profile, identity, layout, readers, rows, verbs), data)
+        let instance = Instance::new(profile, identity, units, layout, readers, (rows, verbs));
+        (instance.with_sums(sums), data)
+    }
+
+    /// What an inlet does not tell and its phases do: a reading that stands for all of them together.
+    fn sums(&mut self, profile: &Profile) -> Vec<(Key, Vec<Key>)> {
+        let unit = |number: u16| if profile.unit.is_some() { number / STRIDE } else { 0 };
+        let mut sums = Vec::new();
+        for metric in &profile.sums {
+            let mut phases: BTreeMap<u16, Vec<Key>> = BTreeMap::new();
+            for number in self.parts[Scope::Phase as usize].keys() {
+                phases.entry(unit(*number)).or_default().push((Scope::Phase, *number, *metric));
+            }
+            for (unit_number, keys) in phases {
+                let inlets = self.parts[Scope::Inlet as usize].keys().copied();
+                let inlets: Vec<u16> = inlets.filter(|n| unit(*n) == unit_number).collect();
+                let told = |number: &u16| {
+                    let reader = self.readers.get(&(Scope::Inlet, *number, *metric));
+                    reader.is_some_and(|(_, datum)| *datum != Datum::Gap(Gap::Unsupported))
+                };
+                let data: Option<Vec<(Reader, Datum)>> =
+                    keys.iter().map(|key| self.readers.get(key).cloned()).collect();
+                let (Some(data), false) = (data, inlets.len() > 1 || inlets.iter().any(told))
+                else {
+                    continue;
+                };
+                let number = inlets.first().copied().unwrap_or(unit_number * STRIDE + 1);
+                let every = data.iter().map(|(reader, _)| reader.every).max();
+                let (Some((first, _)), Some(every)) = (data.first(), every) else { continue };
+                let reader = Reader { every, valid: None, column: None, ..first.clone() };
+                let datum = added(data.iter().map(|(_, datum)| *datum));
+                self.parts[Scope::Inlet as usize].entry(number).or_default().number = number;
+                self.readers.insert((Scope::Inlet, number, *metric), (reader, datum));
+                sums.push(((Scope::Inlet, number, *metric), keys));
+            }
+        }
+        sums
     }
 
     /// `7`, `L2`, `B1`, `I1`, `T1`.

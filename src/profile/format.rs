@@ -2,11 +2,12 @@
 
 use crate::model::ask::Registers;
 use crate::model::id::DriverId;
-use crate::model::metric::{Point, Scope, Word};
+use crate::model::metric::{Metric, Point, Scope, Word};
 use crate::model::oid::Oid;
 use crate::model::quantity::Count;
 
 use super::template::Template;
+use super::units::Units;
 
 /// How a family of PDUs speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +20,10 @@ pub struct Profile {
     pub vendor: String,
     /// Protocol and manners.
     pub speech: Speech,
-    /// The index part that counts units of a daisy chain, and its first value.
-    pub unit: Option<(String, u32)>,
-    /// Rules that must all hold for a device to be of this family.
-    pub detect: Vec<Test>,
+    /// How units of a daisy chain are told apart, where one agent speaks for several.
+    pub unit: Option<Units>,
+    /// Rules that must all hold for a device to be of this family; of the tests of a rule one must.
+    pub detect: Vec<Vec<Test>>,
     /// Where the device says who it is; alternatives in order.
     pub identity: Identity,
     /// Models and firmware that it was made for; nothing where the family does not differ.
@@ -35,6 +36,8 @@ pub struct Profile {
     pub tables: Vec<Table>,
     /// Readings.
     pub points: Vec<PointSpec>,
+    /// Readings of the inlet that are the sum of its phases' where the device does not tell them.
+    pub sums: Vec<Metric>,
     /// How an outlet is switched on, alternatives in order; without any the family is read-only.
     pub on: Vec<Verb>,
     /// How an outlet is switched off.
@@ -125,6 +128,8 @@ pub struct ModbusManners {
 pub enum Source {
     /// An SNMP instance.
     Oid(Template),
+    /// The word behind a mark in an SNMP instance: `MN:` in "… MN:AP7900 HR:B2 …".
+    Behind(Template, String),
     /// One item of an SNMP instance that is a list, as "1,1,0": of the row's place, or always the same (from 0).
     Listed(Template, Option<u16>),
     /// Modbus registers or bits.
@@ -240,21 +245,34 @@ pub struct Known {
     pub models: Vec<String>,
     /// What the firmware's text starts with, in any case; none for any.
     pub firmware: Vec<String>,
+    /// Why neither can be known, of a family that tells neither.
+    pub untold: Option<String>,
 }
 
 impl Known {
-    /// Why a device is not one of these, if so. One that does not say what it is does not say otherwise.
+    /// Why a device is not one of these, if so. One that does not say what it is, is not known to be one.
     pub fn doubt(&self, model: Option<&str>, firmware: Option<&str>) -> Option<String> {
-        let fits = |starts: &[String], text: Option<&str>| {
-            let Some(text) = text.map(|text| text.trim().to_lowercase()) else { return true };
-            starts.is_empty() || starts.iter().any(|start| text.starts_with(&start.to_lowercase()))
+        let text = |text: Option<&str>| text.map(|text| text.trim().to_owned());
+        let (model, firmware) = (text(model), text(firmware));
+        let fits = |starts: &[String], text: &str| {
+            let text = text.to_lowercase();
+            starts.iter().any(|start| text.starts_with(&start.to_lowercase()))
         };
-        let shown = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        if !fits(&self.models, model) {
-            return Some(format!("its model is \"{}\"", shown(model)));
+        match &model {
+            _ if self.models.is_empty() => {}
+            None => return Some("it does not tell its model".into()),
+            Some(text) if !fits(&self.models, text) => {
+                return Some(format!("its model is \"{text}\""));
+            }
+            Some(_) => {}
         }
-        (!fits(&self.firmware, firmware))
-            .then(|| format!("its firmware is \"{}\"", shown(firmware)))
+        match &firmware {
+            _ if self.firmware.is_empty() => None,
+            None => self.models.is_empty().then(|| "it does not tell its firmware".into()),
+            Some(text) => {
+                (!fits(&self.firmware, text)).then(|| format!("its firmware is \"{text}\""))
+            }
+        }
     }
 }
 
@@ -267,12 +285,54 @@ pub struct Table {
     pub scope: Scope,
     /// Where its rows come from.
     pub rows: Rows,
-    /// Which rows count.
-    pub keep: Option<Test>,
-    /// Which index part is the number, or none: the rows are numbered from 1.
-    pub number: Option<String>,
+    /// Which rows count: the first of these tests that the device has an object for decides.
+    pub keep: Vec<Test>,
+    /// Which unit its rows belong to, where their index does not tell.
+    pub unit: Option<UnitBy>,
+    /// How the rows get their numbers: the first way that the device has. Without any they are numbered from 1.
+    pub number: Vec<NumberBy>,
     /// Added to the number: for devices that count from 0.
     pub number_offset: i64,
+}
+
+impl Table {
+    /// What is asked for each of its rows before it counts.
+    pub fn asked_of_rows(&self) -> impl Iterator<Item = &Source> {
+        let unit = self.unit.iter().filter_map(|by| match by {
+            UnitBy::Told(source) => Some(source),
+            UnitBy::Fixed(_) => None,
+        });
+        let numbers = self.number.iter().filter_map(|by| match by {
+            NumberBy::Told { source, .. } => Some(source),
+            NumberBy::Part(_) => None,
+        });
+        self.keep.iter().map(|test| &test.source).chain(unit).chain(numbers)
+    }
+}
+
+/// Which unit a row belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnitBy {
+    /// The device says so, row by row.
+    Told(Source),
+    /// Always the same.
+    Fixed(u32),
+}
+
+/// What number a row has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NumberBy {
+    /// The one in this index part.
+    Part(String),
+    /// The one that the device tells.
+    Told {
+        /// Where.
+        source: Source,
+        /// What it tells and what number that is; a row with anything else does not count. Empty: as it is told.
+        of: Vec<(i64, u16)>,
+        /// The index part that counts groups of such rows: the second group's numbers follow the first's.
+        per: Option<String>,
+    },
 }
 
 /// Where the rows of a table come from.
@@ -282,8 +342,8 @@ pub enum Rows {
     Single,
     /// A walk of a column; what follows the column is the index.
     Walk {
-        /// The column.
-        column: Oid,
+        /// The column; of several the first that has rows.
+        columns: Vec<Oid>,
         /// Names of the index parts.
         index: Vec<String>,
     },
@@ -354,6 +414,20 @@ pub struct PointSpec {
     pub valid: Option<Test>,
     /// Raw numbers that mean "does not have it".
     pub absent: Vec<i64>,
+}
+
+impl PointSpec {
+    /// What else is read to know what the value means.
+    pub fn companions(&self) -> Vec<&Source> {
+        let mut sources: Vec<&Source> =
+            [&self.when, &self.valid].into_iter().flatten().map(|test| &test.source).collect();
+        if let Meaning::Quantity { digits, factor, fahrenheit, .. } = &self.meaning {
+            sources.extend(digits);
+            sources.extend(factor);
+            sources.extend(fahrenheit.iter().map(|test| &test.source));
+        }
+        sources
+    }
 }
 
 /// What a raw value means.
@@ -444,10 +518,29 @@ pub struct Proof {
     pub expect: Vec<(Point, String)>,
 }
 
+/// Columns of readings that are walked where a table's own has no rows.
+const OTHER_COLUMNS: usize = 3;
+
 impl Profile {
-    /// The table of a scope's own rows.
-    pub fn table_of(&self, scope: Scope) -> Option<usize> {
-        self.tables.iter().position(|table| table.scope == scope)
+    /// The columns that tell which rows a table has: its own, and where a model lacks that, those of its readings.
+    pub fn key_columns(&self, table: usize) -> Vec<Oid> {
+        let Some(Rows::Walk { columns, index }) = self.tables.get(table).map(|table| &table.rows)
+        else {
+            return Vec::new();
+        };
+        let mut keys = columns.clone();
+        let mut readings: Vec<&PointSpec> =
+            self.points.iter().filter(|spec| spec.table == table).collect();
+        readings.sort_by_key(|spec| spec.every);
+        for spec in readings {
+            let Source::Oid(template) = &spec.source else { continue };
+            let column = template.head();
+            let is_new = template.is_column_of(index) && !keys.contains(&column);
+            if is_new && keys.len() < columns.len() + OTHER_COLUMNS {
+                keys.push(column);
+            }
+        }
+        keys
     }
 }
 
@@ -456,13 +549,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_text_that_does_not_fit_is_a_doubt() {
-        let known = Known { models: vec!["AP8".into()], firmware: vec!["v6.".into()] };
+    fn who_does_not_say_or_says_something_else_is_not_known() {
+        let known =
+            Known { models: vec!["AP8".into()], firmware: vec!["v6.".into()], untold: None };
         let doubt = |model, firmware| known.doubt(model, firmware);
         assert_eq!(doubt(Some("ap8981"), Some("v6.9")), None);
-        assert_eq!(doubt(None, None), None);
+        assert_eq!(doubt(Some(" AP8981"), None), None);
+        assert_eq!(doubt(None, Some("v6.9")).unwrap(), "it does not tell its model");
         assert_eq!(doubt(Some("AP7900"), None).unwrap(), "its model is \"AP7900\"");
         assert_eq!(doubt(Some("AP8981"), Some("v9.1")).unwrap(), "its firmware is \"v9.1\"");
+        let firmware = Known { models: vec![], ..known };
+        assert_eq!(firmware.doubt(None, None).unwrap(), "it does not tell its firmware");
+        assert_eq!(firmware.doubt(Some("x"), Some("v6.1")), None);
         assert_eq!(Known::default().doubt(Some("x"), Some("y")), None);
     }
 }

@@ -36,11 +36,14 @@ pub struct Instance {
     pub driver: DriverId,
     /// Who it says it is.
     pub identity: Arc<Identity>,
+    /// The units of a chain that its agent speaks for, whether they are all read or one of them.
+    pub units: Vec<String>,
     /// Its parts and slots.
     pub layout: Arc<Layout>,
     readers: Vec<Reader>,
     outlets: Vec<Option<Row>>,
     verbs: Verbs,
+    sums: Sums,
     fast: Tier,
     slow: Tier,
 }
@@ -56,6 +59,19 @@ pub struct Tier {
     trust: Vec<(usize, usize)>,
 }
 
+/// Slots that are the sum of others.
+pub(super) type Sums = Vec<(usize, Vec<usize>)>;
+
+/// The sum of readings; with a gap in it, it is that gap.
+pub(super) fn added(mut data: impl Iterator<Item = Datum>) -> Datum {
+    let sum = data.try_fold(0_i64, |sum, datum| match datum {
+        Datum::Value(value) => sum.checked_add(value).ok_or(Gap::Implausible),
+        Datum::Gap(gap) => Err(gap),
+        Datum::Word(_) => Err(Gap::Malformed),
+    });
+    sum.map_or_else(Datum::Gap, Datum::Value)
+}
+
 /// On and off, as this device takes them.
 pub(super) type Verbs = (Option<Verb>, Option<Verb>);
 
@@ -66,14 +82,21 @@ impl Instance {
     pub(super) fn new(
         profile: &Profile,
         identity: Arc<Identity>,
+        units: Vec<String>,
         layout: Arc<Layout>,
         readers: Vec<Reader>,
-        outlets: Vec<Option<Row>>,
-        verbs: Verbs,
+        (outlets, verbs): (Vec<Option<Row>>, Verbs),
     ) -> Self {
         let fast = Tier::new(&profile.speech, &readers, |r| r.every.is_due(false), false);
         let slow = Tier::new(&profile.speech, &readers, |r| r.every.is_due(true), true);
-        Self { driver: profile.id.clone(), identity, layout, readers, outlets, verbs, fast, slow }
+        let driver = profile.id.clone();
+        let sums = Sums::new();
+        Self { driver, identity, units, layout, readers, outlets, verbs, sums, fast, slow }
+    }
+
+    /// With slots that are the sum of others.
+    pub(super) fn with_sums(self, sums: Sums) -> Self {
+        Self { sums, ..self }
     }
 
     /// The set of a fast poll, or of a slow one, which reads everything that changes.
@@ -124,7 +147,18 @@ impl Instance {
             let datum = decode(&self.readers[slot].decode, answers.get(at).unwrap_or(&unread));
             if trust[slot] || !datum.is_good() { datum } else { Datum::Gap(Gap::Unavailable) }
         };
-        tier.slots.iter().map(|(slot, at)| (*slot, datum(*slot, *at))).collect()
+        let mut data: Vec<(usize, Datum)> =
+            tier.slots.iter().map(|(slot, at)| (*slot, datum(*slot, *at))).collect();
+        for (whole, parts) in &self.sums {
+            let of = |slot: &usize| data.iter().find(|(at, _)| at == slot).map(|(_, datum)| *datum);
+            let parts: Option<Vec<Datum>> = parts.iter().map(of).collect();
+            if let (Some(parts), Some((_, datum))) =
+                (parts, data.iter_mut().find(|(slot, _)| slot == whole))
+            {
+                *datum = added(parts.into_iter());
+            }
+        }
+        data
     }
 
     /// The row of an outlet, by its place.

@@ -2,19 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::document::{self, Fields};
+use crate::model::document::{self, Fields, Item};
 use crate::model::fault::{FaultList, Faults};
 use crate::model::id::DriverId;
 use crate::model::limits::{MODBUS_BITS, MODBUS_REGISTERS, SNMP_REPLY_BYTES, SNMP_VARBINDS};
 use crate::model::metric::{Metric, Point, Scope};
+use crate::model::oid::Oid;
 
+use super::detect::ENTERPRISE_ARCS;
 use super::format::{
-    Identity, Known, Meaning, ModbusManners, Names, PointSpec, Profile, Rows, SnmpManners, Source,
-    Speech, Table, Test, Verb,
+    Check, Identity, Known, Meaning, ModbusManners, Names, PointSpec, Profile, Rows, SnmpManners,
+    Source, Speech, Table, Test, Verb,
 };
 use super::load_parts::{Shared, points, tables};
 use super::load_source::{Context, sources, test};
 use super::load_verbs::{pacing, proofs, verbs};
+use super::units::Units;
+
+/// What every agent says of itself (SNMPv2-MIB system).
+const SYSTEM: &str = "1.3.6.1.2.1.1";
 
 /// Reads a driver file; `file` is its name in faults.
 pub fn load(file: &str, text: &str) -> Result<Profile, FaultList> {
@@ -40,17 +46,18 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         .is_some_and(|i| i.text() == Some("low-first"));
     let speech = speech(&root, snmp);
     let unit = head.as_ref().and_then(|head| head.unit.clone());
-    let unit_hole: Vec<String> = unit.iter().map(|(part, _)| part.clone()).collect();
+    let unit_hole: Vec<String> = unit.iter().map(|units| units.part.clone()).collect();
     let names = root.get("names").and_then(|item| names(item.fields()?));
     let named = names.as_ref().map(|names: &Names| &names.value);
-    let context = Context { snmp, low_first, named: None, holes: Some(&unit_hole) };
-    let detect: Vec<Test> = root
+    let holes = Some(unit_hole.as_slice());
+    let context = Context { snmp, low_first, named: None, holes, texts: false };
+    let detect = root
         .need("detect", "rules that tell this family")
-        .map_or(Vec::new(), |list| list.list().iter().filter_map(|i| test(i, context)).collect());
+        .map_or(Vec::new(), |list| detect(&list, context));
     let identity = root
         .need("identity", "where the device says who it is")
         .and_then(|i| i.fields())
-        .map(|fields| identity(fields, context));
+        .map(|fields| identity(fields, Context { texts: true, ..context }));
     let capabilities = capabilities(&root, context);
     let absent = match &speech {
         Some(Speech::Snmp(manners)) => manners.absent.clone(),
@@ -60,12 +67,12 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         snmp,
         low_first,
         names: names.as_ref(),
-        unit: unit.as_ref().map(|(part, _)| part.as_str()),
+        units: unit.as_ref(),
         absent: &absent,
         capabilities: capabilities.iter().map(|(name, _)| name.clone()).collect(),
     };
     let tables = tables(&root, &shared);
-    let points = points(&root, &tables, &shared);
+    let (points, sums) = points(&root, &tables, &shared);
     let outlet_holes: Vec<String> = tables
         .iter()
         .find(|table| table.scope == Scope::Outlet)
@@ -73,7 +80,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         .into_iter()
         .chain(unit_hole.clone())
         .collect();
-    let (on, off) = verbs(&root, Context { snmp, low_first, named, holes: Some(&outlet_holes) });
+    let (on, off) = verbs(&root, Context { named, holes: Some(&outlet_holes), ..context });
     for needs in on.iter().chain(&off).filter_map(|verb| verb.needs.as_ref()) {
         if !shared.capabilities.contains(needs) {
             root.fault(format!(
@@ -86,6 +93,9 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         root.fault("outlets can be switched but not seen: a driver with control needs a point outlet.state");
     }
     let known = root.get("known").and_then(|item| item.fields()).map(known);
+    if !on.is_empty() || !off.is_empty() {
+        made_for(&root, known.as_ref(), identity.as_ref());
+    }
     let pacing = pacing(&root);
     let proofs = proofs(&root);
     root.done();
@@ -105,6 +115,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         names,
         tables,
         points,
+        sums,
         on,
         off,
         pacing,
@@ -117,7 +128,7 @@ struct Head {
     title: String,
     vendor: String,
     snmp: bool,
-    unit: Option<(String, u32)>,
+    unit: Option<Units>,
 }
 
 fn head(fields: Fields<'_>) -> Option<Head> {
@@ -127,16 +138,23 @@ fn head(fields: Fields<'_>) -> Option<Head> {
     let snmp = fields
         .need("protocol", "snmp or modbus")
         .and_then(|i| i.one_of(&[("snmp", true), ("modbus", false)]));
-    let unit = fields.get("unit").and_then(|item| {
-        let unit = item.fields()?;
-        let part = unit.need("part", "the index part that counts units").and_then(|i| i.text());
-        let first =
-            unit.need("first", "its value for the first unit").and_then(|i| i.integer(0..=255));
-        unit.done();
-        Some((part?.to_owned(), first? as u32))
-    });
+    let unit = fields.get("unit").and_then(|item| units(item.fields()?));
     fields.done();
     Some(Head { id: id?, title: title?.to_owned(), vendor: vendor?.to_owned(), snmp: snmp?, unit })
+}
+
+/// `{ part = "unit", first = 1 }`, or `{ part = "mac", text = true }`.
+fn units(fields: Fields<'_>) -> Option<Units> {
+    let part = fields.need("part", "the index part that tells units apart").and_then(|i| i.text());
+    let is_text = fields.get("text").and_then(|i| i.flag()).unwrap_or(false);
+    let first = if is_text {
+        None
+    } else {
+        let first = fields.need("first", "its value for the first unit, or text = true");
+        Some(first.and_then(|i| i.integer(0..=255))? as u32)
+    };
+    fields.done();
+    Some(Units { part: part?.to_owned(), first })
 }
 
 fn speech(root: &Fields<'_>, snmp: bool) -> Option<Speech> {
@@ -214,7 +232,7 @@ fn names(fields: Fields<'_>) -> Option<Names> {
 /// All patterns that a driver goes by.
 fn patterns(tables: &[Table], points: &[PointSpec], verbs: [&[Verb]; 2]) -> Vec<String> {
     let of = |source: &Source| match source {
-        Source::Oid(template) | Source::Listed(template, _) => {
+        Source::Oid(template) | Source::Listed(template, _) | Source::Behind(template, _) => {
             template.pattern().map(str::to_owned)
         }
         _ => None,
@@ -224,7 +242,7 @@ fn patterns(tables: &[Table], points: &[PointSpec], verbs: [&[Verb]; 2]) -> Vec<
         if let Rows::Named { pattern, .. } = &table.rows {
             patterns.insert(pattern.clone());
         }
-        patterns.extend(table.keep.as_ref().and_then(|test| of(&test.source)));
+        patterns.extend(table.asked_of_rows().filter_map(of));
     }
     for spec in points {
         let tests = [&spec.when, &spec.valid].into_iter().flatten().map(|test| &test.source);
@@ -239,14 +257,68 @@ fn patterns(tables: &[Table], points: &[PointSpec], verbs: [&[Verb]; 2]) -> Vec<
     patterns.into_iter().collect()
 }
 
+/// `[[detect]]`: a test, or `any = [ … ]` of which one must hold.
+fn detect(list: &Item<'_>, context: Context<'_>) -> Vec<Vec<Test>> {
+    let rule = |item: &Item<'_>| -> Option<Vec<Test>> {
+        let fields = item.is_table().then(|| item.fields())??;
+        match fields.get("any") {
+            Some(any) => {
+                let tests = any.list().iter().filter_map(|one| test(one, context)).collect();
+                fields.done();
+                Some(tests)
+            }
+            None => test(item, context).map(|test| vec![test]),
+        }
+    };
+    let rules: Vec<Vec<Test>> = list.list().iter().filter_map(rule).collect();
+    let system: Option<Oid> = SYSTEM.parse().ok();
+    let of_system = |test: &Test| match &test.source {
+        Source::Oid(template) => system.as_ref().is_some_and(|base| template.head().is_under(base)),
+        _ => false,
+    };
+    let vendor_only = |test: &Test| match &test.check {
+        Check::Under(bases) => {
+            of_system(test) && bases.iter().any(|base| base.parts().len() <= ENTERPRISE_ARCS)
+        }
+        _ => false,
+    };
+    let tells =
+        |rule: &Vec<Test>| rule.iter().all(|test| test.check != Check::Lacks && !vendor_only(test));
+    if !rules.is_empty() && !rules.iter().any(tells) {
+        list.fault("tell a vendor and no family: add a rule that an object of its PDUs is there, as { oid = \"1.3.6.1.4.1.…\", exists = true }");
+    }
+    rules
+}
+
 fn known(fields: Fields<'_>) -> Known {
     let texts = |key| {
         let list = fields.get(key).map_or(Vec::new(), |item| item.list());
         list.iter().filter_map(|item| item.text().map(str::to_owned)).collect()
     };
-    let known = Known { models: texts("models"), firmware: texts("firmware") };
+    let untold = fields.get("untold").and_then(|i| i.text()).map(str::to_owned);
+    let known = Known { models: texts("models"), firmware: texts("firmware"), untold };
     fields.done();
     known
+}
+
+/// A driver that switches says what it was made for, or why nobody can know.
+fn made_for(root: &Fields<'_>, known: Option<&Known>, identity: Option<&Identity>) {
+    const HOW: &str = "write [known] with models = [\"…\"], what their texts start with, and firmware = [\"…\"], or untold = \"why the family tells neither\"";
+    let tells = |of: fn(&Identity) -> &Vec<Source>| identity.is_some_and(|who| !of(who).is_empty());
+    let (model, firmware) = (tells(|who| &who.model), tells(|who| &who.firmware));
+    let Some(known) = known else {
+        root.fault(format!("a driver that switches says what it was made for: {HOW}"));
+        return;
+    };
+    if known.untold.is_some() {
+        if model || firmware {
+            root.fault("[known] has untold, and [identity] says where the model or the firmware is told: list those that are known");
+        }
+    } else if known.models.is_empty() && (model || known.firmware.is_empty()) {
+        root.fault(format!("[known] names no models: {HOW}"));
+    } else if (!known.models.is_empty() && !model) || (!known.firmware.is_empty() && !firmware) {
+        root.fault("[known] names what [identity] does not tell: say there where the model and the firmware are told");
+    }
 }
 
 fn capabilities(root: &Fields<'_>, context: Context<'_>) -> Vec<(String, Test)> {

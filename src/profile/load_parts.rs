@@ -2,19 +2,20 @@
 
 use crate::model::document::{Fields, Item};
 use crate::model::limits::TABLE_ROWS;
-use crate::model::metric::{Kind, Point, Scope, Word};
+use crate::model::metric::{Kind, Metric, Point, Scope, Word};
 use crate::model::oid::Oid;
 use crate::model::quantity::Count;
 
-use super::format::{Every, Meaning, PointSpec, Rows, StateKey, Table};
-use super::load_source::{Context, source, test};
+use super::format::{Every, Meaning, NumberBy, PointSpec, Rows, StateKey, Table, UnitBy};
+use super::load_source::{Context, source, source_in, test};
+use super::units::Units;
 
 /// What all tables and points share.
 pub(super) struct Shared<'s> {
     pub snmp: bool,
     pub low_first: bool,
     pub names: Option<&'s super::format::Names>,
-    pub unit: Option<&'s str>,
+    pub units: Option<&'s Units>,
     pub absent: &'s [i64],
     pub capabilities: Vec<String>,
 }
@@ -22,11 +23,12 @@ pub(super) struct Shared<'s> {
 impl Shared<'_> {
     fn context<'c>(&'c self, holes: &'c [String]) -> Context<'c> {
         let named = self.names.map(|names| &names.value);
-        Context { snmp: self.snmp, low_first: self.low_first, named, holes: Some(holes) }
+        let (snmp, low_first) = (self.snmp, self.low_first);
+        Context { snmp, low_first, named, holes: Some(holes), texts: false }
     }
 
     fn holes(&self, index: &[String]) -> Vec<String> {
-        index.iter().cloned().chain(self.unit.map(str::to_owned)).collect()
+        index.iter().cloned().chain(self.units.map(|units| units.part.clone())).collect()
     }
 }
 
@@ -51,8 +53,9 @@ pub(super) fn tables(root: &Fields<'_>, shared: &Shared<'_>) -> Vec<Table> {
             name: "inlet".into(),
             scope: Scope::Inlet,
             rows: Rows::Single,
-            keep: None,
-            number: None,
+            keep: Vec::new(),
+            unit: None,
+            number: Vec::new(),
             number_offset: 0,
         });
     }
@@ -73,23 +76,75 @@ fn table(name: String, item: &Item<'_>, shared: &Shared<'_>) -> Option<Table> {
     let rows = rows(&fields, shared);
     let index = rows.as_ref().map_or(Vec::new(), |rows| rows.index().to_vec());
     let holes = shared.holes(&index);
-    let keep = fields.get("keep").and_then(|i| test(&i, shared.context(&holes)));
-    let number = fields.get("number").and_then(|i| {
-        let part = i.text()?;
-        if part == "row" && !index.iter().any(|known| known == "row") {
-            return None;
-        }
+    let keep = fields.get("keep").map_or(Vec::new(), |item| {
+        let tests = item.one_or_more();
+        tests.iter().filter_map(|one| test(one, shared.context(&holes))).collect()
+    });
+    let number = fields.get("number").map_or(Vec::new(), |item| {
+        let ways = item.one_or_more();
+        ways.iter().filter_map(|way| number(way, &index, shared.context(&holes))).collect()
+    });
+    let number_offset = fields.get("number_offset").and_then(|i| i.integer(-1..=900)).unwrap_or(0);
+    let unit = fields.get("unit").and_then(|i| unit(&i, shared, &index, shared.context(&holes)));
+    fields.done();
+    Some(Table { name, scope: scope?, rows: rows?, keep, unit, number, number_offset })
+}
+
+/// `number = "outlet"`, or `{ oid = "…", of = { 2 = 1, 3 = 2 }, per = "input" }`.
+fn number(item: &Item<'_>, index: &[String], context: Context<'_>) -> Option<NumberBy> {
+    let part = |item: &Item<'_>| {
+        let part = item.text()?;
         if !index.iter().any(|known| known == part) {
-            i.fault(format!(
+            item.fault(format!(
                 "\"{part}\" is no index part; known: {}; or leave it out to number the rows from 1",
                 index.join(", ")
             ));
         }
         Some(part.to_owned())
-    });
-    let number_offset = fields.get("number_offset").and_then(|i| i.integer(-1..=1)).unwrap_or(0);
+    };
+    if item.is_text() {
+        if item.text() == Some("row") && !index.iter().any(|known| known == "row") {
+            return None;
+        }
+        return part(item).map(NumberBy::Part);
+    }
+    let fields = item.fields()?;
+    let source = source_in(&fields, context);
+    let mut of = Vec::new();
+    if let Some(table) = fields.get("of").and_then(|i| i.fields()) {
+        for (key, span, value) in table.entries() {
+            match key.parse::<i64>() {
+                Ok(key) => of.extend(value.integer(1..=999).map(|number| (key, number as u16))),
+                Err(_) => {
+                    fields.faults().add(span, value.path(), "is no number that a device tells");
+                }
+            }
+        }
+    }
+    let per = fields.get("per").and_then(|i| part(&i));
     fields.done();
-    Some(Table { name, scope: scope?, rows: rows?, keep, number, number_offset })
+    Some(NumberBy::Told { source: source?, of, per })
+}
+
+/// `unit = { oid = "…" }` where the device tells it row by row, or `unit = 1`.
+fn unit(
+    item: &Item<'_>,
+    shared: &Shared<'_>,
+    index: &[String],
+    context: Context<'_>,
+) -> Option<UnitBy> {
+    match shared.units {
+        Some(units) if units.first.is_none() || index.contains(&units.part) => {
+            item.fault("is told by the index already: leave it out");
+            None
+        }
+        Some(_) if item.is_integer() => item.integer(0..=255).map(|n| UnitBy::Fixed(n as u32)),
+        Some(_) => source(item, context).map(UnitBy::Told),
+        None => {
+            item.fault("says of which unit the rows are, and [driver] has no unit = { part = \"unit\", first = 1 }");
+            None
+        }
+    }
 }
 
 fn rows(fields: &Fields<'_>, shared: &Shared<'_>) -> Option<Rows> {
@@ -123,7 +178,9 @@ fn rows(fields: &Fields<'_>, shared: &Shared<'_>) -> Option<Rows> {
                 walk.fault("needs index: names for what follows the column, as in index = [\"unit\", \"outlet\"]");
                 return None;
             }
-            Some(Rows::Walk { column: walk.parsed::<Oid>()?, index })
+            let columns: Vec<Oid> =
+                walk.one_or_more().iter().filter_map(Item::parsed::<Oid>).collect();
+            (!columns.is_empty()).then_some(Rows::Walk { columns, index })
         }
         (None, Some(rows)) if rows.is_integer() => {
             let count = rows.integer(1..=TABLE_ROWS as i64)? as u32;
@@ -171,10 +228,35 @@ fn rows(fields: &Fields<'_>, shared: &Shared<'_>) -> Option<Rows> {
     }
 }
 
-/// `[[point]]`.
-pub(super) fn points(root: &Fields<'_>, tables: &[Table], shared: &Shared<'_>) -> Vec<PointSpec> {
-    let Some(list) = root.need("point", "what can be read") else { return Vec::new() };
-    list.list().iter().filter_map(|item| point(item, tables, shared)).collect()
+/// `[[point]]`: what is read, and what is added up.
+pub(super) fn points(
+    root: &Fields<'_>,
+    tables: &[Table],
+    shared: &Shared<'_>,
+) -> (Vec<PointSpec>, Vec<Metric>) {
+    let Some(list) = root.need("point", "what can be read") else { return Default::default() };
+    let (sums, read): (Vec<Item<'_>>, Vec<Item<'_>>) = list.list().into_iter().partition(|item| {
+        item.is_table() && item.fields().is_some_and(|fields| fields.get("sum").is_some())
+    });
+    let read = read.iter().filter_map(|item| point(item, tables, shared)).collect();
+    (read, sums.iter().filter_map(sum).collect())
+}
+
+/// `name = "inlet.power"`, `sum = "phase.power"`.
+fn sum(item: &Item<'_>) -> Option<Metric> {
+    let fields = item.fields()?;
+    let point: Option<Point> =
+        fields.need("name", "which reading, as in \"inlet.power\"").and_then(|i| i.parsed());
+    let of: Option<Point> = fields.get("sum").and_then(|i| i.parsed());
+    let (point, of) = (point?, of?);
+    let adds_up = [Metric::Power, Metric::ApparentPower, Metric::Energy];
+    if point.scope != Scope::Inlet || of != Point::new(Scope::Phase, point.metric) {
+        item.fault("only what an inlet tells of its phases is added up: write name = \"inlet.power\", sum = \"phase.power\"");
+    } else if !adds_up.contains(&point.metric) {
+        item.fault(format!("{of} does not add up: power, apparent_power and energy do"));
+    }
+    fields.done();
+    Some(point.metric)
 }
 
 fn point(item: &Item<'_>, tables: &[Table], shared: &Shared<'_>) -> Option<PointSpec> {
@@ -228,21 +310,19 @@ fn point(item: &Item<'_>, tables: &[Table], shared: &Shared<'_>) -> Option<Point
 }
 
 fn table_of(fields: &Fields<'_>, point: Point, tables: &[Table]) -> Option<usize> {
-    let found = match fields.get("table") {
-        Some(item) => {
-            let name = item.text()?;
-            let found =
-                tables.iter().position(|table| table.name == name && table.scope == point.scope);
-            if found.is_none() {
-                item.fault(format!(
-                    "there is no [table.{name}] of {}s in this file",
-                    point.scope.word()
-                ));
-            }
-            return found;
+    let of_scope = |table: &&Table| table.scope == point.scope;
+    if let Some(item) = fields.get("table") {
+        let name = item.text()?;
+        let found = tables.iter().position(|table| table.name == name && of_scope(&table));
+        if found.is_none() {
+            let word = point.scope.word();
+            item.fault(format!("there is no [table.{name}] of {word}s in this file"));
         }
-        None => tables.iter().position(|table| table.scope == point.scope),
-    };
+        return found;
+    }
+    // Of several the one that has the scope's own name.
+    let own = tables.iter().position(|table| of_scope(&table) && table.name == point.scope.word());
+    let found = own.or_else(|| tables.iter().position(|table| of_scope(&table)));
     if found.is_none() {
         fields.fault(format!(
             "{point} needs a [table.{}] that says which there are",

@@ -15,6 +15,8 @@ pub(super) struct Context<'c> {
     pub named: Option<&'c Oid>,
     /// Index parts that a template may name; nothing where they cannot be known, after another fault.
     pub holes: Option<&'c [String]>,
+    /// Whether only texts are read: then a part of one may be meant.
+    pub texts: bool,
 }
 
 const TABLES: [(&str, Registers); 4] = [
@@ -52,13 +54,14 @@ pub(super) fn test(item: &Item<'_>, context: Context<'_>) -> Option<Test> {
     Some(Test { source: source?, check: check? })
 }
 
-fn source_in(fields: &Fields<'_>, context: Context<'_>) -> Option<Source> {
+pub(super) fn source_in(fields: &Fields<'_>, context: Context<'_>) -> Option<Source> {
     let mut found = Vec::new();
     if let Some(item) = fields.get("oid") {
         let source = oid(&item, context);
-        found.push(match fields.get("item") {
-            None => source,
-            Some(item) => listed(&item, source),
+        found.push(match (fields.get("item"), fields.get("after")) {
+            (None, None) => source,
+            (Some(item), _) => listed(&item, source),
+            (None, Some(mark)) => behind(&mark, source, context),
         });
     }
     if let Some(item) = fields.get("named") {
@@ -115,6 +118,19 @@ fn listed(item: &Item<'_>, source: Option<Source>) -> Option<Source> {
     };
     match source? {
         Source::Oid(template) => Some(Source::Listed(template, at)),
+        other => Some(other),
+    }
+}
+
+/// `after = "MN:"`: the word behind it.
+fn behind(item: &Item<'_>, source: Option<Source>, context: Context<'_>) -> Option<Source> {
+    if !context.texts {
+        item.fault("takes a word out of a text, and only [identity] has texts");
+        return None;
+    }
+    let mark = item.text()?.to_owned();
+    match source? {
+        Source::Oid(template) => Some(Source::Behind(template, mark)),
         other => Some(other),
     }
 }

@@ -197,7 +197,7 @@ fn proof(item: &Item<'_>) -> Option<Proof> {
     let fields = item.fields()?;
     let recording = fields.need("recording", "the name of a recording").and_then(|i| i.text());
     let mut part = None;
-    for key in ["outlet", "branch", "phase", "sensor"] {
+    for key in ["outlet", "branch", "phase", "sensor", "inlet"] {
         if let Some(number) = fields.get(key).and_then(|i| i.integer(0..=65_535)) {
             part = Some(number as u16);
         }

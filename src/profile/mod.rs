@@ -22,6 +22,7 @@ pub mod sweep;
 mod sweep_modbus;
 mod sweep_snmp;
 pub mod template;
+pub mod units;
 
 pub use format::Profile;
 pub use load::load;

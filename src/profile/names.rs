@@ -7,7 +7,7 @@ use crate::model::ask::Value;
 use crate::model::oid::Oid;
 
 use super::format::Profile;
-use super::rows::{Row, from_indices};
+use super::rows::{Chain, Row, from_indices};
 use super::template::{holes_of, matched};
 
 /// Where the names of a driver are on one device.
@@ -54,10 +54,11 @@ impl NameMap {
         profile: &Profile,
         pattern: &str,
         index: &[String],
-        unit: Option<u32>,
+        chain: &mut Chain,
     ) -> Vec<Row> {
-        let keys = self.found.get(pattern).into_iter().flat_map(BTreeMap::keys).cloned();
-        from_indices(profile, index, unit, keys.take(crate::model::limits::TABLE_ROWS))
+        let keys = self.found.get(pattern).into_iter().flat_map(BTreeMap::keys);
+        let arcs = keys.map(|key| key.iter().map(|arc| vec![*arc]).collect());
+        from_indices(profile, index, chain, arcs.take(crate::model::limits::TABLE_ROWS))
     }
 
     /// Gives rows the variables of their own names.

@@ -1,10 +1,13 @@
 //! Rows of a table: from index columns that were walked, or from the driver file itself.
 
+use std::collections::BTreeSet;
+
 use crate::model::limits::TABLE_ROWS;
 use crate::model::oid::Oid;
 
 use super::format::{Profile, Register, Rows, Source, Table};
 use super::sweep::Item;
+use super::units::Units;
 
 /// One row: its index, and the number it is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,32 +16,59 @@ pub struct Row {
     pub parts: Vec<(String, Vec<u32>)>,
     /// Place in the table as the device lists it, from 0; rows that are filtered out keep theirs.
     pub place: u16,
-    /// The number printed beside it.
+    /// The number printed beside it, and what is added to it for its unit.
     pub number: u16,
+    /// What is added to the numbers of its unit.
+    pub base: u16,
+}
+
+impl Row {
+    /// An index part.
+    pub fn part(&self, name: &str) -> Option<&[u32]> {
+        self.parts.iter().find(|(part, _)| part == name).map(|(_, arcs)| arcs.as_slice())
+    }
+
+    /// Sets an index part.
+    pub(super) fn set_part(&mut self, name: &str, arcs: Vec<u32>) {
+        self.parts.retain(|(part, _)| part != name);
+        self.parts.push((name.to_owned(), arcs));
+    }
+}
+
+/// Which unit is wanted, and which there are.
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    /// The one; nothing for all of them.
+    pub chosen: Option<Vec<u32>>,
+    /// Those that rows were found of.
+    pub there: BTreeSet<Vec<u32>>,
 }
 
 /// The rows of a table from the instances that a walk of its column brought, in walk order and not yet
 /// numbered. Rows of other units, and instances whose index has another shape, are left out; without a
 /// unit all units count.
-pub fn walked(profile: &Profile, table: &Table, unit: Option<u32>, instances: &[Oid]) -> Vec<Row> {
-    let Rows::Walk { column, index } = &table.rows else { return Vec::new() };
+pub fn walked(profile: &Profile, table: usize, chain: &mut Chain, instances: &[Oid]) -> Vec<Row> {
+    let columns = profile.key_columns(table);
+    let index = profile.tables[table].rows.index();
     let indexed = instances.iter().filter_map(|oid| {
-        let arcs = oid.below(column)?;
-        (arcs.len() == index.len()).then_some(arcs)
+        let arcs = columns.iter().find_map(|column| oid.below(column))?;
+        Units::split(profile.unit.as_ref(), index, &arcs)
     });
-    from_indices(profile, table.rows.index(), unit, indexed.take(TABLE_ROWS))
+    from_indices(profile, index, chain, indexed.take(TABLE_ROWS))
 }
 
 /// The rows of a table that the driver file lists, or of which the device told the count.
-pub fn listed(profile: &Profile, table: &Table, unit: Option<u32>, counted: u16) -> Vec<Row> {
+pub fn listed(profile: &Profile, table: &Table, chain: &mut Chain, counted: u16) -> Vec<Row> {
+    let index = table.rows.index();
     match &table.rows {
-        Rows::Single => from_indices(profile, table.rows.index(), unit, [vec![]].into_iter()),
+        Rows::Single => from_indices(profile, index, chain, std::iter::once(vec![])),
         Rows::Listed { rows, .. } => {
-            from_indices(profile, table.rows.index(), unit, rows.iter().cloned())
+            let arcs = |row: &Vec<u32>| row.iter().map(|arc| vec![*arc]).collect();
+            from_indices(profile, index, chain, rows.iter().map(arcs))
         }
         Rows::Counted { max, .. } => {
             let rows = (0..counted.min(*max)).map(|_| vec![]);
-            from_indices(profile, table.rows.index(), unit, rows)
+            from_indices(profile, index, chain, rows)
         }
         Rows::Walk { .. } | Rows::Named { .. } => Vec::new(),
     }
@@ -47,44 +77,34 @@ pub fn listed(profile: &Profile, table: &Table, unit: Option<u32>, counted: u16)
 pub(super) fn from_indices(
     profile: &Profile,
     names: &[String],
-    unit: Option<u32>,
-    indices: impl Iterator<Item = Vec<u32>>,
+    chain: &mut Chain,
+    indices: impl Iterator<Item = Vec<Vec<u32>>>,
 ) -> Vec<Row> {
     let mut rows = Vec::new();
     for (place, arcs) in (0u16..).zip(indices) {
-        let mut parts: Vec<(String, Vec<u32>)> =
-            names.iter().cloned().zip(arcs.into_iter().map(|arc| vec![arc])).collect();
-        if let Some((unit_part, first)) = &profile.unit {
-            match (parts.iter().find(|(name, _)| name == unit_part), unit) {
-                (Some((_, value)), Some(unit)) if *value != [unit] => continue,
-                (Some(_), _) => {}
-                (None, unit) => parts.push((unit_part.clone(), vec![unit.unwrap_or(*first)])),
+        let parts = names.iter().cloned().zip(arcs).collect();
+        let mut row = Row { parts, place, number: 0, base: 0 };
+        if let Some(units) = &profile.unit {
+            if let Some(unit) = row.part(&units.part).map(<[u32]>::to_vec) {
+                let wanted = chain.chosen.as_ref().is_none_or(|chosen| *chosen == unit);
+                chain.there.insert(unit);
+                if !wanted {
+                    continue;
+                }
+            } else {
+                let unit = chain.chosen.clone().or_else(|| units.first());
+                unit.into_iter().for_each(|unit| row.set_part(&units.part, unit));
             }
         }
-        rows.push(Row { parts, place, number: 0 });
+        rows.push(row);
     }
     rows
-}
-
-/// Gives the rows that count their numbers: from the index part that the driver names, or from 1 where
-/// it names none, or where those numbers are not unique (several units of a chain together).
-pub fn number(table: &Table, rows: &mut [Row]) {
-    let told = |row: &Row| {
-        let (_, value) = row.parts.iter().find(|(part, _)| Some(part) == table.number.as_ref())?;
-        u16::try_from(i64::from(*value.first()?) + table.number_offset).ok()
-    };
-    let numbers: Option<Vec<u16>> = rows.iter().map(told).collect();
-    let unique = |numbers: &Vec<u16>| {
-        numbers.iter().collect::<std::collections::BTreeSet<_>>().len() == numbers.len()
-    };
-    let numbers = numbers.filter(unique).unwrap_or_else(|| (1..=rows.len() as u16).collect());
-    rows.iter_mut().zip(numbers).for_each(|(row, number)| row.number = number);
 }
 
 /// A source at a row; `None` if the row does not fill it.
 pub fn item_at(source: &Source, row: &Row) -> Option<Item> {
     match source {
-        Source::Oid(template) | Source::Listed(template, _) => {
+        Source::Oid(template) | Source::Listed(template, _) | Source::Behind(template, _) => {
             template.fill(&row.parts).map(Item::Oid)
         }
         Source::Register(register) => register_at(register, row).map(|address| Item::Register {
@@ -102,8 +122,11 @@ fn register_at(register: &Register, row: &Row) -> Option<u16> {
 }
 
 /// A row for sources that stand outside all tables: only the unit is known.
-pub fn unit_row(profile: &Profile, unit: Option<u32>) -> Row {
-    let part = |(part, first): &(String, u32)| (part.clone(), vec![unit.unwrap_or(*first)]);
-    let parts = profile.unit.iter().map(part).collect();
-    Row { parts, place: 0, number: 1 }
+pub fn unit_row(profile: &Profile, chosen: Option<&[u32]>) -> Row {
+    let mut row = Row { parts: Vec::new(), place: 0, number: 1, base: 0 };
+    if let Some(units) = &profile.unit {
+        let unit = chosen.map(<[u32]>::to_vec).or_else(|| units.first());
+        unit.into_iter().for_each(|unit| row.set_part(&units.part, unit));
+    }
+    row
 }

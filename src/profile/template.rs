@@ -100,6 +100,21 @@ impl Template {
         }
     }
 
+    /// Whether an instance is one of those that it stands for. What a name stands for is not known here: anything does.
+    pub fn matches(&self, oid: &Oid) -> bool {
+        fn from(pieces: &[Piece], arcs: &[u32]) -> bool {
+            match pieces.split_first() {
+                None => arcs.is_empty(),
+                Some((Piece::Fixed(fixed), rest)) => {
+                    arcs.strip_prefix(fixed.as_slice()).is_some_and(|arcs| from(rest, arcs))
+                }
+                // A part has one arc, or a text with its length before it.
+                Some((_, rest)) => (1..=arcs.len()).any(|taken| from(rest, &arcs[taken..])),
+            }
+        }
+        from(&self.pieces, &oid.parts())
+    }
+
     /// Whether it is a column: fixed arcs, then exactly these index parts in this order. Rows of such
     /// a column follow each other in a walk.
     pub fn is_column_of(&self, index: &[String]) -> bool {
@@ -158,6 +173,9 @@ mod tests {
         assert_eq!(template.to_string(), "1.3.6.1.4.{pdu}.9.{outlet}.1");
         assert_eq!(template.fill(&row[..1]), None);
         assert_eq!(template.head().to_string(), "1.3.6.1.4");
+        let matches = |text: &str| template.matches(&text.parse().unwrap());
+        assert!(matches("1.3.6.1.4.2.9.17.1") && matches("1.3.6.1.4.2.48.49.9.17.1"));
+        assert!(!matches("1.3.6.1.4.2.9.17.2") && !matches("1.3.6.1.4.9.1") && !matches("1.3.6.1"));
     }
 
     #[test]

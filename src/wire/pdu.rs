@@ -419,19 +419,29 @@ fn inlet(view: &PduView, at: u16, part: &Part) -> InletBody {
     }
 }
 
-/// The one inlet, or the sums of what adds up over several; a sum with a gap in it is a gap.
+/// The one inlet, or the sums of what adds up over several. What any of them does not tell makes the sum a gap: a part
+/// is not the whole.
 fn total(inlets: &[InletBody]) -> InletBody {
     if let [one] = inlets {
         return InletBody { id: None, name: None, ..one.clone() };
     }
-    let sum = |of: fn(&InletBody) -> Field| -> Field {
-        let present: Vec<Option<f64>> = inlets.iter().filter_map(of).collect();
-        (!present.is_empty()).then(|| present.into_iter().sum())
+    let mut gaps = Gaps::new();
+    let mut sum = |metric: Metric, of: fn(&InletBody) -> Field| -> Field {
+        if inlets.iter().all(|inlet| of(inlet).is_none()) {
+            return None;
+        }
+        let whole: Option<f64> = inlets.iter().map(|inlet| of(inlet).flatten()).sum();
+        if whole.is_none() {
+            let why = inlets.iter().find_map(|inlet| inlet.gaps.get(metric.key()).copied());
+            gaps.insert(metric.key(), why.unwrap_or(Gap::Unsupported.word()));
+        }
+        Some(whole)
     };
     InletBody {
-        power_w: sum(|i| i.power_w),
-        apparent_power_va: sum(|i| i.apparent_power_va),
-        energy_wh: sum(|i| i.energy_wh),
+        power_w: sum(Metric::Power, |i| i.power_w),
+        apparent_power_va: sum(Metric::ApparentPower, |i| i.apparent_power_va),
+        energy_wh: sum(Metric::Energy, |i| i.energy_wh),
+        gaps,
         ..InletBody::default()
     }
 }

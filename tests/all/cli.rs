@@ -216,14 +216,22 @@ fn a_network_is_searched_slowly_and_what_is_found_can_be_pasted() {
     let listen = format!("127.77.0.9:{port}");
     let args = ["sim", "--recording", other.to_str().unwrap(), "--listen", &listen];
     let _other = crate::rig::Running::start(&args, &[], "ready");
+    // Two PDUs behind one address.
+    let listen = format!("127.77.0.11:{port}");
+    let chain = "tests/recordings/chatsworth.snmprec";
+    let args = ["sim", "--recording", chain, "--listen", &listen];
+    let _chain = crate::rig::Running::start(&args, &[], "ready");
     let range = format!("127.77.0.0/28:{port}");
     let began = std::time::Instant::now();
     let args = ["driver", "detect", "--range", &range, "--per-second", "20", "--secret", "v2c"];
     let (out, err, code) = pmgate(&args, &[]);
     assert_eq!(code, 0, "{err}");
     assert!(began.elapsed().as_millis() >= 13 * 50, "14 addresses at 20 a second took less");
-    assert!(out.contains("14 addresses asked, 4 answered, 3 of them PDUs"), "{out}");
+    assert!(out.contains("14 addresses asked, 5 answered, 5 of them PDUs"), "{out}");
     assert!(out.contains("a printer"), "{out}");
+    let units: Vec<&str> = out.lines().filter(|line| line.starts_with("chain_unit")).collect();
+    let mac = |last: &str| format!("chain_unit = \"000ED3000A{last}\"");
+    assert_eq!(units, [mac("01"), mac("02")], "{out}");
     // Pasted into a configuration it is good.
     crate::rig::certificates(dir.path());
     std::fs::create_dir(dir.path().join("state")).unwrap();
@@ -236,7 +244,7 @@ fn a_network_is_searched_slowly_and_what_is_found_can_be_pasted() {
     Gateway::write_config(dir.path(), &out);
     let config = dir.path().join("gateway.toml");
     let (said, err, code) = pmgate(&["config", "check", config.to_str().unwrap()], &[]);
-    assert!(code == 0 && said.contains("3 PDUs"), "{said}{err}");
+    assert!(code == 0 && said.contains("5 PDUs"), "{said}{err}");
     // Not the whole world, and not what nobody allowed.
     for (args, word) in [
         (vec!["--range", "10.0.0.0/8"], "too wide"),

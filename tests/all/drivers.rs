@@ -6,7 +6,9 @@ use std::path::Path;
 
 use pmgate::model::metric::Scope;
 use pmgate::profile::catalog::Catalog;
-use pmgate::profile::format::Profile;
+use pmgate::profile::format::{Profile, Source};
+
+use crate::rows::Device;
 
 /// What each driver was proven on beside the simulator: recordings of real devices, as `recordings.rs` replays them
 /// where they are at hand. What stands here by its model only was recorded; what is not here was not proven at all.
@@ -60,7 +62,10 @@ fn reads(profile: &Profile) -> String {
         (Scope::Outlet, "outlets"),
         (Scope::Sensor, "sensors"),
     ];
-    let has = |scope| profile.points.iter().any(|spec| spec.point.scope == scope);
+    let has = |scope| {
+        let sums = scope == Scope::Inlet && !profile.sums.is_empty();
+        sums || profile.points.iter().any(|spec| spec.point.scope == scope)
+    };
     let named: Vec<&str> =
         scopes.into_iter().filter(|(scope, _)| has(*scope)).map(|(_, name)| name).collect();
     named.join(", ")
@@ -167,4 +172,85 @@ fn the_walk_through_works_as_it_is_written() {
         (&"acme-strip".into(), &"off".into())
     );
     assert_eq!(body["inlet"]["power_w"], 412.5);
+}
+
+/// A whole driver, with one part of it written otherwise.
+fn loaded(from: &str, to: &str) -> Result<Profile, String> {
+    let text = "format = 1\n[driver]\nid = \"x\"\ntitle = \"X\"\nvendor = \"X\"\nprotocol = \"snmp\"\n[snmp]\n[[detect]]\n\
+        read = { oid = \"1.3.6.1.2.1.1.2.0\" }\nunder = \"1.3.6.1.4.1.9.1\"\n[identity]\nmodel = \"1.3.6.1.4.1.9.1.1.0\"\n\
+        [known]\nmodels = [\"X\"]\n[table.outlet]\nwalk = \"1.3.6.1.4.1.9.1.2\"\nindex = [\"outlet\"]\n[[point]]\n\
+        name = \"outlet.state\"\nread = { oid = \"1.3.6.1.4.1.9.1.2.{outlet}\" }\nstates = { 1 = \"on\", 2 = \"off\" }\n\
+        every = \"fast\"\n[control.outlet.on]\nwrite = [{ oid = \"1.3.6.1.4.1.9.1.2.{outlet}\", value = 1 }]\n\
+        verify = { point = \"outlet.state\", is = \"on\", within_ms = 5000, poll_ms = 250 }\n[control.outlet.off]\n\
+        write = [{ oid = \"1.3.6.1.4.1.9.1.2.{outlet}\", value = 2 }]\n\
+        verify = { point = \"outlet.state\", is = \"off\", within_ms = 5000, poll_ms = 250 }\n";
+    assert!(text.contains(from), "{from}");
+    pmgate::profile::load("x.toml", &text.replace(from, to)).map_err(|faults| faults.to_string())
+}
+
+#[test]
+fn a_driver_that_switches_says_what_it_was_made_for() {
+    let known = "[known]\nmodels = [\"X\"]\n";
+    assert!(loaded(known, known).is_ok());
+    let fault = loaded(known, "").unwrap_err();
+    assert!(fault.contains("a driver that switches says what it was made for"), "{fault}");
+    let fault = loaded(known, "[known]\nfirmware = [\"1.\"]\n").unwrap_err();
+    assert!(fault.contains("[known] names no models"), "{fault}");
+    let fault = loaded(known, "[known]\nuntold = \"it is mute\"\n").unwrap_err();
+    assert!(fault.contains("[identity] says where the model"), "{fault}");
+    let fault = loaded("model = \"1.3.6.1.4.1.9.1.1.0\"\n", "").unwrap_err();
+    assert!(fault.contains("names what [identity] does not tell"), "{fault}");
+    let mute = "[identity]\nmodel = \"1.3.6.1.4.1.9.1.1.0\"\n[known]\nmodels = [\"X\"]\n";
+    assert!(loaded(mute, "[identity]\n[known]\nuntold = \"it is mute\"\n").is_ok());
+}
+
+#[test]
+fn a_vendor_is_no_family() {
+    let rule = "under = \"1.3.6.1.4.1.9.1\"\n";
+    let vendor = "under = \"1.3.6.1.4.1.9\"\n";
+    let fault = loaded(rule, vendor).unwrap_err();
+    assert!(fault.contains("tell a vendor and no family"), "{fault}");
+    let lacks = format!("{vendor}[[detect]]\noid = \"1.3.6.1.4.1.9.7.0\"\nexists = false\n");
+    assert!(loaded(rule, &lacks).is_err());
+    let either = format!(
+        "{vendor}[[detect]]\nany = [{{ oid = \"1.3.6.1.4.1.9.7.0\", exists = true }}, {{ oid = \"1.3.6.1.4.1.9.8.0\", exists = true }}]\n"
+    );
+    assert_eq!(loaded(rule, &either).unwrap().detect[1].len(), 2);
+}
+
+/// The objects that tell what a device is.
+fn identity_of(profile: &Profile, sources: &[Source]) -> Vec<String> {
+    let row = pmgate::profile::rows::unit_row(profile, None);
+    let items = sources.iter().filter_map(|source| pmgate::profile::rows::item_at(source, &row));
+    let oid = |item| match item {
+        pmgate::profile::sweep::Item::Oid(oid) => Some(oid.to_string()),
+        _ => None,
+    };
+    items.filter_map(oid).collect()
+}
+
+#[tokio::test]
+async fn every_driver_switches_what_it_knows_and_nothing_else() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    for profile in Catalog::embedded().unwrap().iter() {
+        let id = profile.id.as_str();
+        let Some(known) = profile.known.as_ref().filter(|_| !profile.on.is_empty()) else {
+            continue;
+        };
+        if !profile.speech.is_snmp() || known.untold.is_some() {
+            continue;
+        }
+        assert!(dir.join(format!("{id}.snmprec")).exists(), "{id}");
+        let unknown = async |device: &Device| device.adopt(None).await.unwrap().unknown();
+        assert_eq!(unknown(&Device::of(id)).await, None, "{id}");
+        let of_model = !known.models.is_empty();
+        let told = if of_model { &profile.identity.model } else { &profile.identity.firmware };
+        let (mut other, mut mute) = (Device::of(id), Device::of(id));
+        for oid in identity_of(profile, told) {
+            other.text(&oid, "Never Heard Of 1");
+            mute.without(&oid);
+        }
+        assert!(unknown(&other).await.is_some(), "{id}");
+        assert!(unknown(&mute).await.is_some(), "{id}");
+    }
 }

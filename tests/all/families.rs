@@ -104,58 +104,18 @@ fn off_and_on(gateway: &Gateway, pdu: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The outlets of the second unit of a chain, whose first does not answer: by number they are the first one's.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_chain_without_its_first_unit_is_read_and_not_switched() {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/eaton-epdu");
-    let text = std::fs::read_to_string(base.with_extension("snmprec")).unwrap();
-    let outlets = "1.3.6.1.4.1.534.6.6.7.6.";
-    let moved: String = text
-        .lines()
-        .map(|line| {
-            let (oid, rest) = line.split_once('|').unwrap();
-            let arcs: Vec<&str> = oid.split('.').collect();
-            if !oid.starts_with(outlets) {
-                return format!("{line}\n");
-            }
-            // …table.1.column.unit.outlet
-            let (column, index) = arcs.split_at(14);
-            assert_eq!(index[0], "0", "{line}");
-            format!("{}.1.{}|{rest}\n", column.join("."), index[1..].join("."))
-        })
-        .collect();
-    assert_ne!(moved, text);
-    let stop = CancellationToken::new();
-    let rules = std::fs::read_to_string(base.with_extension("rules")).unwrap();
-    let rules = Rule::parse_all(&rules).unwrap();
-    let recording = Recording::parse(&moved).unwrap();
-    let at = serve(recording, rules, anywhere(), communities(), stop.clone()).await.unwrap();
-    let _stop = stop.drop_guard();
-    tokio::task::block_in_place(|| {
-        let gateway = Gateway::start(&pdu_section("pdu-a", at, ""));
-        let body = gateway.wait_online("pdu-a");
-        let why = body["read_only"].as_str().unwrap();
-        assert!(why.starts_with("unit 0 of its chain is not there"), "{why}");
-        assert_eq!(gateway.curl().power("pdu-a/1", "off").status, 409);
-        // Who says which unit it is knows what its numbers mean.
-        let one = pdu_section("pdu-a", at, "chain_unit = 1\nwrite_gap_ms = 0");
-        Gateway::write_config(gateway.dir.path(), &one);
-        gateway.running.signal("HUP");
-        let body = gateway.wait_for("/v1/pdus/pdu-a", |body| {
-            body["state"] == "online" && body["read_only"].is_null()
-        });
-        assert!(
-            body["outlets"].as_array().unwrap().iter().any(|o| o["switchable"] == true),
-            "{body}"
-        );
-    });
+/// Which of several PDUs behind one agent is meant, where they have no numbers.
+fn unit_of(stand_in: &str) -> &'static str {
+    if stand_in == "chatsworth" { "chain_unit = \"000ED3000A01\"" } else { "" }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_family_switches_its_own_outlet_and_no_other() {
     let stand_ins = stand_ins(&[]).await;
-    let sections: String =
-        stand_ins.at.iter().map(|(name, at)| pdu_section(name, *at, "write_gap_ms = 0")).collect();
+    let section = |(name, at): (&String, &SocketAddr)| {
+        pdu_section(name, *at, &format!("write_gap_ms = 0\n{}", unit_of(name)))
+    };
+    let sections: String = stand_ins.at.iter().map(section).collect();
     let wrong = tokio::task::block_in_place(|| {
         let gateway = Gateway::start(&sections);
         std::thread::scope(|scope| {

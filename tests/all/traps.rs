@@ -112,6 +112,7 @@ async fn a_stranger_and_a_liar_are_dropped_and_a_storm_costs_little() {
         for args in [&unproven[..], &wrong[..]] {
             send("snmptrap", &[args, &[at.as_str(), "42", OUTLET_OFF]].concat());
         }
+        until("unreadable", 2);
         assert_eq!(proxy.take_requests().len(), 0);
         // A storm: one look at once, one after it, and no more for as long as it lasts.
         for _ in 0..30 {
@@ -124,6 +125,47 @@ async fn a_stranger_and_a_liar_are_dropped_and_a_storm_costs_little() {
         assert!((1..=3).contains(&told), "{told} events of 30 traps");
         let requests = proxy.take_requests().len();
         assert!((1..=12).contains(&requests), "{requests} requests of 30 traps");
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_not_acknowledged_and_noise_is_counted_and_told_once() {
+    let sim = Sim::start(Family::ApcRpdu2, 4).await;
+    let sections =
+        format!("[traps]\nlisten = \"127.0.0.1:0\"\n{}", pdu_section("pdu-a", sim.address, ""));
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        let at = traps_at(&gateway);
+        let inform = |from: &str| {
+            let args = [from, "-v2c", "-c", "any", "-r", "0", "-t", "1", &at, "42", OUTLET_OFF];
+            Command::new("snmpinform").args(args).env("MIBS", "").output().unwrap().status.success()
+        };
+        assert!(!inform("--clientaddr=127.9.9.9"), "a stranger's inform was acknowledged");
+        assert_eq!((counted(&gateway, "known"), counted(&gateway, "unknown")), (0, 1));
+        assert!(inform("--clientaddr=127.0.0.1"), "a PDU's inform was not acknowledged");
+        assert_eq!((counted(&gateway, "known"), counted(&gateway, "unknown")), (1, 1));
+
+        let noise = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut sent = 0;
+        for junk in [&b""[..], b"x", b"0", &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff], &[0xff; 1400]] {
+            for _ in 0..10 {
+                noise.send_to(junk, &at).unwrap();
+                sent += 1;
+                let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+                while counted(&gateway, "unreadable") < sent {
+                    assert!(std::time::Instant::now() < end, "{junk:?}");
+                }
+            }
+        }
+        assert_eq!(counted(&gateway, "unreadable"), sent);
+        let output = gateway.running.output();
+        let told: Vec<&str> = output.lines().filter(|line| line.contains("no traps")).collect();
+        assert_eq!(told.len(), 1, "{output}");
+        assert!(told[0].contains("the last came from 127.0.0.1"), "{}", told[0]);
+        assert!(!output.contains("failed to parse"), "{output}");
     })
     .await
     .unwrap();

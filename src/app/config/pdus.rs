@@ -7,7 +7,7 @@ use tokio_serial::StopBits;
 use crate::device::{Manners, Settings, Target};
 use crate::link::rtu::{PARITIES, Serial};
 use crate::model::document::{Fields, Item};
-use crate::model::id::{DriverId, OutletId, PduId};
+use crate::model::id::{ChainUnit, DriverId, OutletId, PduId};
 use crate::model::limits::PDUS;
 use crate::model::time::Span;
 use crate::profile::catalog::Catalog;
@@ -77,7 +77,7 @@ fn pdu(
     let (name, location) = (text("name"), text("location"));
     let target = target(&fields, secrets);
     let driver = driver(&fields, catalog, target.as_ref());
-    let unit = fields.get("chain_unit").and_then(|i| i.integer(0..=255)).map(|n| n as u32);
+    let unit = chain_unit(&fields, catalog, driver.as_ref());
     take_paces(&fields, &mut poll);
     let manners = Manners {
         timeout_ms: fields
@@ -215,6 +215,26 @@ fn serial_target(fields: &Fields<'_>, item: &Item<'_>) -> Option<Target> {
     }
     let unit = fields.get("unit").and_then(|i| i.integer(1..=247)).map(|n| n as u8);
     Some(Target::Serial { serial, unit })
+}
+
+fn chain_unit(
+    fields: &Fields<'_>,
+    catalog: &Catalog,
+    driver: Option<&Option<DriverId>>,
+) -> Option<ChainUnit> {
+    let item = fields.get("chain_unit")?;
+    let named = driver.and_then(Option::as_ref).and_then(|id| catalog.get(id));
+    if let Some(profile) = named.filter(|profile| profile.unit.is_none()) {
+        item.fault(format!(
+            "driver {} knows no units of a chain: leave chain_unit out",
+            profile.id
+        ));
+        return None;
+    }
+    if item.is_text() {
+        return item.parsed();
+    }
+    item.integer(0..=255).map(|number| ChainUnit::from(number as u32))
 }
 
 #[allow(clippy::option_option)] // None: faulty and told; Some(None): detect it
