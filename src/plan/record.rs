@@ -151,6 +151,9 @@ pub struct Mark {
     pub budgets: BTreeMap<String, i64>,
 }
 
+/// By how much the voltage may move what a limit allows, percent: EN 50160 lets it swing by a tenth.
+const VOLTAGE_MOVES: i64 = 10;
+
 impl Mark {
     /// In what another one differs, in words; nothing if in nothing.
     pub fn difference(&self, now: &Mark) -> Option<String> {
@@ -164,7 +167,12 @@ impl Mark {
         let names: BTreeSet<&String> = self.budgets.keys().chain(now.budgets.keys()).collect();
         for name in names {
             let watts = |of: &Mark| of.budgets.get(name).map(|mva| mva / 1_000);
-            if watts(self) != watts(now) {
+            // A rating in amperes allows a little more or less as the voltage moves; whether the steps fit is asked anyway.
+            let same = match (watts(self), watts(now)) {
+                (Some(was), Some(is)) => (was - is).abs() * 100 <= was.max(is) * VOLTAGE_MOVES,
+                (was, is) => was == is,
+            };
+            if !same {
                 let word = |of: Option<i64>| of.map_or("no limit".into(), |w| format!("{w} W"));
                 said.push(format!(
                     "{name} allowed {} and allows {}",

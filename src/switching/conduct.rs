@@ -257,15 +257,9 @@ impl Switching {
         let mut count = 0;
         for kept in kept {
             let record = super::submit::parse("an open plan", &kept)?;
-            let id = record.id.clone();
             if record.state == crate::plan::PlanState::Scheduled {
                 self.show(record.clone());
                 self.keep_calendar(record);
-                continue;
-            }
-            let claimed = self.runs().claim(&record);
-            if let Err((outlet, other)) = claimed {
-                tracing::error!(plan = %id, "plan {id} cannot be taken up: plan {other} is at {outlet}");
                 continue;
             }
             count += 1;

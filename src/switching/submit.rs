@@ -15,12 +15,13 @@ use crate::events::Events;
 use crate::model::event::About;
 use crate::model::id::{GroupId, HostId, OutletId, PlanId};
 use crate::model::limits::QUIESCE_MS;
+use crate::model::metric::Word;
 use crate::model::switching::{Action, Relay};
 use crate::model::time::{Clock, Stamp};
-use crate::plan::Runs;
 use crate::plan::guard::{Guarded, certain, doubtful};
 use crate::plan::planner::{After, Until};
 use crate::plan::record::{PlanState, Record, StepRecord, StepState};
+use crate::plan::{Runs, Sight};
 use crate::store::journal::{Commit, Journal, JournalError, Kept};
 
 use super::conduct::{Wake, Watched, draft};
@@ -290,6 +291,7 @@ impl Switching {
         record.state = PlanState::Running;
         let accepted = self.with_runs(|runs, sight| {
             if record.scheduled.is_none() {
+                keeps_feeds(&record, sight)?;
                 runs.has_headroom(&record, sight)?;
             }
             claim(runs, &record)
@@ -399,6 +401,9 @@ impl Switching {
                     step.after.push(After { step: steps.len() - 1, until: Until::Done, pause_ms });
                 }
                 step.at_ms = 0;
+                // One feed of several goes off; the host was not named, and stays up.
+                let shares = || site.host_of(outlet).is_some_and(|(_, of)| of.outlets.len() > 1);
+                step.keeps_host = *relay == Relay::Off && host.is_none() && shares();
                 steps.push(step);
             }
         }
@@ -444,6 +449,25 @@ impl Switching {
     pub(super) fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether every host keeps feeds enough that are seen to be on; they are looked at again before the step.
+fn keeps_feeds(record: &Record, sight: &Sight<'_>) -> Result<(), Refusal> {
+    let is_on = |outlet: &OutletId| {
+        let view = sight.view(&outlet.pdu)?;
+        let at = view.layout.outlet(outlet.number)?;
+        view.outlet_state(at).ok().map(|word| word == Word::On)
+    };
+    for step in record.steps.iter().filter(|step| step.keeps_host) {
+        let Some((id, host)) = sight.site.host_of(&step.outlet) else { continue };
+        let others = host.outlets.iter().filter(|feed| **feed != step.outlet);
+        let live = others.filter(|feed| is_on(feed) == Some(true)).count();
+        if live < host.min_feeds && is_on(&step.outlet) == Some(true) {
+            let (host, outlet) = (id.to_string(), step.outlet.clone());
+            return Err(Refusal::Unfit(crate::plan::Refusal::LastFeed { host, outlet }));
+        }
+    }
+    Ok(())
 }
 
 /// Takes the outlets of a plan.

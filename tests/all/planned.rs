@@ -145,8 +145,9 @@ async fn what_does_not_fit_is_refused_and_names_the_limit() {
     // Room for what flows, and for one host more, not for two.
     let (a, _b, gateway) = two_pdus("").await;
     let curl = gateway.curl();
-    for outlet in ["pdu-a/1", "pdu-a/2", "pdu-b/1", "pdu-b/2"] {
-        assert_eq!(curl.power(outlet, "off").status, 200);
+    for host in ["web-1", "web-2"] {
+        let body = "{\"action\":\"off\"}";
+        assert_eq!(curl.post(&format!("/v1/hosts/{host}/power"), body, &[]).status, 200);
     }
     curl.get("/v1/pdus/pdu-a?max_age_ms=0");
     let flows = gateway.wait_for("/v1/limits", |body| body["limits"].is_array());
@@ -299,6 +300,15 @@ async fn feeds_of_a_host_are_cycled_one_after_the_other_and_the_last_is_not_cut(
         "{stopped}"
     );
     assert_eq!(relay(&b, 4), Relay::On);
+    // By hand neither; its first feed can be cut.
+    assert_eq!(curl.power("pdu-a/2", "off").status, 200);
+    let refused = curl.power("pdu-b/2", "off");
+    assert_eq!(
+        (refused.status, refused.json()["title"].as_str()),
+        (409, Some("Last feed of a host")),
+        "{refused:?}"
+    );
+    assert_eq!(relay(&b, 2), Relay::On);
     // A host that is named may go dark.
     assert_eq!(
         make(&curl, &json!({"goals": [{"select": {"hosts": ["web-1"]}, "action": "off"}]}))["state"],

@@ -116,10 +116,8 @@ impl Runs {
         if let Some(safe) = run.more {
             let text = format!("plan {} brings hosts to their safe state", safe.id);
             self.deeds.push(Deed::Tell { kind: "plan.safe", about: About::plan(&safe.id), text });
-            if self.claim(&safe).is_ok() {
-                self.deeds.push(Deed::Show(Box::new(safe.clone())));
-                self.insert(safe, sight, false);
-            }
+            self.deeds.push(Deed::Show(Box::new(safe.clone())));
+            self.waiting.push((safe, false));
         }
     }
 

@@ -264,6 +264,8 @@ pub struct Runs {
     pub memory: Memory,
     plans: BTreeMap<PlanId, Run>,
     claims: BTreeMap<OutletId, PlanId>,
+    /// Open plans whose outlets another has, and whether an earlier run left them: they begin when that has ended.
+    waiting: Vec<(Record, bool)>,
     /// Devices that carry a step out.
     busy: BTreeMap<PduId, Who>,
     /// Hosts that have to stay up while a feed of theirs is cut.
@@ -313,13 +315,26 @@ impl Runs {
         self.heard(Heard::Time, sight)
     }
 
-    /// Takes up a plan that an earlier run left, claimed.
+    /// Takes up a plan that an earlier run left: at once, or when the plan that has one of its outlets has ended.
     pub fn take_up(&mut self, record: Record, sight: &Sight<'_>) -> Vec<Deed> {
         let text = format!("plan {} was interrupted; its outlets are looked at", record.id);
         let about = About::plan(&record.id);
         self.deeds.push(Deed::Tell { kind: "plan.resumed", about, text });
-        self.insert(record, sight, true);
+        self.waiting.push((record, true));
         self.heard(Heard::Time, sight)
+    }
+
+    /// Begins plans that waited for the outlets of another.
+    fn admit(&mut self, sight: &Sight<'_>) -> bool {
+        let before = self.waiting.len();
+        for (record, settling) in std::mem::take(&mut self.waiting) {
+            if self.claim(&record).is_ok() {
+                self.insert(record, sight, settling);
+            } else {
+                self.waiting.push((record, settling));
+            }
+        }
+        self.waiting.len() < before
     }
 
     fn insert(&mut self, record: Record, sight: &Sight<'_>, settling: bool) {
@@ -359,6 +374,11 @@ impl Runs {
 
     /// Has a plan begin no further step; false if it is not under way.
     pub fn cancel(&mut self, plan: &PlanId, by: &str, sight: &Sight<'_>) -> (bool, Vec<Deed>) {
+        // One that waits for another ends without having begun.
+        if let Some(at) = self.waiting.iter().position(|(record, _)| record.id == *plan) {
+            let (record, settling) = self.waiting.remove(at);
+            self.insert(record, sight, settling);
+        }
         let Some(run) = self.plans.get_mut(plan) else { return (false, Vec::new()) };
         run.stopping = true;
         // Durable before the next step could begin, also over a restart.
@@ -382,7 +402,7 @@ impl Runs {
 
     /// The plans under way.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.plans.values().map(|run| &run.record)
+        self.plans.values().map(|run| &run.record).chain(self.waiting.iter().map(|(of, _)| of))
     }
 
     /// One of them.
@@ -439,6 +459,7 @@ impl Runs {
             let plans: Vec<PlanId> = self.plans.keys().cloned().collect();
             moved = plans.iter().fold(false, |moved, plan| self.advance(plan, sight) | moved);
             moved |= self.linger(sight);
+            moved |= self.admit(sight);
         }
         std::mem::take(&mut self.deeds)
     }
