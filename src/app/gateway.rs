@@ -201,12 +201,13 @@ impl Gateway {
         if Fixed::of(&config) != self.fixed {
             tracing::warn!("rack, listen, state_dir and [traps] change only with a restart");
         }
+        let drivers = config.catalog.changed_since(&self.catalog.borrow());
         self.catalog.send_replace(config.catalog);
         let changes = self.state.fleet.apply(config.devices);
         self.site.send_replace(Arc::new(config.site));
         self.tls.send_replace(Arc::new(config.tls));
         let text = format!(
-            "the configuration was taken up: {} PDUs started, {} changed, {} ended",
+            "the configuration was taken up: {} PDUs started, {} changed, {} ended; {drivers} drivers changed",
             changes.started, changes.changed, changes.ended
         );
         tracing::info!("{text}");

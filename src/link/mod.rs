@@ -36,7 +36,7 @@ pub trait Link: Send {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// Nothing came in time.
-    #[error("no answer within {waited_ms} ms{hint}")]
+    #[error("gave no answer within {waited_ms} ms{hint}")]
     Timeout {
         /// How long was waited in all.
         waited_ms: u64,

@@ -41,6 +41,14 @@ impl Catalog {
         self.profiles.get(id)
     }
 
+    /// How many drivers are new, gone or not what they were before.
+    pub fn changed_since(&self, before: &Self) -> usize {
+        let other = |id| before.profiles.get(id) != self.profiles.get(id);
+        let ids: std::collections::BTreeSet<_> =
+            self.profiles.keys().chain(before.profiles.keys()).collect();
+        ids.into_iter().filter(|id| other(id)).count()
+    }
+
     /// All, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Profile>> {
         self.profiles.values()

@@ -1,7 +1,7 @@
 //! From what came over the wire to a reading, or to a gap with its reason. Poison never becomes a number.
 
 use crate::model::ask::Value;
-use crate::model::metric::{Metric, Point, Word};
+use crate::model::metric::{Metric, Point, Scope, Word};
 use crate::model::oid::Oid;
 use crate::model::quantity::{Count, Unit, decimal};
 use crate::model::reading::{Datum, Gap};
@@ -49,8 +49,14 @@ pub enum Number {
     Float(f64),
 }
 
-/// Raw numbers that no device means: full scale of 16 and 32 bit types.
-const POISON: [i64; 6] = [0xFFFF, 0x7FFF_FFFF, 0xFFFF_FFFF, -0x8000_0000, i64::MAX, i64::MIN];
+/// Raw numbers that no device means: the ends of 16, 32 and 64 bit types.
+const POISON: [i64; 7] =
+    [0xFFFF, 0x7FFF_FFFF, 0xFFFF_FFFF, -0x8000, -0x8000_0000, i64::MAX, i64::MIN];
+/// Those of them that a wider number may well mean.
+const NARROW: [i64; 2] = [0xFFFF, -0x8000];
+/// What firmware sends for "nothing" where a sign would otherwise be believed: one count of fed back power is the
+/// smaller loss.
+const NEGATIVE: [i64; 5] = [-1, -2, -99, -999, -9999];
 
 /// Decodes an answer.
 pub fn decode(spec: &Decode, answer: &Answer) -> Datum {
@@ -99,12 +105,13 @@ fn quantity(
                 return Err(Gap::Unsupported);
             }
             let counter = spec.point.metric == Metric::Energy;
-            // Full scale of 16 bits says nothing where the device counts in 32, or where it counts up.
+            // The ends of 16 bits say nothing where the device counts in 32, or where it counts up.
             let wide = spec.shape.is_some_and(|shape| {
                 shape.words > 1 && matches!(shape.kind, ShapeKind::Unsigned | ShapeKind::Signed)
             });
-            let poison = POISON.contains(&whole) && !((counter || wide) && whole == 0xFFFF);
-            if poison {
+            let poison = POISON.contains(&whole) && !((counter || wide) && NARROW.contains(&whole));
+            let nothing = spec.point.metric == Metric::Power && NEGATIVE.contains(&whole);
+            if poison || (nothing && !absolute) {
                 return Err(Gap::Implausible);
             }
             count.apply(whole, 0)
@@ -124,7 +131,7 @@ fn quantity(
     let value = value.ok_or(Gap::Implausible)?;
     let value = if absolute { value.saturating_abs() } else { value };
     let value = if fahrenheit { celsius(value) } else { value };
-    if plausible(spec.point.metric, value) { Ok(value) } else { Err(Gap::Implausible) }
+    if plausible(spec.point, value) { Ok(value) } else { Err(Gap::Implausible) }
 }
 
 fn scaled(float: f64) -> Option<i64> {
@@ -142,13 +149,19 @@ fn celsius(fahrenheit: i64) -> i64 {
 
 /// Whether a kept number can be true of a rack PDU. Wide on purpose: what passes is not proven right,
 /// what does not pass is proven wrong.
-fn plausible(metric: Metric, value: i64) -> bool {
+fn plausible(point: Point, value: i64) -> bool {
+    let metric = point.metric;
     let unit = metric.unit().unwrap_or(Unit::Ratio);
     let within = |low: i64, high: i64| {
         let scale = unit.scale();
         (low * scale..=high * scale).contains(&value)
     };
     match unit {
+        // What is behind a feed may feed back: a brake, a battery, the sun. Nothing does into a socket. Absolute zero is what
+        // sensors of warmth send for nothing, and firmware that was made from theirs.
+        Unit::Watt if metric == Metric::Power && point.scope != Scope::Outlet => {
+            within(-10_000_000, 10_000_000) && value != -273_100 && value != -273_150
+        }
         Unit::Watt | Unit::VoltAmpere => within(0, 10_000_000),
         Unit::Ampere => within(0, 10_000),
         Unit::Volt => within(0, 2_000),
@@ -349,6 +362,38 @@ mod tests {
     }
 
     #[test]
+    fn what_feeds_back_is_no_poison() {
+        fn at(scope: Scope, metric: Metric, count: &str) -> Decode {
+            let mut spec = spec(metric, count);
+            spec.point = Point::new(scope, metric);
+            spec.absent.clear();
+            spec
+        }
+        let power = |scope| at(scope, Metric::Power, "0.1 W");
+        let implausible = Datum::Gap(Gap::Implausible);
+        for scope in [Scope::Inlet, Scope::Phase, Scope::Branch] {
+            assert_eq!(decode(&power(scope), &whole(-12_345)), Datum::Value(-1_234_500));
+            for poison in [-1, -2, -999, -2731, -0x8000, -0x8000_0000, i64::MIN, -2_000_000_000] {
+                assert_eq!(decode(&power(scope), &whole(poison)), implausible, "{poison}");
+            }
+        }
+        assert_eq!(decode(&power(Scope::Outlet), &whole(-12_345)), implausible);
+        // The end of 16 bits is a number like others where the register has 32.
+        let mut wide = power(Scope::Inlet);
+        wide.shape = Some(Shape { kind: ShapeKind::Signed, words: 2, low_first: false, bit: None });
+        let words = Ok(Raw::Words(vec![0xFFFF, 0x8000]));
+        assert_eq!(decode(&wide, &words), Datum::Value(-3_276_800));
+        for metric in [Metric::Current, Metric::Voltage, Metric::Frequency] {
+            let count = format!("0.1 {}", metric.unit().unwrap().symbol());
+            assert_eq!(decode(&at(Scope::Inlet, metric, &count), &whole(-12_345)), implausible);
+        }
+        assert_eq!(
+            decode(&at(Scope::Inlet, Metric::ApparentPower, "1 VA"), &whole(-5)),
+            implausible
+        );
+    }
+
+    #[test]
     fn numbers_in_texts_are_read_with_their_decimals() {
         assert_eq!(decode(&spec(Metric::Voltage, "1 V"), &text("232.6V")), Datum::Value(232_600));
         assert_eq!(decode(&spec(Metric::Power, "1 kW"), &text("0.45kW")), Datum::Value(450_000));
@@ -416,7 +461,7 @@ mod tests {
                 for raw in [Raw::Value(Value::Integer(n)), Raw::Value(Value::Unsigned(n as u64)), Raw::Value(Value::Bytes(bytes.clone().into()))] {
                     let answer = Ok(raw);
                     if let Datum::Value(value) = decode(&spec, &answer) {
-                        prop_assert!(plausible(metric, value));
+                        prop_assert!(plausible(spec.point, value));
                     }
                 }
                 spec.shape = shape;

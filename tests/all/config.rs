@@ -184,6 +184,25 @@ async fn a_reload_loses_no_poll_and_a_faulty_one_changes_nothing() {
         assert_eq!(gateway.curl().send("/v1/pdus/pdu-a", &[]).status, 404);
         assert_eq!(gateway.curl().get("/v1/status")["state"], "ok");
         assert_eq!(told(&gateway, "pdu.stale") + told(&gateway, "pdu.offline"), 0);
+        // Of the drivers that a site has two are new to it: one that it changed, one of its own.
+        let config = gateway.dir.path().join("gateway.toml");
+        let drivers = gateway.dir.path().join("drivers");
+        std::fs::create_dir(&drivers).unwrap();
+        let iboot = std::fs::read_to_string("drivers/iboot.toml").unwrap();
+        for (file, id) in [("iboot.toml", "iboot"), ("own.toml", "own")] {
+            let text = iboot.replacen("= \"iboot\"", &format!("= \"{id}\""), 1);
+            let text = text.replacen("= \"Dataprobe iBoot-PDU\"", "= \"Our iBoot-PDU\"", 1);
+            assert!(text.contains(&format!("= \"{id}\"")) && text.contains("Our iBoot"), "{text}");
+            std::fs::write(drivers.join(file), text).unwrap();
+        }
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("drivers_dir = \"drivers\"\n{text}")).unwrap();
+        gateway.running.signal("HUP");
+        let changed = "0 PDUs started, 0 changed, 0 ended; 2 drivers changed";
+        gateway.wait_for("/v1/events?last=100", |events| {
+            let texts = events.as_array().unwrap().iter().map(|event| event["text"].as_str());
+            texts.flatten().any(|text| text.ends_with(changed))
+        });
     })
     .await
     .unwrap();
