@@ -149,6 +149,7 @@ impl Gateway {
             tracing::warn!("{taken_up} plans were interrupted; their outlets are looked at");
         }
         switching.forget().await.context("the journal cannot be tidied")?;
+        switching.watch().await.context("the journal cannot be read")?;
         let address = listener.address;
         if let Some(alarm) = &store_alarm {
             events.tell("store.set_aside", About::default(), alarm.clone());

@@ -8,6 +8,7 @@ mod feeds;
 pub mod guard;
 mod jobs;
 mod less;
+pub mod lit;
 mod loads;
 pub mod memory;
 pub mod picture;
@@ -16,7 +17,9 @@ mod queue;
 pub mod record;
 pub mod run;
 mod search;
+pub mod shed;
 pub mod site;
+pub mod starts;
 pub mod world;
 
 pub use memory::Memory;

@@ -170,10 +170,10 @@ impl<'v> Drawn<'v> {
             Some((sum, self.taken(Scope::Phase, 0, Metric::Current)))
         };
         // A watt may be more than one volt-ampere's worth: on a limit a power factor of 0.8 is assumed, of an outlet, whose
-        // load is freed when it goes off, 1.
+        // load is freed when it goes off, 1. What is fed back heats a breaker as well.
         let power = || {
             let power = self.value(scope, part, Metric::Power)?;
-            let reckoned = if scope == Scope::Outlet { power } else { power * 5 / 4 };
+            let reckoned = if scope == Scope::Outlet { power } else { power.abs() * 5 / 4 };
             Some((reckoned, seen(Metric::Power)))
         };
         let told = match scope {

@@ -97,7 +97,7 @@ impl Switching {
     /// Makes the plan anew for the rack as it is, and begins it.
     async fn run_instance(&self, parent: &Record) -> Result<PlanId, Refusal> {
         let wish = Wish {
-            who: Asker::Gateway("the calendar"),
+            who: Asker::Gateway("the calendar".into()),
             goals: parent.goals.clone(),
             reason: parent.reason.clone(),
             on_failure: parent.on_failure,

@@ -15,6 +15,7 @@ mod plans;
 mod refusal;
 pub mod site;
 mod submit;
+mod watch;
 
 pub use crate::plan::record::{OnFailure, OnOverload, PlanState, Record, Select, Selected};
 pub use locks::{Lock, Standing};

@@ -28,7 +28,7 @@ pub enum Asker {
     /// A client, within its rights.
     Client(Identity),
     /// The gateway itself, as its configuration or somebody with the right to it told it to; and what of it.
-    Gateway(&'static str),
+    Gateway(String),
 }
 
 impl std::fmt::Display for Asker {

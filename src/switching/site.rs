@@ -6,7 +6,9 @@ use std::ops::Deref;
 use crate::access::Policy;
 use crate::model::id::{HostId, OutletId};
 use crate::model::switching::Action;
+use crate::plan::lit::Restore;
 use crate::plan::record::Record;
+use crate::plan::shed::Rule;
 
 use super::hooks::Hooks;
 
@@ -55,6 +57,10 @@ pub struct Site {
     pub approvals: Approvals,
     /// Webhooks of hosts.
     pub hooks: Hooks,
+    /// Rules by which load is shed.
+    pub sheds: Vec<Rule>,
+    /// How the rack comes back after an outage; nothing if it is left as it is.
+    pub restore: Option<Restore>,
 }
 
 impl Deref for Site {

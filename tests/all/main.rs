@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
 
 mod api;
+mod automation;
 mod cli;
 mod coalesce;
 mod config;

@@ -71,6 +71,36 @@ impl Sim {
         .unwrap();
         Self { address, pdu, stop }
     }
+
+    /// Its power fails: nothing answers any more.
+    pub fn fails(&self) {
+        self.stop.cancel();
+    }
+
+    /// Its power comes back, at the same address; its outlets are as they are.
+    pub async fn comes_back(&mut self, family: Family) {
+        self.stop = CancellationToken::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let (pdu, stop) = (self.pdu.clone(), self.stop.clone());
+        for _ in 0..100 {
+            let (pdu, clock, stop) = (pdu.clone(), clock.clone(), stop.clone());
+            let served = pmgate::sim::snmp::serve(
+                family,
+                pdu,
+                "SIM1",
+                self.address,
+                communities(),
+                clock,
+                stop,
+            );
+            if served.await.is_ok() {
+                return;
+            }
+            // The one before has not let go of its port yet.
+            tokio::task::yield_now().await;
+        }
+        panic!("{} is still taken", self.address);
+    }
 }
 
 impl Drop for Sim {

@@ -1,6 +1,7 @@
 //! The gateway's configuration: from a file to a [`Config`] that cannot be wrong any more, or every fault in
 //! it at once, those of the files that it names included.
 
+mod automation;
 mod hosts;
 mod limits;
 mod pdus;
@@ -102,6 +103,8 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     site.rack.feeds = limits::feeds(&root, &pdus.devices, site.volts);
     site.approvals = sections::approvals(&root, &site.hosts);
     let traps = root.get("traps").and_then(|item| traps(&item, &secrets));
+    site.restore = automation::restore(&root);
+    site.sheds = automation::sheds(&root, &pdus.devices, &site);
     site.policy = sections::policy(&root, &pdus.devices, &site.hosts);
     root.done();
     let tls = tls?;

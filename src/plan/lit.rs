@@ -1,0 +1,286 @@
+//! What was on before an outage of the rack, so that it can be switched on again: kept while PDUs are there, compared
+//! when they come back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::id::{OutletId, PduId};
+use crate::model::metric::{Scope, Word};
+use crate::model::switching::Relay;
+use crate::model::time::{Span, Tick};
+use crate::model::view::{Health, PduView};
+
+use super::memory::Memory;
+use super::picture::Sight;
+
+/// How a site wants its rack back after an outage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restore {
+    /// How long a PDU that came back is left alone: it may switch outlets on by its own setting.
+    pub settle: Span,
+    /// How long PDUs that are still away are waited for.
+    pub wait: Span,
+}
+
+impl Default for Restore {
+    fn default() -> Self {
+        Self { settle: Span::seconds(30), wait: Span::seconds(120) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// It was seen, after so many failed polls.
+    There { failed: u64 },
+    /// It came back, and all that was on is off.
+    Dark { since: Tick },
+}
+
+/// What was on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Lit {
+    on: BTreeSet<OutletId>,
+    #[serde(skip)]
+    presence: BTreeMap<PduId, Presence>,
+}
+
+fn states(view: &PduView) -> impl Iterator<Item = (OutletId, Word)> + '_ {
+    let parts = view.layout.parts(Scope::Outlet).iter().enumerate();
+    parts.filter_map(|(at, part)| {
+        let word = view.outlet_state(at as u16).ok()?;
+        Some((OutletId { pdu: view.id.clone(), number: part.number }, word))
+    })
+}
+
+impl Lit {
+    /// Forgets outlets that were switched off: nobody wants them back.
+    pub fn forget<'o>(&mut self, outlets: impl Iterator<Item = &'o OutletId>) -> bool {
+        outlets.fold(false, |changed, outlet| self.on.remove(outlet) | changed)
+    }
+
+    /// Takes in what is seen. True if what has to be durable has changed.
+    pub fn observe(&mut self, sight: &Sight<'_>, memory: &Memory) -> bool {
+        // Told to go off, by this gateway: not by an outage.
+        let told = memory.written.iter().filter(|(_, written)| written.relay == Relay::Off);
+        let mut changed = self.forget(told.map(|(outlet, _)| outlet));
+        for view in sight.views.iter().filter(|view| view.health == Health::Online) {
+            let now: BTreeMap<OutletId, Word> = states(view).collect();
+            if now.is_empty() {
+                continue;
+            }
+            let failed = view.failed_polls;
+            let was = self.presence.get(&view.id).copied();
+            if matches!(was, Some(Presence::Dark { .. })) {
+                continue;
+            }
+            let came_back = was != Some(Presence::There { failed });
+            let lit = || self.on.iter().filter(|outlet| outlet.pdu == view.id);
+            let is_off = |outlet: &OutletId| now.get(outlet) == Some(&Word::Off);
+            let presence = if came_back && lit().count() > 0 && lit().all(is_off) {
+                Presence::Dark { since: sight.now }
+            } else {
+                Presence::There { failed }
+            };
+            self.presence.insert(view.id.clone(), presence);
+            if presence == (Presence::There { failed }) {
+                for (outlet, word) in now {
+                    changed |= match word {
+                        Word::On => self.on.insert(outlet),
+                        Word::Off => self.on.remove(&outlet),
+                        _ => false,
+                    };
+                }
+            }
+        }
+        changed
+    }
+
+    /// What is to be switched on again, once the PDUs that came back have been left alone for a while and those that are
+    /// away were waited for; nothing if there is nothing to restore yet. What it tells is told once.
+    pub fn dark(&mut self, restore: Restore, sight: &Sight<'_>) -> Vec<OutletId> {
+        let dark: Vec<(PduId, Tick)> = self
+            .presence
+            .iter()
+            .filter_map(|(pdu, presence)| match presence {
+                Presence::Dark { since } => Some((pdu.clone(), *since)),
+                Presence::There { .. } => None,
+            })
+            .collect();
+        let Some(last) = dark.iter().map(|(_, since)| *since).max() else { return Vec::new() };
+        let first = dark.iter().map(|(_, since)| *since).min().unwrap_or(last);
+        let is_away = |view: &&std::sync::Arc<PduView>| {
+            view.health != Health::Online && self.on.iter().any(|outlet| outlet.pdu == view.id)
+        };
+        let waits =
+            sight.views.iter().any(|view| is_away(&view)) && sight.now - first < restore.wait;
+        if sight.now - last < restore.settle || waits {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for (pdu, _) in dark {
+            let Some(view) = sight.view(&pdu) else { continue };
+            if view.health != Health::Online {
+                // Gone again: it will be looked at when it is back.
+                continue;
+            }
+            let off: BTreeSet<OutletId> = states(view)
+                .filter(|(_, word)| *word == Word::Off)
+                .map(|(outlet, _)| outlet)
+                .collect();
+            found.extend(self.on.iter().filter(|outlet| off.contains(*outlet)).cloned());
+            self.presence.insert(pdu, Presence::There { failed: view.failed_polls });
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::memory::Written;
+    use super::super::site::Site;
+    use super::*;
+    use crate::model::metric::Metric;
+    use crate::model::reading::{Datum, Reading};
+    use crate::model::time::Stamp;
+    use crate::model::topology::{Layout, Part, Slot};
+
+    const RESTORE: Restore = Restore { settle: Span::seconds(30), wait: Span::seconds(120) };
+
+    struct Rack {
+        site: Site,
+        memory: Memory,
+        lit: Lit,
+        views: Vec<Arc<PduView>>,
+        now: u64,
+    }
+
+    impl Rack {
+        fn new() -> Self {
+            let (site, memory, lit) = (Site::default(), Memory::default(), Lit::default());
+            let views = ["pdu-a", "pdu-b"].map(|id| view(id, &[true, true], 0, Health::Online));
+            Self { site, memory, lit, views: views.map(Arc::new).to_vec(), now: 0 }
+        }
+
+        fn set(&mut self, at: usize, on: &[bool], failed: u64, health: Health) {
+            let id = self.views[at].id.to_string();
+            self.views[at] = Arc::new(view(&id, on, failed, health));
+        }
+
+        /// Goes on for some seconds, and tells what is to be restored by then.
+        fn run(&mut self, seconds: u64) -> Vec<String> {
+            let mut found = Vec::new();
+            let locks = BTreeMap::new();
+            for _ in 0..seconds {
+                self.now += 1;
+                let (now, stamp) = (Tick(self.now * 1_000), Stamp(self.now as i64 * 1_000));
+                let sight =
+                    Sight { now, stamp, views: &self.views, site: &self.site, locks: &locks };
+                self.lit.observe(&sight, &self.memory);
+                found.extend(self.lit.dark(RESTORE, &sight).iter().map(ToString::to_string));
+            }
+            found
+        }
+
+        /// The gateway starts anew, with what is durable.
+        fn restart(&mut self) {
+            let kept = serde_json::to_vec(&self.lit).unwrap();
+            self.lit = serde_json::from_slice(&kept).unwrap();
+        }
+    }
+
+    fn view(id: &str, on: &[bool], failed: u64, health: Health) -> PduView {
+        let outlets: Vec<Part> =
+            (1..=on.len() as u16).map(|number| Part { number, ..Part::default() }).collect();
+        let slot = |part| Slot { scope: Scope::Outlet, part, metric: Metric::State };
+        let slots = (0..on.len() as u16).map(slot).collect();
+        let word = |on: &bool| Datum::Word(if *on { Word::On } else { Word::Off });
+        let readings: Vec<Reading> =
+            on.iter().map(|on| Reading { at: Stamp(0), datum: word(on) }).collect();
+        PduView {
+            health,
+            failed_polls: failed,
+            layout: Layout::new([vec![], vec![], vec![], outlets, vec![]], slots),
+            readings: readings.into(),
+            ..PduView::unknown(id.parse().unwrap(), id.into(), None)
+        }
+    }
+
+    fn gone() -> Health {
+        Health::Offline("gone".into())
+    }
+
+    #[test]
+    fn what_was_on_is_restored_once_all_are_back() {
+        let mut rack = Rack::new();
+        rack.set(1, &[true, false], 0, Health::Online);
+        assert_eq!(rack.run(10), [""; 0]);
+        rack.set(0, &[], 3, gone());
+        rack.set(1, &[], 3, gone());
+        assert_eq!(rack.run(600), [""; 0]);
+        rack.set(0, &[false, false], 3, Health::Online);
+        assert_eq!(rack.run(60), [""; 0], "the other is waited for");
+        rack.set(1, &[false, false], 5, Health::Online);
+        assert_eq!(rack.run(30), [""; 0], "it is left alone");
+        assert_eq!(rack.run(1), ["pdu-a/1", "pdu-a/2", "pdu-b/1"]);
+        assert_eq!(rack.run(600), [""; 0], "it is told once");
+    }
+
+    #[test]
+    fn it_outlives_the_gateway() {
+        let mut rack = Rack::new();
+        rack.run(5);
+        rack.restart();
+        rack.set(0, &[false, false], 0, Health::Online);
+        assert_eq!(rack.run(60), ["pdu-a/1", "pdu-a/2"]);
+    }
+
+    #[test]
+    fn one_that_stays_away_is_not_waited_for_for_ever() {
+        let mut rack = Rack::new();
+        rack.run(5);
+        rack.set(0, &[], 3, gone());
+        rack.set(1, &[], 3, gone());
+        rack.run(5);
+        rack.set(0, &[false, false], 3, Health::Online);
+        assert_eq!(rack.run(120), [""; 0]);
+        assert_eq!(rack.run(2), ["pdu-a/1", "pdu-a/2"]);
+    }
+
+    #[test]
+    fn what_people_switch_off_is_no_outage() {
+        // Under our eyes, by its own web page.
+        let mut rack = Rack::new();
+        rack.run(5);
+        rack.set(0, &[false, false], 0, Health::Online);
+        assert_eq!(rack.run(600), [""; 0]);
+        // While a poll failed, but not all of it.
+        rack.set(1, &[true, false], 4, Health::Online);
+        assert_eq!(rack.run(600), [""; 0]);
+        // By this gateway, while a poll failed.
+        let written = Written {
+            relay: Relay::Off,
+            sent: Tick(0),
+            seen: None,
+            acknowledged: true,
+            takes: Span(0),
+        };
+        rack.memory.written.insert("pdu-b/1".parse().unwrap(), written);
+        rack.set(1, &[false, false], 5, Health::Online);
+        assert_eq!(rack.run(600), [""; 0]);
+    }
+
+    #[test]
+    fn what_comes_on_by_itself_is_left_alone() {
+        let mut rack = Rack::new();
+        rack.run(5);
+        rack.set(0, &[], 3, gone());
+        rack.run(5);
+        rack.set(0, &[false, false], 3, Health::Online);
+        rack.run(10);
+        rack.set(0, &[true, false], 3, Health::Online);
+        assert_eq!(rack.run(60), ["pdu-a/2"]);
+    }
+}

@@ -1,0 +1,389 @@
+//! Load shedding: when more flows over a limit than a rule allows, and for how long, what goes off first, and when it
+//! comes back. Decides only; what it decides is planned and carried out as every other wish.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::time::{Span, Stamp, Tick};
+
+use super::record::Select;
+use super::site::Site;
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name.
+    pub id: String,
+    /// The limit that is watched, by its id.
+    pub limit: String,
+    /// Too much, percent of the limit's rating.
+    pub over: i64,
+    /// Little enough for something to come back, percent of the rating.
+    pub under: i64,
+    /// How long it is too much before anything goes off.
+    pub after: Span,
+    /// How long it is little enough before anything comes back.
+    pub back_after: Span,
+    /// How long what went off stays off at least.
+    pub min_off: Span,
+    /// How long what came back stays on at least.
+    pub min_on: Span,
+    /// How long the meters are given to show what was done.
+    pub settle: Span,
+    /// What may go off: hosts, groups, outlets.
+    pub of: Vec<Select>,
+    /// It tells what it would do, and does nothing.
+    pub dry_run: bool,
+}
+
+/// What may go off, at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// A host or an outlet.
+    pub select: Select,
+    /// Lower ones go first.
+    pub priority: i32,
+    /// Whether any of it is on; nothing if that is not known for certain.
+    pub is_on: Option<bool>,
+    /// What it draws over the limit, mVA.
+    pub draws: i64,
+    /// What it draws there while it starts up, at most, mVA.
+    pub returns: i64,
+}
+
+/// What flows over the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Now, mVA.
+    pub load: i64,
+    /// Rated, mVA.
+    pub rating: i64,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// These go off.
+    Shed(Vec<Select>),
+    /// This comes back.
+    Back(Select),
+    /// Too much flows, and there is nothing left that would help.
+    Helpless,
+}
+
+/// How a rule stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// What it switched off, and when, ms since 1970.
+    pub off: BTreeMap<String, i64>,
+    /// What it brought back, and when.
+    pub back: BTreeMap<String, i64>,
+    #[serde(skip)]
+    over_since: Option<Tick>,
+    #[serde(skip)]
+    under_since: Option<Tick>,
+    #[serde(skip)]
+    acted: Option<Tick>,
+    /// What was told of this excess already, where nothing is done.
+    #[serde(skip)]
+    told: bool,
+}
+
+impl Rule {
+    /// What it stands for, each host and outlet once, those that go first first.
+    pub fn items(&self, site: &Site) -> Vec<(Select, i32)> {
+        let mut items: Vec<(Select, i32)> = Vec::new();
+        let mut add = |select: Select| {
+            let priority = match &select {
+                Select::Host(id) => site.hosts.get(id).map(|host| host.priority),
+                Select::Outlet(outlet) => site.host_of(outlet).map(|(_, host)| host.priority),
+                Select::Pdu(_) | Select::Group(_) => None,
+            };
+            if items.iter().all(|(other, _)| *other != select) {
+                items.push((select, priority.unwrap_or(0)));
+            }
+        };
+        for select in &self.of {
+            match select {
+                Select::Group(id) => {
+                    let Some(group) = site.groups.get(id) else { continue };
+                    group.hosts.iter().for_each(|host| add(Select::Host(host.clone())));
+                    group.outlets.iter().for_each(|outlet| add(Select::Outlet(outlet.clone())));
+                }
+                select => add(select.clone()),
+            }
+        }
+        items.sort_by_key(|(_, priority)| *priority);
+        items
+    }
+}
+
+impl Standing {
+    /// Looks at the flow, and says what is to be done now. `flow`: nothing if it is not known for certain, and then
+    /// nothing is done. `candidates`: those that go first first. `busy`: something of it is under way.
+    pub fn decide(
+        &mut self,
+        rule: &Rule,
+        flow: Option<Flow>,
+        candidates: &[Candidate],
+        busy: bool,
+        (now, stamp): (Tick, Stamp),
+    ) -> Option<Act> {
+        let Some(flow) = flow.filter(|flow| flow.rating > 0) else {
+            (self.over_since, self.under_since) = (None, None);
+            return None;
+        };
+        let too_much = flow.rating.saturating_mul(rule.over) / 100;
+        let little = flow.rating.saturating_mul(rule.under) / 100;
+        let since = |was: Option<Tick>, is: bool| is.then(|| was.unwrap_or(now));
+        self.over_since = since(self.over_since, flow.load > too_much);
+        self.under_since = since(self.under_since, flow.load < little);
+        self.told &= self.over_since.is_some();
+        // What somebody else switched on meanwhile is his.
+        self.off.retain(|name, _| {
+            let of = candidates.iter().find(|of| of.select.to_string() == *name);
+            of.is_some_and(|of| busy || of.is_on != Some(true))
+        });
+        let lasted = |from: Option<Tick>, long: Span| from.is_some_and(|from| now - from >= long);
+        if busy || self.acted.is_some_and(|acted| now - acted < rule.settle) {
+            return None;
+        }
+        if lasted(self.over_since, rule.after) {
+            return self.sheds(rule, flow.load - too_much, candidates, now, stamp);
+        }
+        if lasted(self.under_since, rule.back_after) && !self.off.is_empty() {
+            let rested = |of: &&Candidate| {
+                let off = self.off.get(&of.select.to_string());
+                off.is_some_and(|at| stamp.0 - at >= rule.min_off.0 as i64)
+            };
+            // The last to go is the first to come back, if it does not bring about what it went for.
+            let next = candidates.iter().rev().find(rested)?;
+            if flow.load + next.returns > too_much {
+                return None;
+            }
+            self.acted = Some(now);
+            return Some(Act::Back(next.select.clone()));
+        }
+        None
+    }
+
+    fn sheds(
+        &mut self,
+        rule: &Rule,
+        mut excess: i64,
+        candidates: &[Candidate],
+        now: Tick,
+        stamp: Stamp,
+    ) -> Option<Act> {
+        if rule.dry_run && self.told {
+            return None;
+        }
+        let mut shed = Vec::new();
+        for of in candidates {
+            let back = self.back.get(&of.select.to_string());
+            let rests = back.is_some_and(|at| stamp.0 - at < rule.min_on.0 as i64);
+            if excess > 0 && of.is_on == Some(true) && of.draws > 0 && !rests {
+                excess -= of.draws;
+                shed.push(of.select.clone());
+            }
+        }
+        if shed.is_empty() {
+            let told = std::mem::replace(&mut self.told, true);
+            return (!told).then_some(Act::Helpless);
+        }
+        self.told = rule.dry_run;
+        self.acted = Some(now);
+        Some(Act::Shed(shed))
+    }
+
+    /// Notes that something went off.
+    pub fn went_off(&mut self, select: &Select, at: Stamp) {
+        self.back.remove(&select.to_string());
+        self.off.insert(select.to_string(), at.0);
+    }
+
+    /// Notes that something came back.
+    pub fn came_back(&mut self, select: &Select, at: Stamp) {
+        self.off.remove(&select.to_string());
+        self.back.insert(select.to_string(), at.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule() -> Rule {
+        Rule {
+            id: "r".into(),
+            limit: "feed-a".into(),
+            over: 90,
+            under: 70,
+            after: Span::seconds(10),
+            back_after: Span::seconds(60),
+            min_off: Span::seconds(300),
+            min_on: Span::seconds(120),
+            settle: Span::seconds(15),
+            of: Vec::new(),
+            dry_run: false,
+        }
+    }
+
+    /// A rack of loads with their priorities as their places, each of 100 of a rating of 1000, driven by its rule.
+    struct Rack {
+        rule: Rule,
+        standing: Standing,
+        on: Vec<bool>,
+        base: i64,
+        now: u64,
+        acts: Vec<(u64, String)>,
+    }
+
+    impl Rack {
+        fn new(rule: Rule) -> Self {
+            let standing = Standing::default();
+            Self { rule, standing, on: vec![true; 5], base: 0, now: 0, acts: Vec::new() }
+        }
+
+        fn select(at: usize) -> Select {
+            Select::Outlet(format!("pdu-a/{}", at + 1).parse().unwrap())
+        }
+
+        fn load(&self) -> i64 {
+            self.base + self.on.iter().filter(|on| **on).count() as i64 * 100
+        }
+
+        fn run(&mut self, seconds: u64) {
+            for _ in 0..seconds {
+                self.now += 1;
+                let candidates: Vec<Candidate> = (0..self.on.len())
+                    .map(|at| Candidate {
+                        select: Self::select(at),
+                        priority: at as i32,
+                        is_on: Some(self.on[at]),
+                        draws: if self.on[at] { 100 } else { 0 },
+                        returns: 120,
+                    })
+                    .collect();
+                let (tick, stamp) = (Tick(self.now * 1_000), Stamp(self.now as i64 * 1_000));
+                let flow = Some(Flow { load: self.load(), rating: 1_000 });
+                let rule = self.rule.clone();
+                let act = self.standing.decide(&rule, flow, &candidates, false, (tick, stamp));
+                let place =
+                    |select: &Select| (0..5).find(|at| Self::select(*at) == *select).unwrap();
+                match act {
+                    Some(Act::Shed(items)) => {
+                        for item in items {
+                            let at = place(&item);
+                            self.acts.push((self.now, format!("off {at}")));
+                            if !rule.dry_run {
+                                self.standing.went_off(&item, stamp);
+                                self.on[at] = false;
+                            }
+                        }
+                    }
+                    Some(Act::Back(item)) => {
+                        let at = place(&item);
+                        self.acts.push((self.now, format!("on {at}")));
+                        self.standing.came_back(&item, stamp);
+                        self.on[at] = true;
+                    }
+                    Some(Act::Helpless) => self.acts.push((self.now, "helpless".into())),
+                    None => {}
+                }
+            }
+        }
+
+        fn said(&mut self) -> Vec<String> {
+            self.acts.drain(..).map(|(_, what)| what).collect()
+        }
+    }
+
+    #[test]
+    fn the_lowest_go_first_and_as_many_as_it_takes() {
+        let mut rack = Rack::new(rule());
+        rack.base = 550;
+        rack.run(10);
+        assert_eq!(rack.said(), [""; 0], "not before it has lasted");
+        rack.run(1);
+        assert_eq!(rack.said(), ["off 0", "off 1"], "1050 of 900: two of 100");
+        rack.run(600);
+        assert_eq!(rack.said(), [""; 0], "850 is neither too much nor little");
+    }
+
+    #[test]
+    fn what_went_off_comes_back_one_after_the_other_and_late() {
+        let mut rack = Rack::new(rule());
+        rack.base = 550;
+        rack.run(11);
+        rack.said();
+        rack.base = 100;
+        rack.run(299);
+        assert_eq!(rack.said(), [""; 0], "its least time off is not over");
+        rack.run(1);
+        assert_eq!(rack.said(), ["on 1"]);
+        rack.run(14);
+        assert_eq!(rack.said(), [""; 0]);
+        rack.run(1);
+        assert_eq!(rack.said(), ["on 0"]);
+        assert!(rack.standing.off.is_empty());
+        // What came back is not taken again at once: the next one goes.
+        rack.base = 500;
+        rack.run(20);
+        assert_eq!(rack.said(), ["off 2"]);
+    }
+
+    #[test]
+    fn nothing_comes_back_that_would_have_to_go_again() {
+        let mut rack = Rack::new(Rule { under: 89, ..rule() });
+        rack.base = 500;
+        rack.run(11);
+        assert_eq!(rack.said(), ["off 0"]);
+        rack.base = 400;
+        rack.run(1_000);
+        assert_eq!(rack.said(), [""; 0], "800 is little, and 120 more is too much");
+        rack.base = 370;
+        rack.run(20);
+        assert_eq!(rack.said(), ["on 0"]);
+    }
+
+    #[test]
+    fn a_moment_is_no_excess_and_the_unknown_is_none() {
+        let mut rack = Rack::new(rule());
+        for _ in 0..20 {
+            rack.base = 550;
+            rack.run(9);
+            rack.base = 0;
+            rack.run(2);
+        }
+        assert_eq!(rack.said(), [""; 0]);
+        let mut standing = Standing::default();
+        for second in 0..100 {
+            let when = (Tick(second * 1_000), Stamp(second as i64 * 1_000));
+            assert_eq!(standing.decide(&rule(), None, &[], false, when), None);
+        }
+    }
+
+    #[test]
+    fn a_dry_run_tells_once() {
+        let mut rack = Rack::new(Rule { dry_run: true, ..rule() });
+        rack.base = 550;
+        rack.run(600);
+        assert_eq!(rack.said(), ["off 0", "off 1"]);
+        assert!(rack.on.iter().all(|on| *on) && rack.standing.off.is_empty());
+        rack.base = 0;
+        rack.run(5);
+        rack.base = 550;
+        rack.run(60);
+        assert_eq!(rack.said(), ["off 0", "off 1"], "another excess is told again");
+    }
+
+    #[test]
+    fn whoever_has_nothing_left_says_so_once() {
+        let mut rack = Rack::new(rule());
+        rack.base = 2_000;
+        rack.run(600);
+        assert_eq!(rack.said(), ["off 0", "off 1", "off 2", "off 3", "off 4", "helpless"]);
+    }
+}

@@ -1,0 +1,357 @@
+//! What the gateway does by itself, once a second: it remembers what is on, learns what outlets draw when they start,
+//! brings back after an outage what was on, and sheds load by its rules. All of it goes through plans, as everybody's
+//! wishes do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::model::event::About;
+use crate::model::id::{OutletId, PlanId};
+use crate::model::switching::{Action, Relay};
+use crate::model::time::{Span, Tick};
+use crate::plan::lit::Lit;
+use crate::plan::record::{OnFailure, OnOverload, Select, Selected};
+use crate::plan::shed::{Act, Candidate, Flow, Rule, Standing};
+use crate::plan::starts::Starts;
+use crate::plan::world::Relays;
+use crate::plan::{Picture, Sight};
+use crate::store::journal::{Commit, JournalError};
+
+use super::plans::{Asker, Wish};
+use super::refusal::Refusal;
+use super::submit::{Switching, parse, to_json};
+
+const EVERY: Span = Span::seconds(1);
+/// How often a restore that is refused for a reason that may pass is tried again, and how long.
+const AGAIN: Span = Span::seconds(10);
+const TRIES: u32 = 60;
+/// How many plans are looked through for outlets that were switched off last.
+const LATEST: usize = 200;
+/// A restore plan leaves out what does not fit; so often at most.
+const LEAVES_OUT: usize = 100;
+
+/// What is remembered from second to second.
+#[derive(Default)]
+struct Watch {
+    lit: Lit,
+    starts: Starts,
+    sheds: BTreeMap<String, Standing>,
+    /// The plans that rules are at.
+    busy: BTreeMap<String, PlanId>,
+    restoring: Option<Restoring>,
+}
+
+struct Restoring {
+    outlets: Vec<OutletId>,
+    tries: u32,
+    next: Tick,
+}
+
+/// What one look comes to.
+struct Found {
+    lit: bool,
+    learned: bool,
+    dark: Vec<OutletId>,
+    acts: Vec<(Rule, Act)>,
+}
+
+impl Switching {
+    /// Watches until the gateway ends. Call once, after what the last run left was taken up.
+    pub async fn watch(&self) -> Result<(), JournalError> {
+        let mut watch = Watch {
+            lit: self.remembered("lit").await?,
+            starts: self.remembered("starts").await?,
+            sheds: self.remembered("sheds").await?,
+            ..Watch::default()
+        };
+        // What was switched off last, and was perhaps not noted any more, is not wanted back.
+        let kept = self.in_journal(|journal| journal.latest(LATEST, None)).await?;
+        let mut last: BTreeMap<OutletId, Relay> = BTreeMap::new();
+        for kept in &kept {
+            for step in parse("a plan", kept)?.steps.iter().rev().filter(|step| step.at.is_some()) {
+                last.entry(step.outlet.clone()).or_insert(step.relay);
+            }
+        }
+        let off = last.iter().filter(|(_, relay)| **relay == Relay::Off);
+        watch.lit.forget(off.map(|(outlet, _)| outlet));
+        self.learn(&watch.starts);
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            let mut clock = tokio::time::interval(EVERY.duration());
+            clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = clock.tick() => this.look_around(&mut watch).await,
+                    () = this.stop.cancelled() => return,
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn remembered<T: DeserializeOwned + Default>(
+        &self,
+        name: &'static str,
+    ) -> Result<T, JournalError> {
+        let Some(bytes) = self.in_journal(move |journal| journal.thing(name)).await? else {
+            // It was never kept.
+            return Ok(T::default());
+        };
+        serde_json::from_slice(&bytes).map_err(|_| JournalError::Damaged(format!("\"{name}\"")))
+    }
+
+    async fn remember(&self, name: &'static str, what: &impl Serialize) {
+        let saved = match to_json(what) {
+            Err(error) => Err(error),
+            Ok(bytes) => {
+                let commit = Commit { thing: Some((name, bytes)), ..Commit::default() };
+                self.in_journal(move |journal| journal.commit(commit)).await
+            }
+        };
+        if let Err(error) = saved {
+            tracing::error!(%error, "\"{name}\" was not kept over a restart");
+        }
+    }
+
+    fn learn(&self, starts: &Starts) {
+        let default = self.site.borrow().default_draw;
+        self.with_runs(|runs, _| runs.memory.learned = starts.draws(default));
+    }
+
+    async fn look_around(&self, watch: &mut Watch) {
+        let site = self.site.borrow().clone();
+        watch.busy.retain(|_, plan| self.watched().contains_key(plan));
+        let found = self.with_runs(|runs, sight| {
+            let lit = watch.lit.observe(sight, &runs.memory);
+            let dark = site.restore.map_or(Vec::new(), |how| watch.lit.dark(how, sight));
+            let wants = watch.starts.wants(&runs.memory);
+            let (mut learned, mut acts) = (false, Vec::new());
+            if wants || !site.sheds.is_empty() {
+                let picture = runs.picture(sight, None, None);
+                learned = wants && watch.starts.observe(&picture, &runs.memory, sight);
+                for rule in &site.sheds {
+                    let standing = watch.sheds.entry(rule.id.clone()).or_default();
+                    let busy = watch.busy.contains_key(&rule.id);
+                    let candidates = candidates(rule, &picture, sight);
+                    let flow = flow(rule, &picture, sight);
+                    let when = (sight.now, sight.stamp);
+                    let act = standing.decide(rule, flow, &candidates, busy, when);
+                    acts.extend(act.map(|act| (rule.clone(), act)));
+                }
+            }
+            Found { lit, learned, dark, acts }
+        });
+        if found.lit {
+            self.remember("lit", &watch.lit).await;
+        }
+        if found.learned {
+            self.learn(&watch.starts);
+            self.remember("starts", &watch.starts).await;
+        }
+        if !found.dark.is_empty() {
+            let names: Vec<String> = found.dark.iter().map(ToString::to_string).collect();
+            let text = format!(
+                "after an outage {} are off that were on; they are switched on again",
+                names.join(", ")
+            );
+            self.tell("restore.begun", text);
+            let next = self.clock.tick();
+            watch.restoring = Some(Restoring { outlets: found.dark, tries: 0, next });
+        }
+        if let Some(restoring) = watch.restoring.take() {
+            watch.restoring = self.restore(restoring).await;
+        }
+        for (rule, act) in found.acts {
+            self.shed(watch, &rule, act).await;
+        }
+    }
+
+    fn tell(&self, kind: &'static str, text: String) {
+        tracing::warn!("{text}");
+        self.events.tell(kind, About::default(), text);
+    }
+
+    /// Tries to begin the plan that switches on what an outage left dark; what is left to be tried again.
+    async fn restore(&self, mut of: Restoring) -> Option<Restoring> {
+        if self.clock.tick() < of.next {
+            return Some(of);
+        }
+        let (locked, open): (Vec<OutletId>, Vec<OutletId>) = self.with_runs(|_, sight| {
+            of.outlets.drain(..).partition(|outlet| sight.lock_of(outlet).is_some())
+        });
+        if !locked.is_empty() {
+            let names: Vec<String> = locked.iter().map(ToString::to_string).collect();
+            self.tell("restore.left_out", format!("{} are locked and stay off", names.join(", ")));
+        }
+        of.outlets = open;
+        match self.begin_restore(&of.outlets).await {
+            Ok(()) => None,
+            Err(why) if of.tries + 1 >= TRIES => {
+                self.tell(
+                    "restore.failed",
+                    format!("what was on before the outage stays off: {why}"),
+                );
+                None
+            }
+            Err(why) => {
+                if of.tries == 0 {
+                    self.tell(
+                        "restore.waits",
+                        format!("the restore waits, and is tried again: {why}"),
+                    );
+                }
+                of.tries += 1;
+                of.next = self.clock.tick() + AGAIN;
+                Some(of)
+            }
+        }
+    }
+
+    async fn begin_restore(&self, outlets: &[OutletId]) -> Result<(), Refusal> {
+        let mut outlets: BTreeSet<OutletId> = outlets.iter().cloned().collect();
+        for _ in 0..LEAVES_OUT {
+            if outlets.is_empty() {
+                return Ok(());
+            }
+            let goals = outlets.iter().map(|outlet| Select::Outlet(outlet.clone()));
+            let mut wish = wish("the restore after an outage".into(), goals, Action::On);
+            wish.by_priority = true;
+            match self.preview(&wish) {
+                Ok(preview) => {
+                    let mut record = preview.record;
+                    record.patient = true;
+                    let id = self.begin_by_itself(record).await?;
+                    self.tell(
+                        "restore.plan",
+                        format!("plan {id} restores {} outlets", outlets.len()),
+                    );
+                    return Ok(());
+                }
+                Err(Refusal::Unfit(crate::plan::Refusal::Limit { limit, leave_out, .. }))
+                    if leave_out.iter().any(|outlet| outlets.contains(outlet)) =>
+                {
+                    outlets.retain(|outlet| !leave_out.contains(outlet));
+                    let names: Vec<String> = leave_out.iter().map(ToString::to_string).collect();
+                    let text =
+                        format!("{} stay off: {limit} has no room for them", names.join(", "));
+                    self.tell("restore.left_out", text);
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(())
+    }
+
+    async fn shed(&self, watch: &mut Watch, rule: &Rule, act: Act) {
+        let id = &rule.id;
+        let (items, action) = match act {
+            Act::Helpless => {
+                let text = format!(
+                    "rule {id}: more than {} % flows over {}, and nothing is left to be shed",
+                    rule.over, rule.limit
+                );
+                self.tell("shed.helpless", text);
+                return;
+            }
+            Act::Shed(items) => (items, Action::Off),
+            Act::Back(item) => (vec![item], Action::On),
+        };
+        let names: Vec<String> = items.iter().map(ToString::to_string).collect();
+        let (names, word) = (names.join(", "), action.word());
+        let why = if action == Action::Off {
+            format!("more than {} % flows over {}", rule.over, rule.limit)
+        } else {
+            format!("less than {} % flows over {}", rule.under, rule.limit)
+        };
+        if rule.dry_run {
+            self.tell("shed.dry_run", format!("rule {id} would switch {names} {word}: {why}"));
+            return;
+        }
+        let mut wish = wish(format!("rule {id}"), items.iter().cloned(), action);
+        wish.reason = why.clone();
+        let begun = match self.preview(&wish) {
+            Ok(preview) => self.begin_by_itself(preview.record).await,
+            Err(refusal) => Err(refusal),
+        };
+        match begun {
+            Ok(plan) => {
+                let standing = watch.sheds.entry(id.clone()).or_default();
+                let at = self.clock.stamp();
+                for item in &items {
+                    match action {
+                        Action::Off => standing.went_off(item, at),
+                        _ => standing.came_back(item, at),
+                    }
+                }
+                self.tell(
+                    "shed.acted",
+                    format!("rule {id} switches {names} {word} by plan {plan}: {why}"),
+                );
+                watch.busy.insert(id.clone(), plan);
+                self.remember("sheds", &watch.sheds).await;
+            }
+            Err(refusal) => {
+                self.tell(
+                    "shed.refused",
+                    format!("rule {id} cannot switch {names} {word}: {refusal}"),
+                );
+            }
+        }
+    }
+}
+
+fn wish(who: String, items: impl Iterator<Item = Select>, action: Action) -> Wish {
+    let selected = |select| Selected { select, action, drops_hosts: true };
+    Wish {
+        reason: who.clone(),
+        who: Asker::Gateway(who),
+        goals: items.map(selected).collect(),
+        on_failure: OnFailure::Continue,
+        on_overload: OnOverload::Replan,
+        not_before: None,
+        calendar: None,
+        over_locks: false,
+        by_priority: false,
+    }
+}
+
+/// What flows over the limit of a rule; nothing if it was not read a moment ago.
+fn flow(rule: &Rule, picture: &Picture, sight: &Sight<'_>) -> Option<Flow> {
+    let at = picture.world.limits.iter().position(|limit| limit.name == rule.limit)?;
+    let told = &picture.told[at];
+    told.seen.filter(|seen| sight.now - *seen <= sight.site.fresh)?;
+    Some(Flow { load: picture.world.limits[at].load, rating: told.rating })
+}
+
+fn candidates(rule: &Rule, picture: &Picture, sight: &Sight<'_>) -> Vec<Candidate> {
+    let limit = picture.world.limits.iter().position(|limit| limit.name == rule.limit);
+    let candidate = |(select, priority): (Select, i32)| {
+        let own: Vec<OutletId> = match &select {
+            Select::Host(id) => sight.site.hosts.get(id).map(|host| host.outlets.clone())?,
+            Select::Outlet(outlet) => vec![outlet.clone()],
+            Select::Pdu(_) | Select::Group(_) => return None,
+        };
+        // What may not be switched helps nothing.
+        if own.iter().any(|outlet| sight.lock_of(outlet).is_some()) {
+            return None;
+        }
+        let places: Option<Vec<usize>> =
+            own.iter().map(|outlet| picture.outlets.get(outlet).copied()).collect();
+        let places = places.unwrap_or_default();
+        let relays = || places.iter().map(|at| picture.world.outlets[*at].relay);
+        let unknown = places.is_empty() || relays().any(|relay| relay == Relays::Unknown);
+        let is_on = (!unknown).then(|| relays().any(|relay| relay == Relays::On));
+        let (mut draws, mut returns) = (0, 0);
+        for at in &places {
+            let outlet = &picture.world.outlets[*at];
+            for share in outlet.over.iter().filter(|share| Some(share.limit) == limit) {
+                draws += share.of(outlet.load);
+                returns += share.of(outlet.draw.falling().boot);
+            }
+        }
+        Some(Candidate { select, priority, is_on, draws, returns })
+    };
+    rule.items(sight.site).into_iter().filter_map(candidate).collect()
+}

@@ -1,0 +1,119 @@
+//! What the gateway does by itself: it sheds load by its rules and brings it back, and restores the rack after an outage.
+
+use pmgate::model::switching::Relay;
+use pmgate::model::time::Tick;
+use pmgate::sim::families::Family;
+use serde_json::Value;
+
+use crate::rig::{Gateway, Sim, pdu_section};
+
+fn hosts(outlets: u16) -> String {
+    (1..=outlets)
+        .map(|n| {
+            format!(
+                "[[host]]\nid = \"web-{n}\"\noutlets = [\"pdu-a/{n}\"]\npriority = {n}\ndraw = {{ steady_w = 200, boot_w = 300, boot_s = 1, inrush_w = 400 }}\n"
+            )
+        })
+        .collect()
+}
+
+async fn started(sections: String) -> Gateway {
+    let gateway = tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        gateway
+    });
+    gateway.await.unwrap()
+}
+
+fn relays(sim: &Sim, outlets: u16) -> Vec<bool> {
+    let mut pdu = sim.pdu.lock().unwrap();
+    (0..outlets).map(|at| pdu.relay(at, Tick(u64::MAX / 2)) == Some(Relay::On)).collect()
+}
+
+fn told(gateway: &Gateway, kind: &str) -> Vec<String> {
+    let events = gateway.curl().get("/v1/events?last=500");
+    let of_kind = events.as_array().unwrap().iter().filter(|event| event["kind"] == kind).cloned();
+    of_kind.map(|event| event["text"].as_str().unwrap().to_owned()).collect()
+}
+
+fn wait_for(gateway: &Gateway, kind: &str) -> Vec<String> {
+    gateway.wait_for("/v1/events?last=500", |events| {
+        events.as_array().unwrap().iter().any(|event| event["kind"] == kind)
+    });
+    told(gateway, kind)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_is_shed_by_priority_and_comes_back() {
+    let a = Sim::start(Family::ApcRpdu2, 8).await;
+    // Eight servers of some 290 W.
+    let rules = "[[limit]]\nid = \"feed\"\nrating_w = 2500\nof = [\"pdu-a\"]\n\
+        [[shed]]\nid = \"tight\"\nlimit = \"feed\"\nover_percent = 80\nunder_percent = 60\nfor_s = 2\nback_for_s = 1\n\
+        min_off_s = 2\nmin_on_s = 1\nsettle_s = 3\nhosts = [\"web-3\", \"web-2\", \"web-1\"]\n\
+        [[shed]]\nid = \"tried\"\nlimit = \"feed\"\nover_percent = 81\nunder_percent = 10\nfor_s = 1\noutlets = [\"pdu-a/8\"]\ndry_run = true\n";
+    let pdu = pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1");
+    let gateway = started(format!("[switching]\nhold_s = 1\n{rules}{pdu}{}", hosts(7))).await;
+    let acted = wait_for(&gateway, "shed.acted");
+    assert!(acted[0].starts_with("rule tight switches host web-1"), "{acted:?}");
+    let flows = |body: &Value| {
+        let limits = body["limits"].as_array().unwrap();
+        let feed = limits.iter().find(|limit| limit["id"] == "feed").unwrap();
+        feed["load_w"].as_f64().unwrap()
+    };
+    let load = flows(&gateway.wait_for("/v1/limits", |body| flows(body) < 2_000.0));
+    assert!(load > 1_200.0, "no more than it takes: {load}");
+    let on = relays(&a, 8);
+    assert!(!on[0] && on[2..].iter().all(|on| *on), "the lowest first: {on:?}");
+    assert_eq!(told(&gateway, "shed.dry_run").len(), 1, "a dry run tells once");
+    // Who switched them is told.
+    let plans = gateway.curl().get("/v1/plans");
+    assert_eq!(plans["plans"][0]["by"], "rule tight", "{plans}");
+    // Others go: there is room again, and both come back, the higher one first.
+    let off = on.iter().filter(|on| !**on).count();
+    for outlet in 4..=8 {
+        assert_eq!(gateway.curl().power(&format!("pdu-a/{outlet}"), "off").status, 200);
+    }
+    gateway.wait_for("/v1/pdus/pdu-a/outlets", |body| {
+        body["outlets"].as_array().unwrap()[..3].iter().all(|outlet| outlet["state"] == "on")
+    });
+    let back: Vec<String> =
+        told(&gateway, "shed.acted").into_iter().filter(|text| text.contains(" on by ")).collect();
+    assert_eq!(back.len(), off, "one after the other: {back:?}");
+    assert!(back[back.len() - 1].contains("web-1"), "{back:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_what_was_on_comes_back_by_priority() {
+    let mut a = Sim::start(Family::ApcRpdu2, 6).await;
+    let pdu = pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1");
+    let sections = format!(
+        "[poll]\nretry_s = 1\nretry_max_s = 1\n[restore]\nsettle_s = 1\nwait_s = 5\n[switching]\nhold_s = 1\n\
+         [[limit]]\nid = \"feed\"\nrating_w = 20000\nof = [\"pdu-a\"]\n{pdu}{}",
+        hosts(5)
+    );
+    let gateway = started(sections.clone()).await;
+    // Somebody switched one off: it is not wanted back.
+    assert_eq!(gateway.curl().power("pdu-a/2", "off").status, 200);
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/2", |outlet| outlet["state"] == "off");
+    // The whole rack loses its power, the gateway too, and the PDU comes back with all its outlets off.
+    let dir = gateway.kill();
+    a.fails();
+    for outlet in 0..6 {
+        a.pdu.lock().unwrap().switch(outlet, Relay::Off, Tick(0));
+    }
+    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
+    let gateway = gateway.await.unwrap();
+    a.comes_back(Family::ApcRpdu2).await;
+    let begun = wait_for(&gateway, "restore.begun");
+    assert!(begun[0].contains("pdu-a/1") && !begun[0].contains("pdu-a/2"), "{begun:?}");
+    wait_for(&gateway, "restore.plan");
+    let plan = &gateway.curl().get("/v1/plans")["plans"][0].clone();
+    let path = format!("/v1/plans/{}", plan["id"].as_str().unwrap());
+    let done = gateway.wait_for(&path, |plan| plan["state"] != "running");
+    assert_eq!(done["state"], "done", "{done}");
+    let order: Vec<&str> =
+        done["steps"].as_array().unwrap().iter().map(|s| s["outlet"].as_str().unwrap()).collect();
+    assert_eq!(order, ["pdu-a/5", "pdu-a/4", "pdu-a/3", "pdu-a/1", "pdu-a/6"]);
+    assert_eq!(relays(&a, 6), [true, false, true, true, true, true]);
+}
