@@ -212,6 +212,12 @@ impl Gateway {
             changes.started, changes.changed, changes.ended
         );
         tracing::info!("{text}");
+        let (switching, line) = (self.state.switching.clone(), text.clone());
+        tokio::spawn(async move {
+            if let Err(error) = switching.write_down("config.reloaded", line).await {
+                tracing::error!(%error, "the audit does not tell of the new configuration");
+            }
+        });
         events.tell("config.reloaded", About::default(), text);
     }
 

@@ -211,7 +211,15 @@ fn problem(status: u16, text: &str) -> Exit {
     let part = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
     let detail = part("detail").unwrap_or_else(|| format!("the gateway answered {status}"));
     let next = part("next").map_or(String::new(), |next| format!("\n  {next}"));
-    Exit::failed(anyhow!("{detail}{next}"))
+    // What would fit is what is left without these.
+    let leave_out = body.get("leave_out").and_then(Value::as_array);
+    let names: Vec<&str> = leave_out.into_iter().flatten().filter_map(Value::as_str).collect();
+    let without = if names.is_empty() {
+        String::new()
+    } else {
+        format!("\n  leave_out: {}", names.join(", "))
+    };
+    Exit::failed(anyhow!("{detail}{without}{next}"))
 }
 
 /// A text as it may stand in a path or query.

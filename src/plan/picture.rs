@@ -268,6 +268,7 @@ impl Picture {
             };
             let mut over = Wiring::below(wiring.part.branch, &branches, 1_000);
             over.extend(wiring.lines(&lines, phases.len()));
+            let unsure = wiring.unsure(&branches, &lines);
             over.extend(inlets.iter().map(|(_, limit)| Share::whole(*limit)));
             over.extend(self.rated_outlet(&drawn, at, part, volts, load, about.site));
             let place = self.world.outlets.len();
@@ -280,6 +281,7 @@ impl Picture {
                 id,
                 device,
                 over,
+                unsure,
                 relay,
                 load,
                 draw,
@@ -431,6 +433,16 @@ impl Wiring {
             }
             (phase, _) => Self::below(phase, all, 1_000),
         }
+    }
+
+    /// The limits, by place, that it may be below or not.
+    fn unsure(&self, branches: &[(u16, usize)], lines: &[(u16, usize)]) -> Vec<usize> {
+        let (branch, phase) = (self.part.branch, self.part.phase);
+        let of = |known: bool, all: &[(u16, usize)]| {
+            let all: Vec<usize> = all.iter().map(|(_, limit)| *limit).collect();
+            if known || all.len() < 2 { Vec::new() } else { all }
+        };
+        [of(branch.is_some(), branches), of(phase.is_some() || self.on_three, lines)].concat()
     }
 
     /// The names of the branches and phases that it may be on.

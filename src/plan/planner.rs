@@ -2,7 +2,7 @@
 //! on allow. What a step draws only falls once it has begun, so what fits now fits for ever.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::{Deserialize, Serialize};
 
@@ -141,7 +141,7 @@ pub(super) struct Run<'w> {
     load: Vec<i64>,
     /// By limit: what flows beside it in first moments.
     extra: Vec<i64>,
-    /// By limit: the devices with outlets below it.
+    /// By limit: the devices whose steps may wait for room below it.
     below: Vec<Vec<usize>>,
     /// By device: whether anything has changed for it since its queue was looked through.
     stale: Vec<bool>,
@@ -151,6 +151,10 @@ pub(super) struct Run<'w> {
     live: Vec<bool>,
     /// By step that has begun: the limits on which something of it falls later.
     sheds: Vec<Vec<Share>>,
+    /// By host: what offs have moved to its other feeds, by limit, mVA. It is gone when the last of them is off.
+    moved: Vec<BTreeMap<usize, i64>>,
+    /// By step that takes a host's last feed: what falls beside what its outlet draws.
+    drops: BTreeMap<usize, BTreeMap<usize, i64>>,
     events: BinaryHeap<Reverse<(u64, Event)>>,
     /// By step: the limit that kept it waiting last.
     held: Vec<Option<usize>>,
@@ -191,7 +195,10 @@ impl<'w> Run<'w> {
         let mut below: Vec<Vec<usize>> = vec![Vec::new(); load.len()];
         for job in &jobs {
             let outlet = &world.outlets[job.outlet];
-            for share in &outlet.over {
+            // An off may wait for room where the host's other feeds are.
+            let others = outlet.host.map_or(&[][..], |host| &feeds[host]);
+            let over = others.iter().flat_map(|feed| &world.outlets[*feed].over);
+            for share in outlet.over.iter().chain(over) {
                 below[share.limit].push(outlet.device);
             }
         }
@@ -206,6 +213,8 @@ impl<'w> Run<'w> {
             feeds,
             live: world.outlets.iter().map(|outlet| outlet.relay == Relays::On).collect(),
             sheds: vec![Vec::new(); jobs.len()],
+            moved: vec![BTreeMap::new(); world.hosts.len()],
+            drops: BTreeMap::new(),
             queues: by_device.into_iter().map(Queue::new).collect(),
             busy_until: vec![0; devices],
             extra: world.limits.iter().map(|limit| limit.surge).collect(),
@@ -338,7 +347,12 @@ impl<'w> Run<'w> {
         self.surge(now, &outlet.over, adds.extra);
         self.sheds[at] = match relay {
             Relay::On => adds.onto,
-            Relay::Off => self.own(outlet_at),
+            Relay::Off => {
+                self.moves_away(at, &adds);
+                let mut frees = self.own(outlet_at);
+                frees.retain(|share| !outlet.unsure.contains(&share.limit));
+                frees
+            }
         };
         let done = now + step_ms;
         if relay == Relay::On {
@@ -363,6 +377,19 @@ impl<'w> Run<'w> {
         };
         self.place[at] = self.plan.steps.len();
         self.plan.steps.push(Step { at_ms: now, outlet: outlet_at, relay, why, after: Vec::new() });
+    }
+
+    /// Notes what an off moves to the host's other feeds; or, if it takes the last, that all of that is gone with it.
+    fn moves_away(&mut self, at: usize, adds: &Adds) {
+        let outlet = self.jobs[at].outlet;
+        let Some(host) = self.world.outlets[outlet].host else { return };
+        if self.others(outlet).next().is_none() {
+            self.drops.insert(at, std::mem::take(&mut self.moved[host]));
+            return;
+        }
+        for share in &adds.onto {
+            *self.moved[host].entry(share.limit).or_default() += share.of(adds.by);
+        }
     }
 
     fn later(&mut self, at: u64, event: Event) {
@@ -430,6 +457,10 @@ impl<'w> Run<'w> {
                 match self.jobs[at].relay {
                     Relay::On => self.settle(now, &sheds, draw.boot, draw.steady),
                     Relay::Off => self.settle(now, &sheds, outlet.load, 0),
+                }
+                for (limit, gone) in self.drops.remove(&at).unwrap_or_default() {
+                    self.load[limit] -= gone;
+                    self.draw_line(now, limit, -gone);
                 }
             }
             Event::Over(at, until) => {

@@ -118,6 +118,9 @@ pub struct Outlet {
     pub device: usize,
     /// The limits above it, each once.
     pub over: Vec<Share>,
+    /// Those of them, by place, that it is perhaps not below: nobody knows which of several it is. An on counts on each,
+    /// an off frees none.
+    pub unsure: Vec<usize>,
     /// Its relay.
     pub relay: Relays,
     /// What it draws now, mVA; freed by an off.

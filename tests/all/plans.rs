@@ -67,6 +67,7 @@ pub fn rack(seed: u64) -> World {
             let side = (first + feed) % 2;
             let number = at as u16 + 1;
             world.outlets.push(Outlet {
+                unsure: Vec::new(),
                 id: format!("pdu-{}/{number}", ["a", "b"][side]).parse().unwrap(),
                 device: side,
                 over: [branch(side, at % branches), inlet(side), alone].map(Share::whole).to_vec(),
@@ -354,6 +355,7 @@ fn ten_thousand_outlets_are_planned() {
         world.step_ms.push(500);
         for outlet in 1..=48_u16 {
             world.outlets.push(Outlet {
+                unsure: Vec::new(),
                 id: format!("pdu-{pdu}/{outlet}").parse().unwrap(),
                 device: pdu,
                 over: [pdu, 208].map(Share::whole).to_vec(),
@@ -406,6 +408,7 @@ fn many_hosts_with_both_feeds_on_one_pdu_go_off() {
         for feed in 0..2 {
             let number = (host * 2 + feed + 1) as u16;
             world.outlets.push(Outlet {
+                unsure: Vec::new(),
                 id: format!("pdu-a/{number}").parse().unwrap(),
                 device: 0,
                 over: vec![Share::whole(3)],
@@ -442,4 +445,77 @@ fn an_outlet_rests_before_it_goes_on() {
         world.outlets[at].off_for_ms = off_for;
         assert_eq!(plan(&world, &goal()).unwrap().steps[0].at_ms, wanted);
     }
+}
+
+/// Two hosts, each with a feed on either of two limits.
+fn two_hosts(budget: i64, load: i64) -> World {
+    let mut world = rack(3);
+    world.outlets.clear();
+    world.hosts.clear();
+    world.limits = (0..2)
+        .map(|side| Limit { load: 2 * load, ..Limit::of(format!("side-{side}"), budget) })
+        .collect();
+    world.step_ms = vec![1_500, 1_500];
+    for host in 0..2_usize {
+        world.hosts.push(Host {
+            id: format!("h{host}").parse().unwrap(),
+            priority: 0,
+            after: Vec::new(),
+            feed_gap_ms: 0,
+            hold_ms: 2_000,
+            min_feeds: 1,
+        });
+        for side in 0..2_usize {
+            world.outlets.push(Outlet {
+                unsure: Vec::new(),
+                id: format!("pdu-{side}/{}", host + 1).parse().unwrap(),
+                device: side,
+                over: vec![Share::whole(side)],
+                relay: Relays::On,
+                load,
+                draw: Draw { inrush: load, inrush_ms: 1, boot: load, boot_ms: 1_000, steady: load },
+                min_off_ms: 0,
+                off_for_ms: None,
+                host: Some(host),
+            });
+        }
+    }
+    world
+}
+
+#[test]
+fn what_an_off_moved_to_the_last_feed_is_gone_with_it() {
+    // Each feed draws 300 and may come to draw 600; there is room for one host to be moved, not for two.
+    let world = two_hosts(1_000_000, 300_000);
+    let goals = |want| -> Vec<Goal> {
+        let all = 0..world.outlets.len();
+        all.map(|outlet| Goal { outlet, want, drops_host: true, why: String::new() }).collect()
+    };
+    let made = plan(&world, &goals(Want::Off)).unwrap();
+    assert_eq!(made.steps.len(), 4);
+    for timeline in &made.timelines {
+        assert_eq!(timeline.last().unwrap().1, 0, "{made:?}");
+    }
+    assert_eq!(plan(&world, &goals(Want::Cycle)).unwrap().steps.len(), 8);
+}
+
+#[test]
+fn an_off_frees_nothing_where_nobody_knows_whether_it_is() {
+    // Outlet 0 may be on either of the limits: after its off both still count it.
+    let mut world = two_hosts(700_000, 300_000);
+    world.hosts.clear();
+    world.outlets.truncate(2);
+    for outlet in &mut world.outlets {
+        outlet.host = None;
+    }
+    world.outlets[0].over = vec![Share::whole(0), Share::whole(1)];
+    world.outlets[1].relay = Relays::Off;
+    world.outlets[1].load = 0;
+    world.limits[1].load = 500_000;
+    let goal = |outlet, want| Goal { outlet, want, drops_host: true, why: String::new() };
+    let goals = [goal(0, Want::Off), goal(1, Want::On)];
+    assert!(plan(&world, &goals).is_ok(), "it is certain to free side 1");
+    world.outlets[0].unsure = vec![0, 1];
+    let refusal = plan(&world, &goals).unwrap_err();
+    assert!(matches!(refusal, Refusal::Limit { .. }), "{refusal}");
 }
