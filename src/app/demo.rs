@@ -13,6 +13,7 @@ use crate::cli::args::Demo;
 use crate::cli::exit::{Exit, Outcome};
 use crate::cli::out;
 use crate::model::time::{Clock as _, SystemClock};
+use crate::sim::families::Family;
 use crate::tls::ca::{Authority, Made, Order, Use};
 use crate::tls::files::{write_public, write_secret};
 
@@ -149,6 +150,11 @@ pub fn gateway_toml(args: &Demo, sims: &[sims::Running]) -> String {
         let outlets = if args.outlets > 1 { 2 } else { 1 };
         for outlet in 1..=outlets {
             let feeds = format!("\"{}/{outlet}\", \"{}/{outlet}\"", pair[0].id, pair[1].id);
+            // A Sentry4 does not tell which branch an outlet is on; the first ones are on the first.
+            for of in pair.iter().filter(|of| of.family == Some(Family::Sentry4)) {
+                write!(text, "\n[[outlet]]\nid      = \"{}/{outlet}\"\nbranch  = \"B1\"\n", of.id)
+                    .ok();
+            }
             write!(
                 text,
                 "\n[[host]]\nid      = \"server-{number}{}\"\noutlets = [{feeds}]\n",

@@ -48,6 +48,8 @@ pub struct Running {
     pub id: String,
     /// What it is, for people.
     pub title: String,
+    /// Which SNMP family it plays, if one.
+    pub family: Option<Family>,
     /// How it is talked to.
     pub kind: Kind,
     /// Where.
@@ -255,7 +257,7 @@ impl Spec {
                 crate::sim::modbus::serve(pdu, self.listen, clock, stop).await?,
             ),
         };
-        Ok(Running { id: self.id, title, kind, address })
+        Ok(Running { id: self.id, title, family: self.family, kind, address })
     }
 }
 
