@@ -87,7 +87,7 @@ fn example(text: &str) -> (String, String, i32) {
     ] {
         std::fs::copy(at(from), at(to)).unwrap();
     }
-    for name in ["community", "write-community", "auth", "priv"] {
+    for name in ["community", "write-community", "auth", "priv", "kube-token"] {
         use std::os::unix::fs::PermissionsExt as _;
         let file = at("secrets").join(name);
         std::fs::write(&file, "a-long-secret\n").unwrap();
