@@ -86,6 +86,11 @@ impl Pdu {
         }
     }
 
+    /// Hangs the same load on every outlet.
+    pub fn load_all(&mut self, load: Load) {
+        self.outlets.iter_mut().for_each(|outlet| outlet.load = load);
+    }
+
     /// How many outlets it has.
     pub fn outlets(&self) -> u16 {
         self.outlets.len() as u16

@@ -31,6 +31,7 @@ mod registers;
 mod rig;
 mod rows;
 mod rtu;
+mod sidebyside;
 mod store;
 mod switching;
 mod tidy;

@@ -14,6 +14,7 @@ need pkill procps
 need socat socat
 need fence_apc_snmp fence-agents python3-pexpect python3-pycurl
 need telnet telnet
+need powermand powerman
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 install_missing
 
