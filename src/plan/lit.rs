@@ -29,10 +29,14 @@ impl Default for Restore {
     }
 }
 
+/// How long a PDU is away at least that has lost its power: no card starts up sooner, and a poll that is lost now and then
+/// is no outage.
+const AWAY: Span = Span::seconds(10);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
-    /// It was seen, after so many failed polls.
-    There { failed: u64 },
+    /// It was seen, last at that moment.
+    There { seen: Tick },
     /// It came back, and all that was on is off.
     Dark { since: Tick },
 }
@@ -69,21 +73,23 @@ impl Lit {
             if now.is_empty() {
                 continue;
             }
-            let failed = view.failed_polls;
             let was = self.presence.get(&view.id).copied();
             if matches!(was, Some(Presence::Dark { .. })) {
                 continue;
             }
-            let came_back = was != Some(Presence::There { failed });
+            let came_back = match was {
+                Some(Presence::There { seen }) => sight.now - seen >= AWAY,
+                _ => true,
+            };
             let lit = || self.on.iter().filter(|outlet| outlet.pdu == view.id);
             let is_off = |outlet: &OutletId| now.get(outlet) == Some(&Word::Off);
             let presence = if came_back && lit().count() > 0 && lit().all(is_off) {
                 Presence::Dark { since: sight.now }
             } else {
-                Presence::There { failed }
+                Presence::There { seen: sight.now }
             };
             self.presence.insert(view.id.clone(), presence);
-            if presence == (Presence::There { failed }) {
+            if matches!(presence, Presence::There { .. }) {
                 for (outlet, word) in now {
                     changed |= match word {
                         Word::On => self.on.insert(outlet),
@@ -129,7 +135,7 @@ impl Lit {
                 .map(|(outlet, _)| outlet)
                 .collect();
             found.extend(self.on.iter().filter(|outlet| off.contains(*outlet)).cloned());
-            self.presence.insert(pdu, Presence::There { failed: view.failed_polls });
+            self.presence.insert(pdu, Presence::There { seen: sight.now });
         }
         found
     }
@@ -243,7 +249,7 @@ mod tests {
         rack.run(5);
         rack.set(0, &[], 3, gone());
         rack.set(1, &[], 3, gone());
-        rack.run(5);
+        rack.run(15);
         rack.set(0, &[false, false], 3, Health::Online);
         assert_eq!(rack.run(120), [""; 0]);
         assert_eq!(rack.run(2), ["pdu-a/1", "pdu-a/2"]);
@@ -256,10 +262,19 @@ mod tests {
         rack.run(5);
         rack.set(0, &[false, false], 0, Health::Online);
         assert_eq!(rack.run(600), [""; 0]);
-        // While a poll failed, but not all of it.
+        // While a poll was lost.
+        rack.set(1, &[true, true], 1, gone());
+        rack.run(5);
+        rack.set(1, &[false, false], 1, Health::Online);
+        assert_eq!(rack.run(600), [""; 0]);
+        // While it was away, but not all of it.
+        rack.set(1, &[true, true], 1, Health::Online);
+        rack.run(5);
+        rack.set(1, &[], 1, gone());
+        rack.run(60);
         rack.set(1, &[true, false], 4, Health::Online);
         assert_eq!(rack.run(600), [""; 0]);
-        // By this gateway, while a poll failed.
+        // By this gateway, while it was away.
         let written = Written {
             relay: Relay::Off,
             sent: Tick(0),
@@ -268,6 +283,8 @@ mod tests {
             takes: Span(0),
         };
         rack.memory.written.insert("pdu-b/1".parse().unwrap(), written);
+        rack.set(1, &[], 4, gone());
+        rack.run(60);
         rack.set(1, &[false, false], 5, Health::Online);
         assert_eq!(rack.run(600), [""; 0]);
     }
@@ -277,7 +294,7 @@ mod tests {
         let mut rack = Rack::new();
         rack.run(5);
         rack.set(0, &[], 3, gone());
-        rack.run(5);
+        rack.run(15);
         rack.set(0, &[false, false], 3, Health::Online);
         rack.run(10);
         rack.set(0, &[true, false], 3, Health::Online);
