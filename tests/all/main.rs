@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
 
 mod api;
+mod approved;
+mod audited;
 mod cli;
 mod coalesce;
 mod config;
@@ -13,10 +15,13 @@ mod detect;
 mod drivers;
 mod families;
 mod fence;
+mod groups;
+mod hooks;
 mod links;
 mod modbus;
 mod modbus_files;
 mod outcome;
+mod overload;
 mod peers;
 mod planned;
 mod plans;
@@ -33,5 +38,7 @@ mod rtu;
 mod store;
 mod switching;
 mod tidy;
+mod timed;
 mod traps;
 mod units;
+mod wired;

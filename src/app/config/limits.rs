@@ -95,7 +95,12 @@ fn feed(item: &Item<'_>, devices: &[Settings], usual_volts: i64) -> Option<(Stri
     let kind = fields.get("kind").and_then(|i| i.text()).unwrap_or("feed").to_owned();
     let number = |key: &'static str, most| fields.get(key).and_then(|i| i.integer(1..=most));
     let (watts, amperes) = (number("rating_w", 100_000_000), number("rating_a", 100_000));
-    let phases = fields.get("phases").and_then(|i| i.one_of(&[("1", 1), ("3", 3)])).unwrap_or(1);
+    let phases = number("phases", 3).unwrap_or(1);
+    if phases == 2 {
+        fields.fault(
+            "phases is 1 or 3: what is between two lines is on one, with volts between them",
+        );
+    }
     let volts = number("volts", 1_000).unwrap_or(usual_volts);
     let amperes = amperes.map(|amperes| Amperes {
         milliamperes: amperes * 1_000,

@@ -102,7 +102,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     site.rack.feeds = limits::feeds(&root, &pdus.devices, site.volts);
     site.approvals = sections::approvals(&root, &site.hosts);
     let traps = root.get("traps").and_then(|item| traps(&item, &secrets));
-    site.policy = sections::policy(&root, &pdus.devices, &site.hosts);
+    site.policy = sections::policy(&root, &pdus.devices, &site.rack);
     root.done();
     let tls = tls?;
     site.revoked.clone_from(&tls.revoked);

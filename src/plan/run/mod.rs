@@ -318,7 +318,9 @@ impl Runs {
         let text = format!("plan {} was interrupted; its outlets are looked at", record.id);
         let about = About::plan(&record.id);
         self.deeds.push(Deed::Tell { kind: "plan.resumed", about, text });
+        let plan = record.id.clone();
         self.insert(record, sight, true);
+        self.calls_again(&plan, sight);
         self.heard(Heard::Time, sight)
     }
 
