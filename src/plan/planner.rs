@@ -539,6 +539,11 @@ impl<'w> Run<'w> {
         let outlet = &self.world.outlets[self.jobs[at].outlet];
         let limit_of = &self.world.limits[limit];
         let adds = self.adds(self.jobs[at].outlet, self.jobs[at].relay);
+        // What of it flows through this limit: a load between two lines, or on three, is not all on each.
+        let long = adds.onto.iter().find(|share| share.limit == limit).copied();
+        let first = outlet.share(limit);
+        let needs_mva = long.map_or(0, |share| share.of(adds.by))
+            + first.map_or(adds.extra, |share| share.of(adds.extra));
         let mut leave_out: Vec<OutletId> =
             left.iter().map(|at| self.world.outlets[self.jobs[*at].outlet].id.clone()).collect();
         leave_out.sort();
@@ -549,7 +554,7 @@ impl<'w> Run<'w> {
             budget_mva: limit_of.budget,
             load_mva: self.load[limit],
             headroom_mva: (limit_of.budget - self.load[limit]).max(0),
-            needs_mva: adds.by + adds.extra,
+            needs_mva,
             leave_out,
         }
     }

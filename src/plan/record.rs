@@ -149,10 +149,10 @@ pub struct Mark {
     pub relays: BTreeMap<OutletId, String>,
     /// What each limit above them may carry, mVA.
     pub budgets: BTreeMap<String, i64>,
+    /// What those may carry that are rated in amperes, mA: what that is in watts changes with the voltage all the time.
+    #[serde(default)]
+    pub currents: BTreeMap<String, i64>,
 }
-
-/// By how much the voltage may move what a limit allows, percent: EN 50160 lets it swing by a tenth.
-const VOLTAGE_MOVES: i64 = 10;
 
 impl Mark {
     /// In what another one differs, in words; nothing if in nothing.
@@ -164,21 +164,18 @@ impl Mark {
                 said.push(format!("{outlet} was {was} and is {is}"));
             }
         }
-        let names: BTreeSet<&String> = self.budgets.keys().chain(now.budgets.keys()).collect();
-        for name in names {
-            let watts = |of: &Mark| of.budgets.get(name).map(|mva| mva / 1_000);
-            // A rating in amperes allows a little more or less as the voltage moves; whether the steps fit is asked anyway.
-            let same = match (watts(self), watts(now)) {
-                (Some(was), Some(is)) => (was - is).abs() * 100 <= was.max(is) * VOLTAGE_MOVES,
-                (was, is) => was == is,
-            };
-            if !same {
-                let word = |of: Option<i64>| of.map_or("no limit".into(), |w| format!("{w} W"));
-                said.push(format!(
-                    "{name} allowed {} and allows {}",
-                    word(watts(self)),
-                    word(watts(now))
-                ));
+        // A limit may be in the one here and in the other there.
+        let allows = |of: &Mark, name: &String| {
+            let watts = of.budgets.get(name).map(|mva| format!("{} W", mva / 1_000));
+            let amperes = || of.currents.get(name).map(|ma| format!("{} A", *ma as f64 / 1_000.0));
+            watts.or_else(amperes).unwrap_or_else(|| "no limit".into())
+        };
+        let both = [self, now];
+        let names = both.iter().flat_map(|of| of.budgets.keys().chain(of.currents.keys()));
+        for name in names.collect::<BTreeSet<&String>>() {
+            let (was, is) = (allows(self, name), allows(now, name));
+            if was != is {
+                said.push(format!("{name} allowed {was} and allows {is}"));
             }
         }
         (!said.is_empty()).then(|| said.join("; "))
@@ -287,6 +284,9 @@ pub struct Record {
     /// The admin who lifted those locks for this plan.
     #[serde(default)]
     pub lifted: Option<Approval>,
+    /// Whether hosts go on strictly by their priority, also when it is made anew.
+    #[serde(default)]
+    pub by_priority: bool,
     /// What was selected, for a plan that is made anew by its calendar.
     #[serde(default)]
     pub goals: Vec<Selected>,
@@ -334,6 +334,7 @@ impl Record {
             reserve: BTreeMap::new(),
             over_locks: BTreeMap::new(),
             lifted: None,
+            by_priority: false,
             goals: Vec::new(),
             needs_approvals: 0,
             approvals: Vec::new(),

@@ -105,7 +105,7 @@ impl Switching {
             not_before: None,
             calendar: None,
             over_locks: parent.lifted.is_some(),
-            by_priority: false,
+            by_priority: parent.by_priority,
         };
         let mut record = self.preview(&wish)?.record;
         // What it goes over now was lifted when it was put on the calendar, or it is not gone over.
@@ -119,6 +119,11 @@ impl Switching {
         record.by = format!("the calendar for {}", parent.by);
         record.approvals.clone_from(&parent.approvals);
         record.lifted.clone_from(&parent.lifted);
+        // A rule of approval that came since holds: what nobody agreed to is not run.
+        let missing = (record.needs_approvals as usize).saturating_sub(record.approvals.len());
+        if missing > 0 {
+            return Err(Refusal::NeedsApproval { plan: parent.id.to_string(), missing });
+        }
         self.begin_by_itself(record).await
     }
 

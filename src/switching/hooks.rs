@@ -113,6 +113,11 @@ impl Switching {
                 () = tokio::time::sleep(AGAIN.duration()) => {}
                 () = self.stop.cancelled() => return Err("the gateway is ending".into()),
             }
+            // A node is not drained any further for a plan that was cancelled; it is taken back all the same.
+            let open = self.runs().record(plan).is_some_and(|record| record.cancelled.is_none());
+            if !open && moment == Moment::BeforeOff {
+                return Err(format!("plan {plan} was cancelled"));
+            }
         }
     }
 }

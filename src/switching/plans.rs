@@ -192,6 +192,7 @@ impl Switching {
             reserve: reserve(world, made),
             over_locks: wished.over_locks,
             goals: wish.goals.clone(),
+            by_priority: wish.by_priority,
             calendar: wish.calendar.clone(),
             ..Record::new(new_id(now), action, target.join(", "), wish.who.to_string(), now)
         };
@@ -321,6 +322,9 @@ impl Switching {
         }
         let mut record = self.planned(id, digest).await?;
         self.may(who, &record)?;
+        // A rule that came since it was made holds for it as well.
+        let site = self.site.borrow().clone();
+        record.needs_approvals = record.needs_approvals.max(site.approvals.needed(&record, &site));
         let missing = record.needs_approvals as usize;
         if record.approvals.len() < missing {
             let missing = missing - record.approvals.len();

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
 
 mod api;
+mod approved;
+mod audited;
 mod automation;
 mod cli;
 mod coalesce;
@@ -14,10 +16,13 @@ mod detect;
 mod drivers;
 mod families;
 mod fence;
+mod groups;
+mod hooks;
 mod links;
 mod modbus;
 mod modbus_files;
 mod outcome;
+mod overload;
 mod peers;
 mod planned;
 mod plans;
@@ -35,5 +40,7 @@ mod sidebyside;
 mod store;
 mod switching;
 mod tidy;
+mod timed;
 mod traps;
 mod units;
+mod wired;

@@ -7,13 +7,18 @@ use serde_json::{Value, json};
 
 use crate::rig::{Curl, Gateway, Sim, pdu_section, pmgate};
 
-async fn two_pdus(more: &str) -> (Sim, Sim, Gateway) {
-    let (a, b) = (Sim::start(Family::ApcRpdu2, 8).await, Sim::start(Family::Sentry4, 8).await);
+pub async fn two_pdus(more: &str) -> (Sim, Sim, Gateway) {
     let hosts: String = (1..=4)
         .map(|n| {
             format!("[[host]]\nid = \"web-{n}\"\noutlets = [\"pdu-a/{n}\", \"pdu-b/{n}\"]\npriority = {n}\ndraw = {{ steady_w = 200, boot_w = 250, boot_s = 1, inrush_w = 400 }}\n")
         })
         .collect();
+    two_pdus_with(&hosts, more).await
+}
+
+/// The same with other hosts.
+pub async fn two_pdus_with(hosts: &str, more: &str) -> (Sim, Sim, Gateway) {
+    let (a, b) = (Sim::start(Family::ApcRpdu2, 8).await, Sim::start(Family::Sentry4, 8).await);
     let fast = "write_gap_ms = 0\nfast_s = 1";
     let sections = format!(
         "[switching]\nhold_s = 1\n{more}{}{}{hosts}",
@@ -29,27 +34,27 @@ async fn two_pdus(more: &str) -> (Sim, Sim, Gateway) {
     (a, b, gateway.await.unwrap())
 }
 
-fn relay(sim: &Sim, outlet: u16) -> Relay {
+pub fn relay(sim: &Sim, outlet: u16) -> Relay {
     sim.pdu.lock().unwrap().relay(outlet - 1, Tick(u64::MAX / 2)).unwrap()
 }
 
-fn make(curl: &Curl<'_>, body: &Value) -> Value {
+pub fn make(curl: &Curl<'_>, body: &Value) -> Value {
     let answer = curl.post("/v1/plans", &body.to_string(), &[]);
     assert_eq!(answer.status, 201, "{answer:?}");
     answer.json()
 }
 
-fn run(curl: &Curl<'_>, plan: &Value) -> crate::rig::Answer {
+pub fn run(curl: &Curl<'_>, plan: &Value) -> crate::rig::Answer {
     let path = format!("/v1/plans/{}/run", plan["id"].as_str().unwrap());
     curl.post(&path, &json!({"digest": plan["digest"]}).to_string(), &[])
 }
 
-fn ended(gateway: &Gateway, plan: &Value) -> Value {
+pub fn ended(gateway: &Gateway, plan: &Value) -> Value {
     let path = format!("/v1/plans/{}", plan["id"].as_str().unwrap());
     gateway.wait_for(&path, |plan| plan["state"] != "running" && plan["state"] != "planned")
 }
 
-const FEEDS: &str = "[[limit]]\nid = \"feed-a\"\nrating_w = 20000\nof = [\"pdu-a\"]\npair = \"feed-b\"\n[[limit]]\nid = \"feed-b\"\nrating_w = 20000\nof = [\"pdu-b\"]\npair = \"feed-a\"\n";
+pub const FEEDS: &str = "[[limit]]\nid = \"feed-a\"\nrating_w = 20000\nof = [\"pdu-a\"]\npair = \"feed-b\"\n[[limit]]\nid = \"feed-b\"\nrating_w = 20000\nof = [\"pdu-b\"]\npair = \"feed-a\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_shown_with_rating_load_and_why() {

@@ -88,7 +88,7 @@ async fn dark_rack() -> Sim {
     let sim = Sim::start(Family::ApcRpdu2, SERVERS).await;
     let mut pdu = sim.pdu.lock().unwrap();
     pdu.load_all(LOAD);
-    (0..SERVERS).for_each(|at| drop(pdu.switch(at, Relay::Off, Tick(0))));
+    assert!((0..SERVERS).all(|at| pdu.switch(at, Relay::Off, Tick(0))));
     drop(pdu);
     sim
 }

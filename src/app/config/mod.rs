@@ -105,7 +105,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     let traps = root.get("traps").and_then(|item| traps(&item, &secrets));
     site.restore = automation::restore(&root);
     site.sheds = automation::sheds(&root, &pdus.devices, &site);
-    site.policy = sections::policy(&root, &pdus.devices, &site.hosts);
+    site.policy = sections::policy(&root, &pdus.devices, &site.rack);
     root.done();
     let tls = tls?;
     site.revoked.clone_from(&tls.revoked);

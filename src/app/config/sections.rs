@@ -8,7 +8,7 @@ use crate::access::{Grant, Policy, Reach, Role};
 use crate::device::Settings;
 use crate::link::snmp_v3::{AUTH_PROTOCOLS, PRIV_PROTOCOLS, User};
 use crate::model::document::{Fields, Item};
-use crate::model::id::HostId;
+use crate::model::id::{GroupId, HostId};
 use crate::model::secret::Secret;
 use crate::model::switching::Action;
 use crate::model::time::Span;
@@ -193,11 +193,7 @@ pub(super) fn approvals(root: &Fields<'_>, hosts: &BTreeMap<HostId, HostSpec>) -
 }
 
 /// `[policy]`.
-pub(super) fn policy(
-    root: &Fields<'_>,
-    devices: &[Settings],
-    hosts: &BTreeMap<HostId, HostSpec>,
-) -> Policy {
+pub(super) fn policy(root: &Fields<'_>, devices: &[Settings], rack: &crate::plan::Site) -> Policy {
     let mut policy = Policy::default();
     let Some(fields) = root.get("policy").and_then(|i| i.fields()) else { return policy };
     if let Some(whole) =
@@ -206,26 +202,24 @@ pub(super) fn policy(
         policy.whole_role_by_default = whole;
     }
     if let Some(list) = fields.get("grant") {
-        policy.grants = list.list().iter().filter_map(|item| grant(item, devices, hosts)).collect();
+        policy.grants = list.list().iter().filter_map(|item| grant(item, devices, rack)).collect();
     }
     fields.done();
     policy
 }
 
-fn grant(
-    item: &Item<'_>,
-    devices: &[Settings],
-    hosts: &BTreeMap<HostId, HostSpec>,
-) -> Option<Grant> {
+fn grant(item: &Item<'_>, devices: &[Settings], rack: &crate::plan::Site) -> Option<Grant> {
     let fields = item.fields()?;
     let name = fields.get("name").and_then(|i| i.text()).map(str::to_owned);
     let role = fields
         .need("role", "the role of the certificates that it is for")
         .and_then(|i| i.one_of(&Role::ALL));
-    let reach = fields
-        .need("reach", "what may be switched: \"rack\", \"pdu-a\", \"pdu-a/7\", \"host:web-01\"");
+    let reach = fields.need(
+        "reach",
+        "what may be switched: \"rack\", \"pdu-a\", \"pdu-a/7\", \"host:web-01\", \"group:web\"",
+    );
     let reach =
-        reach.map(|list| list.list().iter().filter_map(|i| reach_of(i, devices, hosts)).collect());
+        reach.map(|list| list.list().iter().flat_map(|i| reach_of(i, devices, rack)).collect());
     let actions = match fields.get("actions") {
         Some(list) => list.list().iter().filter_map(|i| i.one_of(&Action::ALL)).collect(),
         None => Action::ALL.iter().map(|(_, action)| *action).collect(),
@@ -234,11 +228,23 @@ fn grant(
     Some(Grant { name, role: role?, reach: reach?, actions })
 }
 
-fn reach_of(
-    item: &Item<'_>,
-    devices: &[Settings],
-    hosts: &BTreeMap<HostId, HostSpec>,
-) -> Option<Reach> {
+/// A group reaches as far as what is in it.
+fn reach_of(item: &Item<'_>, devices: &[Settings], rack: &crate::plan::Site) -> Vec<Reach> {
+    let Some(name) = item.text().and_then(|text| text.strip_prefix("group:")) else {
+        return one_reach(item, devices, rack).into_iter().collect();
+    };
+    let Ok(id) = name.parse::<GroupId>().map_err(|error| item.fault(error)) else {
+        return Vec::new();
+    };
+    let Some(group) = rack.groups.get(&id) else {
+        item.fault(format!("there is no [[group]] with id \"{id}\""));
+        return Vec::new();
+    };
+    let outlets = group.outlets.iter().cloned().map(Reach::Outlet);
+    group.hosts.iter().cloned().map(Reach::Host).chain(outlets).collect()
+}
+
+fn one_reach(item: &Item<'_>, devices: &[Settings], rack: &crate::plan::Site) -> Option<Reach> {
     let text = item.text()?;
     let known = |id: &crate::model::id::PduId| {
         let known = devices.iter().any(|device| device.id == *id);
@@ -252,7 +258,7 @@ fn reach_of(
     }
     if let Some(host) = text.strip_prefix("host:") {
         let id: HostId = host.parse().map_err(|error| item.fault(error)).ok()?;
-        if !hosts.contains_key(&id) {
+        if !rack.hosts.contains_key(&id) {
             item.fault(format!("there is no [[host]] with id \"{id}\""));
         }
         return Some(Reach::Host(id));

@@ -130,8 +130,9 @@ impl Runs {
 
     /// Plans the rest anew for what flows now; what does not fit any more is left out. False if that is of no use.
     pub(super) fn replan(&mut self, who: &Who, sight: &Sight<'_>) -> bool {
-        let picture = self.picture(sight, Some(&who.plan), None);
+        let mut picture = self.picture(sight, Some(&who.plan), None);
         let Some(run) = self.plans.get(&who.plan) else { return false };
+        picture.world.by_priority = run.record.by_priority;
         let mut rest = run.record.clone();
         rest.steps.retain(|step| step.state.outcome().is_none());
         let mut goals = goals_of(&rest, &picture, false);
@@ -247,13 +248,13 @@ pub fn recorded(world: &World, made: &Plan, goals: &[Goal]) -> Vec<StepRecord> {
 
 /// By limit: how much more flows than at the start at the worst moment of a plan.
 pub fn reserve(world: &World, made: &Plan) -> BTreeMap<String, i64> {
-    let most = |line: &Vec<(u64, i64)>| {
-        let first = line.first().map_or(0, |(_, load)| *load);
-        line.iter().map(|(_, load)| load - first).max().unwrap_or(0)
-    };
     let lines = world.limits.iter().zip(&made.timelines);
     lines
-        .map(|(limit, line)| (limit.name.clone(), most(line)))
+        .map(|(limit, line)| {
+            // Not more than at the first point of the line, which has what begins at once in it.
+            let most = line.iter().map(|(_, load)| load - limit.load).max().unwrap_or(0);
+            (limit.name.clone(), most)
+        })
         .filter(|(_, most)| *most > 0)
         .collect()
 }

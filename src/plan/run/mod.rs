@@ -329,7 +329,11 @@ impl Runs {
         let before = self.waiting.len();
         for (record, settling) in std::mem::take(&mut self.waiting) {
             if self.claim(&record).is_ok() {
+                let plan = record.id.clone();
                 self.insert(record, sight, settling);
+                if settling {
+                    self.calls_again(&plan, sight);
+                }
             } else {
                 self.waiting.push((record, settling));
             }

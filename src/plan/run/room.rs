@@ -141,8 +141,14 @@ impl Picture {
             let of = &self.world.outlets[*at];
             mark.relays.insert(outlet.clone(), of.relay.word().to_owned());
             for share in &of.over {
-                let limit = &self.world.limits[share.limit];
-                mark.budgets.insert(limit.name.clone(), limit.budget);
+                let (limit, told) = (&self.world.limits[share.limit], &self.told[share.limit]);
+                let name = limit.name.clone();
+                match told.amperes {
+                    Some((amperes, _)) => {
+                        mark.currents.insert(name, amperes / 100 * told.derating);
+                    }
+                    None => drop(mark.budgets.insert(name, limit.budget)),
+                }
             }
         }
         mark

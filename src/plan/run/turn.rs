@@ -2,6 +2,7 @@
 //! more.
 
 use crate::model::event::About;
+use crate::model::id::PlanId;
 use crate::model::switching::{Outcome, Relay};
 use crate::model::time::Span;
 
@@ -44,6 +45,10 @@ impl Runs {
             && let Err(why) = self.still_fits(&run.record, sight)
         {
             self.ends(who, Outcome::Failed, Some(why.to_string()), sight);
+            // It is the whole plan that does not fit, whatever is to become of it when one step fails.
+            if let Some(run) = self.plans.get_mut(&who.plan) {
+                run.halted = true;
+            }
             return true;
         }
         let Some(run) = self.plans.get_mut(&who.plan) else { return false };
@@ -141,6 +146,26 @@ impl Runs {
         });
         let at = run.doing[who.step].up.unwrap_or(sight.now);
         self.doing(who).phase = if calls.is_some() { Phase::Starts { at } } else { Phase::Over };
+    }
+
+    /// After a restart nobody knows whether the webhooks of hosts that had been switched on were answered: they are called
+    /// again, with the key that they had.
+    pub(super) fn calls_again(&mut self, plan: &PlanId, sight: &Sight<'_>) {
+        let Some(run) = self.plans.get_mut(plan) else { return };
+        let steps = &run.record.steps;
+        for (at, step) in steps.iter().enumerate() {
+            let host = sight.site.host_of(&step.outlet).filter(|(_, host)| host.after_on.is_some());
+            let Some((_, host)) = host.filter(|_| step.relay == Relay::On) else { continue };
+            let success = step.state.outcome().is_some_and(Outcome::is_success);
+            // The last of its feeds calls, once all of them are over.
+            let last = steps.iter().enumerate().all(|(other, of)| {
+                let is_own = of.relay == Relay::On && host.outlets.contains(&of.outlet);
+                !is_own || other <= at && of.state.outcome().is_some()
+            });
+            if success && last {
+                run.doing[at].phase = Phase::Starts { at: sight.now };
+            }
+        }
     }
 
     pub(super) fn calls_after(&mut self, who: &Who, sight: &Sight<'_>) -> bool {

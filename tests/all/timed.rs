@@ -1,0 +1,136 @@
+//! Plans for later: put off until a moment, and made anew by a calendar, also over a restart.
+
+use std::time::{Duration, Instant};
+
+use pmgate::model::switching::Relay;
+use pmgate::model::time::{Clock as _, Span, Stamp, SystemClock, Tick};
+use serde_json::{Value, json};
+
+use crate::planned::{ended, make, relay, run, two_pdus};
+use crate::rig::Gateway;
+
+fn now() -> Stamp {
+    SystemClock::start().stamp()
+}
+
+fn stamp(text: &Value) -> Stamp {
+    Stamp::parse_at(text.as_str().unwrap(), Stamp(0)).unwrap()
+}
+
+fn off(outlets: &[&str]) -> Value {
+    json!({"goals": [{"select": {"outlets": outlets}, "action": "off"}]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_put_off_begins_at_its_time_and_not_before() {
+    let (a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let at = Stamp(now().0 + 3_000);
+    let mut wish = off(&["pdu-a/5"]);
+    wish["not_before"] = json!(at.to_string());
+    let plan = make(&curl, &wish);
+    assert_eq!(plan["not_before"], json!(at.to_string()), "{plan}");
+    let begun = run(&curl, &plan);
+    assert_eq!((begun.status, &begun.json()["state"]), (202, &"running".into()), "{begun:?}");
+    // Its outlet is taken from now on.
+    let busy = curl.power("pdu-a/5", "off");
+    assert_eq!(busy.json()["title"], "Being switched", "{busy:?}");
+    let done = ended(&gateway, &plan);
+    assert_eq!(done["state"], "done", "{done}");
+    let step = stamp(&done["steps"][0]["at"]);
+    assert!(step >= at && step.0 < at.0 + 10_000, "{done}");
+    assert_eq!(relay(&a, 5), Relay::Off);
+    // One that is under way, and still waits, is cancelled.
+    let mut wish = off(&["pdu-a/6"]);
+    wish["not_before"] = json!(Stamp(now().0 + 600_000).to_string());
+    let plan = make(&curl, &wish);
+    assert_eq!(run(&curl, &plan).status, 202);
+    let path = format!("/v1/plans/{}/cancel", plan["id"].as_str().unwrap());
+    let cancelled = curl.post(&path, "", &[]);
+    assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
+    assert_eq!(relay(&a, 6), Relay::On);
+    let far = Stamp(now().0 + 8 * 86_400_000).to_string();
+    for wrong in [far.as_str(), "tomorrow", "+5m"] {
+        wish["not_before"] = json!(wrong);
+        assert_eq!(curl.post("/v1/plans", &wish.to_string(), &[]).status, 400, "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_whose_world_changes_while_it_waits_switches_nothing_whatever_its_policy() {
+    let (a, b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let mut wish = off(&["pdu-a/5", "pdu-a/6", "pdu-b/7"]);
+    wish["not_before"] = json!(Stamp(now().0 + 4_000).to_string());
+    wish["on_failure"] = json!("continue");
+    let plan = make(&curl, &wish);
+    assert_eq!(run(&curl, &plan).status, 202);
+    // Somebody presses the button at the PDU.
+    a.pdu.lock().unwrap().switch(4, Relay::Off, Tick(0));
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/5", |outlet| outlet["state"] == "off");
+    let stopped = ended(&gateway, &plan);
+    assert_eq!(stopped["state"], "stopped", "{stopped}");
+    let failed = stopped["steps"].as_array().unwrap().iter().find(|s| s["state"] == "failed");
+    let detail = failed.unwrap()["detail"].as_str().unwrap();
+    assert!(detail.contains("pdu-a/5 was on and is off"), "{stopped}");
+    assert_eq!((relay(&a, 6), relay(&b, 7)), (Relay::On, Relay::On), "{stopped}");
+}
+
+/// Waits long enough for a calendar, which knows minutes.
+fn wait_minutes(gateway: &Gateway, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let until = Instant::now() + Duration::from_secs(150);
+    loop {
+        let body = gateway.curl().get(path);
+        if holds(&body) {
+            return body;
+        }
+        assert!(Instant::now() < until, "never came: {path}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_calendar_makes_its_plan_anew_also_after_a_restart_until_it_is_cancelled() {
+    let (a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    for (rule, why) in [("every day", "begins with days"), ("Mon 7:30", "comes a time")] {
+        let mut wish = off(&["pdu-a/5"]);
+        wish["calendar"] = json!(rule);
+        let refused = curl.post("/v1/plans", &wish.to_string(), &[]);
+        assert!(refused.status == 400 && refused.body.contains(why), "{refused:?}");
+    }
+    // The first minute that begins long enough from now for a restart.
+    let at = (now().0 + 15_000) / 60_000 * 60_000 + 60_000;
+    let text = Stamp(at).to_string();
+    let mut wish = off(&["pdu-a/5"]);
+    wish["calendar"] = json!(format!("daily {} UTC", &text[11..16]));
+    let plan = make(&curl, &wish);
+    assert_eq!((&plan["calendar"], &plan["state"]), (&wish["calendar"], &"planned".into()));
+    let begun = run(&curl, &plan);
+    assert_eq!((begun.status, &begun.json()["state"]), (202, &"scheduled".into()), "{begun:?}");
+    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+    let sections = format!("[switching]{}", text.split_once("[switching]").unwrap().1);
+    let dir = gateway.kill();
+    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
+    let gateway = gateway.await.unwrap();
+    gateway.wait_online("pdu-a");
+    let path = format!("/v1/plans/{}", plan["id"].as_str().unwrap());
+    assert_eq!(gateway.curl().get(&path)["state"], "scheduled");
+    assert_eq!(relay(&a, 5), Relay::On, "not before its time");
+    let plans = wait_minutes(&gateway, "/v1/plans", |plans| {
+        let instance = &plans["plans"][0];
+        instance["parent"] == plan["id"] && instance["state"] != "running"
+    });
+    let instance = &plans["plans"][0];
+    assert_eq!(instance["state"], "done", "{instance}");
+    assert_eq!(instance["by"], "the calendar for client (operator); run by client (operator)");
+    assert!(stamp(&instance["created_at"]).0 >= at, "{instance}");
+    assert!(Stamp(at).since(stamp(&instance["created_at"])) < Span::seconds(30), "{instance}");
+    assert_eq!(relay(&a, 5), Relay::Off);
+    let curl = gateway.curl();
+    assert_eq!(curl.get(&path)["state"], "scheduled", "it is run again tomorrow");
+    let cancelled = curl.post(&format!("{path}/cancel"), "", &[]);
+    assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
+    assert_eq!(run(&curl, &plan).status, 409);
+    let events = curl.get("/v1/events?last=100");
+    assert!(events.as_array().unwrap().iter().any(|e| e["kind"] == "plan.by_calendar"), "{events}");
+}
