@@ -1,7 +1,7 @@
 //! What the gateway does by itself: it sheds load by its rules and brings it back, and restores the rack after an outage.
 
 use pmgate::model::switching::Relay;
-use pmgate::model::time::Tick;
+use pmgate::model::time::{Stamp, Tick};
 use pmgate::sim::families::Family;
 use serde_json::Value;
 
@@ -96,6 +96,13 @@ async fn after_an_outage_what_was_on_comes_back_by_priority() {
     // Somebody switched one off: it is not wanted back.
     assert_eq!(gateway.curl().power("pdu-a/2", "off").status, 200);
     gateway.wait_for("/v1/pdus/pdu-a/outlets/2", |outlet| outlet["state"] == "off");
+    // Some seconds later that is durable.
+    let read = |body: &Value| {
+        let at = body["observed_at"].as_str().map(str::to_owned);
+        at.map_or(0, |at| Stamp::parse_at(&at, Stamp(0)).unwrap().0)
+    };
+    let since = read(&gateway.curl().get("/v1/pdus/pdu-a"));
+    gateway.wait_for("/v1/pdus/pdu-a", |body| read(body) > since + 4_000);
     // The whole rack loses its power, the gateway too, and the PDU comes back with all its outlets off.
     let dir = gateway.kill();
     a.fails();
