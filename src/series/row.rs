@@ -3,6 +3,8 @@
 
 use crate::model::reading::{Datum, Gap};
 
+use super::code::{pull, push, unzigzag, zigzag};
+
 /// Format of the rows; another one gets another number.
 const VERSION: u8 = 1;
 /// Bytes before the packed part: version and CRC-32.
@@ -93,36 +95,6 @@ impl<'b> Packed<'b> {
         }
         None
     }
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(coded: u64) -> i64 {
-    (coded >> 1) as i64 ^ -((coded & 1) as i64)
-}
-
-/// Seven bits a byte, low ones first.
-fn push(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-fn pull(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
