@@ -152,9 +152,8 @@ pub fn decode(mut bytes: &[u8], count: usize, mut show: impl FnMut(u64)) -> Opti
     let mut plain = BitReader::new(bytes);
     for _ in 0..count {
         let (symbol, frequency, within) = slots[(state & (SCALE - 1)) as usize];
-        state = u32::from(frequency)
-            .wrapping_mul(state >> SCALE_BITS)
-            .wrapping_add(u32::from(within));
+        state =
+            u32::from(frequency).wrapping_mul(state >> SCALE_BITS).wrapping_add(u32::from(within));
         if state < LOW {
             let word = words.next()?;
             state = state << 16 | u32::from(u16::from_le_bytes([word[0], word[1]]));
