@@ -15,4 +15,5 @@ mod prove;
 mod record;
 pub mod remote;
 pub mod series;
+pub mod store;
 pub mod switch;

@@ -6,6 +6,7 @@ pub mod cells;
 pub mod code;
 pub mod column;
 pub mod merge;
+pub mod meter;
 pub mod rans;
 pub mod rollup;
 pub mod row;

@@ -5,6 +5,7 @@ mod hosts;
 mod limits;
 mod pdus;
 mod sections;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,6 +43,8 @@ pub struct Config {
     pub site: Site,
     /// Where traps are taken, if they are.
     pub traps: Option<Traps>,
+    /// How long readings are kept.
+    pub store: crate::store::archive::Settings,
 }
 
 /// Traps.
@@ -103,6 +106,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     site.approvals = sections::approvals(&root, &site.hosts);
     let traps = root.get("traps").and_then(|item| traps(&item, &secrets));
     site.policy = sections::policy(&root, &pdus.devices, &site.hosts);
+    let store = store::store(&root);
     root.done();
     let tls = tls?;
     site.revoked.clone_from(&tls.revoked);
@@ -115,6 +119,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
         devices: pdus.devices,
         site,
         traps,
+        store,
     })
 }
 
