@@ -1,6 +1,7 @@
 //! The time-series store by itself: `ingest DIR FILE PDUS FIRST_MS` writes a file of numbers (i64, little-endian, one
 //! column after the other: outlet, metric, time) poll by poll as the gateway does, seals, and prints what it cost;
-//! `query DIR …` asks; `fill DIR SAMPLES` writes until killed and prints what is durable; `check DIR` reads all of it.
+//! `query DIR …` asks; `fill DIR ROWS` writes until killed and prints what is durable; `check DIR` reads
+//! all of it; `fuzz COUNT SEED` feeds the decoders.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
@@ -201,11 +202,155 @@ fn query(args: &[String]) {
     );
 }
 
+/// What row n says of column c: whoever reads it can tell whether it is right.
+fn value(n: i64, column: i64) -> i64 {
+    ((n * 7_919 + column * 104_729) % 1_000) * 1_000
+}
+
+/// Writes polls of one PDU with 48 outlets, ten seconds apart in its own time, sealing as it goes, until it is killed.
+/// Says after each flush how many rows are durable.
+fn fill(args: &[String]) {
+    let [dir, most] = args else { panic!("DIR ROWS") };
+    let archive = archive(Path::new(dir), Settings { free_percent: 0, ..Settings::default() });
+    keeper::find_rows(&archive);
+    let pdu: pmgate::model::id::PduId = "pdu-a".parse().unwrap();
+    let layout = layout(48, &METRICS[2..3]);
+    let counts = Arc::new(Counts::default());
+    let mut writer = Writer::new(archive.clone(), counts.clone());
+    let from = durable(&archive).0;
+    println!("from {from}");
+    for n in from..most.parse::<i64>().unwrap() {
+        let data = (0..48_u16).map(|c| (c, Datum::Value(value(n, i64::from(c))))).collect();
+        let at = Stamp(n * STEP_MS);
+        writer.write(&[Row { pdu: pdu.clone(), layout: layout.clone(), at, data }]);
+        if counts.dropped.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+            println!("full at {n}");
+            return;
+        }
+        if n % 20 == 19 {
+            writer.flush();
+            println!("acked {}", n + 1);
+        }
+        if n % 100 == 99 {
+            keeper::round(&archive, at);
+        }
+    }
+    println!("done");
+}
+
+/// How many rows there are from the first on without a hole, how many in all, and how many values are wrong.
+fn durable(archive: &Archive) -> (i64, i64, u64) {
+    let pdu: pmgate::model::id::PduId = "pdu-a".parse().unwrap();
+    let columns: Vec<(String, Metric)> =
+        (1..=48).map(|n: i64| (n.to_string(), Metric::Power)).collect();
+    let (start, end) = (Stamp(0), Stamp(i64::MAX));
+    let asked = Scan { pdu: &pdu, columns: &columns, start, end, step: None };
+    let (mut next, mut rows, mut wrong) = (vec![0_i64; 48], 0, 0);
+    scan(archive, &asked, &mut |column, item| {
+        let Item::Sample((at, cell)) = item else { return true };
+        let n = at.0 / STEP_MS;
+        wrong += u64::from(cell.is_ok_and(|cell| cell != value(n, column as i64)));
+        rows += i64::from(column == 0);
+        if cell.is_ok() && next[column] == n {
+            next[column] += 1;
+        }
+        true
+    })
+    .unwrap();
+    (next.into_iter().min().unwrap(), rows, wrong)
+}
+
+fn check(args: &[String]) {
+    let began = Instant::now();
+    let archive = archive(Path::new(&args[0]), Settings::default());
+    let (whole, rows, wrong) = durable(&archive);
+    println!(
+        "{{\"whole\":{whole},\"rows\":{rows},\"wrong\":{wrong},\"alarms\":{},\"ms\":{}}}",
+        archive.alarms().len(),
+        began.elapsed().as_millis()
+    );
+}
+
+/// Feeds every decoder arbitrary and changed bytes.
+fn fuzz(args: &[String]) {
+    use pmgate::series::{block::Head, cells, column, merge, rollup, row};
+    let [count, seed] = args else { panic!("COUNT SEED") };
+    let (count, seed) = (count.parse::<u64>().unwrap(), seed.parse::<u64>().unwrap());
+    println!("seed {seed}");
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut seeds: Vec<Vec<u8>> = Vec::new();
+    let mut rows = merge::Rows::default();
+    let name = |n: i64| (n.to_string(), "power_w".to_owned());
+    let names: Vec<_> = (1..4).map(name).collect();
+    for n in 0..200_i64 {
+        rows.add(n * 10_000, &names, (0..3).map(|c| Ok(value(n, c))));
+    }
+    let block = merge::Merged::new(vec![merge::Source::Rows(&rows)]).block(|_, column| {
+        let cells: Vec<_> = column.iter().map(|(_, cell)| *cell).collect();
+        seeds.push(cells::encode(&cells));
+        seeds.push(rollup::encode(&rollup::roll(column, 60_000)));
+    });
+    seeds.push(block.head.clone());
+    seeds.push(column::encode(&(0..300).map(|n| n * n).collect::<Vec<i64>>()));
+    seeds.push(column::encode(&[1, 1, 1, 2, 2, 2, 5]));
+    seeds.push(row::pack(1, (0..9_i32).map(|n| Datum::Value(i64::from(n)))));
+    let (mut read, began) = (0_u64, Instant::now());
+    for n in 0..count {
+        let mut bytes = if n % 4 == 0 {
+            (0..random() % 96).map(|_| random() as u8).collect()
+        } else {
+            seeds[(random() % seeds.len() as u64) as usize].clone()
+        };
+        for _ in 0..random() % 4 {
+            let length = bytes.len().max(1) as u64;
+            match random() % 4 {
+                0 => bytes.truncate((random() % length) as usize),
+                1 => bytes.insert((random() % length) as usize % (bytes.len() + 1), random() as u8),
+                _ => {
+                    let at = (random() % length) as usize;
+                    if let Some(byte) = bytes.get_mut(at) {
+                        *byte ^= 1 << (random() % 8);
+                    }
+                }
+            }
+        }
+        // With a checksum that fits, to get past it.
+        if bytes.len() > 5 && n % 3 == 0 {
+            bytes[0] = 1;
+            let sum = crc32fast::hash(&bytes[5..]).to_le_bytes();
+            bytes[1..5].copy_from_slice(&sum);
+        }
+        let many = (random() % 400) as usize;
+        let times: Vec<i64> = (0..many as i64).collect();
+        read += u64::from(column::decode(&bytes, many).is_some());
+        read += u64::from(cells::decode(&bytes, many).is_some());
+        read += u64::from(rollup::decode(&bytes, &times).is_some());
+        read += u64::from(row::Packed::open(&bytes).is_ok_and(|row| row.cells().count() < 1 << 20));
+        if let Ok(head) = Head::open(&bytes) {
+            read += head.columns.iter().map(|entry| head.times_of(entry).len() as u64).sum::<u64>();
+        }
+    }
+    println!(
+        "{count} inputs, {read} read, {:.0} s, {} KiB",
+        began.elapsed().as_secs_f64(),
+        rss_kib()
+    );
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.split_first() {
         Some((verb, rest)) if verb == "ingest" => ingest(rest),
         Some((verb, rest)) if verb == "query" => query(rest),
+        Some((verb, rest)) if verb == "fill" => fill(rest),
+        Some((verb, rest)) if verb == "check" => check(rest),
+        Some((verb, rest)) if verb == "fuzz" => fuzz(rest),
         _ => println!("see the head of benches/store.rs for what to ask"),
     }
 }

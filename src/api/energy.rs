@@ -53,7 +53,7 @@ pub async fn energy(context: Context) -> Answer {
             .map(|(_, by)| *by)
             .ok_or_else(|| bad("by is not known", "write by=host, pdu, branch or rack"))?,
     };
-    let all = select(&context, Metric::Energy)?;
+    let all = select(&context, Metric::Energy).await?;
     if all.is_empty() {
         return Err(bad("nothing is selected", "write host=, pdu=, group= or target="));
     }

@@ -9,7 +9,7 @@ use crate::model::reading::Gap;
 use crate::model::time::{Span, Stamp};
 use crate::series::window::{Aggregate, Bucket, Buckets};
 use crate::store::Archive;
-use crate::store::reader::{Item, Scan, Series, scan, target};
+use crate::store::reader::{Item, Scan, Series, parts, scan, target};
 use crate::wire::problem::Problem;
 
 use super::context::{Context, State};
@@ -57,7 +57,7 @@ impl By {
 const HELD: usize = 2_000_000;
 
 /// The series that a query names: `target` as often as needed, or `pdu`, `host`, `group`; `pdu=*` is all of them.
-pub fn select(context: &Context, metric: Metric) -> Result<Vec<Series>, Problem> {
+pub async fn select(context: &Context, metric: Metric) -> Result<Vec<Series>, Problem> {
     let mut found = Vec::new();
     let site = context.state.site.borrow().clone();
     for (key, value) in &context.query {
@@ -76,16 +76,19 @@ pub fn select(context: &Context, metric: Metric) -> Result<Vec<Series>, Problem>
             }
             "pdu" => {
                 let views = context.state.board.views();
-                let of = views.iter().filter(|view| value == "*" || view.id.as_str() == value);
-                let before = found.len();
-                let mut known = false;
-                for view in of {
-                    known = true;
-                    let parts = view.outlets().map(|(_, part)| part.id.clone());
-                    found.extend(parts.map(|part| Series { pdu: view.id.clone(), part, metric }));
-                }
-                if !known && found.len() == before {
+                let of: Vec<_> =
+                    views.iter().filter(|view| value == "*" || view.id.as_str() == value).collect();
+                if of.is_empty() {
                     return Err(missing());
+                }
+                for view in of {
+                    let mut parts: Vec<String> =
+                        view.outlets().map(|(_, part)| part.id.clone()).collect();
+                    if parts.is_empty() {
+                        parts = stored_outlets(context, &view.id, metric).await?;
+                    }
+                    let of = |part| Series { pdu: view.id.clone(), part, metric };
+                    found.extend(parts.into_iter().map(of));
                 }
             }
             "host" => {
@@ -106,6 +109,21 @@ pub fn select(context: &Context, metric: Metric) -> Result<Vec<Series>, Problem>
     found.sort_by(|a, b| (&a.pdu, order(&a.part)).cmp(&(&b.pdu, order(&b.part))));
     found.dedup();
     Ok(found)
+}
+
+/// The outlets of a PDU that has not been reached since the start.
+async fn stored_outlets(
+    context: &Context,
+    pdu: &PduId,
+    metric: Metric,
+) -> Result<Vec<String>, Problem> {
+    let (store, pdu) = (context.state.store.clone(), pdu.clone());
+    let found = tokio::task::spawn_blocking(move || parts(&store, &pdu, metric)).await;
+    let found = found.map_err(|error| {
+        Problem::new(500, "Internal error", error.to_string(), "report this with the request")
+    })??;
+    // Outlets go by numbers; inlets, phases and branches by letters and numbers.
+    Ok(found.into_iter().filter(|part| part.parse::<u16>().is_ok()).collect())
 }
 
 fn order(part: &str) -> (Option<u32>, &str) {

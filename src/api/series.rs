@@ -180,7 +180,7 @@ async fn many(context: Context) -> Answer {
     if fold.is_some() && metric.unit().is_none() {
         return Err(bad("states cannot be folded", "leave fold out"));
     }
-    let all = select(&context, metric)?;
+    let all = select(&context, metric).await?;
     if all.is_empty() {
         return Err(bad("no series is selected", "write target=, pdu=, host= or group="));
     }

@@ -383,6 +383,53 @@ fn rolled_day(
     Ok(Shown::Some(damaged))
 }
 
+/// The parts of a device that a metric was stored of, as the newest directory that has any knows them: history is there
+/// before the device has been reached again.
+pub fn parts(archive: &Archive, pdu: &PduId, metric: Metric) -> Result<Vec<String>, StoreError> {
+    let mut shelves = archive.shelves();
+    shelves.sort_by_key(|shelf| std::cmp::Reverse(shelf.name.days()));
+    for shelf in shelves {
+        let store = match archive.store(&shelf) {
+            Ok(store) => store,
+            Err(StoreError::Damaged(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        let (first, end) = shelf.name.days();
+        let mut found = BTreeSet::new();
+        let (kind, step) = match shelf.name {
+            Name::Head(..) => (Kind::Block, HOUR_MS),
+            Name::Day(..) => (Kind::Block, DAY_MS),
+            Name::Minutes(_) => (Kind::Minute, DAY_MS),
+            Name::Hours(_) => (Kind::Hour, DAY_MS),
+        };
+        for (_, schema) in
+            schemas(store.as_ref())?.into_iter().filter(|(_, s)| s.pdu == pdu.as_str())
+        {
+            found.extend(
+                schema
+                    .columns
+                    .into_iter()
+                    .filter(|(_, key)| key == metric.key())
+                    .map(|(part, _)| part),
+            );
+        }
+        let places = (end - first) * DAY_MS / step;
+        for at in (0..places).rev().map(|n| first * DAY_MS + n * step) {
+            if !found.is_empty() {
+                break;
+            }
+            let Some(loaded) = Loaded::find(&store, kind, pdu.as_str(), at)? else { continue };
+            let Ok(head) = Head::open(loaded.head()) else { continue };
+            let of = head.columns.iter().filter(|entry| entry.key == metric.key());
+            found.extend(of.map(|entry| entry.part.to_owned()));
+        }
+        if !found.is_empty() {
+            return Ok(found.into_iter().collect());
+        }
+    }
+    Ok(Vec::new())
+}
+
 /// A schema by its number.
 pub fn schema(store: &dyn ChunkStore, number: u32) -> Result<Option<Schema>, StoreError> {
     let value = store.get(&super::shelf::schema_key(number))?;

@@ -12,6 +12,7 @@ mod demo;
 mod drivers;
 mod families;
 mod fence;
+mod history;
 mod links;
 mod modbus;
 mod outcome;
