@@ -238,7 +238,8 @@ fn fill(args: &[String]) {
     println!("done");
 }
 
-/// How many rows there are from the first on without a hole, how many in all, and how many values are wrong.
+/// How many rows there are from the first on without a hole, how many in all, and how many values are wrong. Where the
+/// store cannot be read at present, as on a disk without a free byte, it says so and ends.
 fn durable(archive: &Archive) -> (i64, i64, u64) {
     let pdu: pmgate::model::id::PduId = "pdu-a".parse().unwrap();
     let columns: Vec<(String, Metric)> =
@@ -256,7 +257,10 @@ fn durable(archive: &Archive) -> (i64, i64, u64) {
         }
         true
     })
-    .unwrap();
+    .unwrap_or_else(|error| {
+        println!("{{\"error\":\"{error}\"}}");
+        std::process::exit(0);
+    });
     (next.into_iter().min().unwrap(), rows, wrong)
 }
 

@@ -64,21 +64,22 @@ def full():
     # Brim: what is left for the store is less than it needs for long.
     ballast.write_bytes(b"\0" * max(0, free - 6 * 1024 * 1024))
     second = run(10_000_000)
-    # And nothing at all.
+    brim = check(at)
+    # And nothing at all: sled cannot open its files then, so this is only told; whoever has them open reads on.
     try:
         with (disk / "rest").open("wb", buffering=0) as rest:
             while True:
                 rest.write(b"\0" * 4096)
     except OSError:
         pass
-    brim = check(at)
+    shut = check(at)
     third = run(10_000_000)
     ballast.unlink()
     (disk / "rest").unlink()
     healed = run(brim["whole"] + 2_000)
     after = check(at)
     panicked = any("panicked" in out.stderr for out in (first, second, third, healed))
-    print(json.dumps({"before": before, "brim": brim, "after": after, "panicked": panicked,
+    print(json.dumps({"before": before, "brim": brim, "without_a_byte": shut, "after": after, "panicked": panicked,
                       "told": [out.stdout.splitlines()[-1:] for out in (first, second, third, healed)],
                       "errors": [out.stderr.splitlines()[-2:] for out in (second, third)]}))
     subprocess.run(["umount", str(disk)], check=False)

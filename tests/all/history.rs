@@ -31,7 +31,7 @@ async fn a_real_prometheus_answers_over_history_that_it_never_scraped() {
     tokio::task::spawn_blocking(move || {
         let gateway = Gateway::start(&sections);
         let path = "/v1/series?target=pdu-a/2&metric=power_w&start=-10m";
-        gateway.wait_for(path, |series| series["points"].as_array().unwrap().len() >= 5);
+        gateway.wait_for(path, |series| series["points"].as_array().unwrap().len() >= 14);
         let dir = gateway.dir.path();
         let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
         let config = format!(
