@@ -133,25 +133,66 @@ pub fn encode(values: &[u64], histogram: &Histogram) -> Vec<u8> {
     bytes
 }
 
+/// Which symbol a slot belongs to, its frequency, and the place within it.
+type Slot = (u8, u16, u16);
+
+/// The way from a slot to its symbol.
+enum Table {
+    /// One look-up a number; making it costs as much as some hundred numbers.
+    Slots(Vec<Slot>),
+    /// Where each symbol begins, with its frequency; for few numbers.
+    Starts(Vec<(u16, u16, u8)>),
+}
+
+impl Table {
+    /// Fewer numbers than this are looked for.
+    const FEW: usize = 1_024;
+
+    /// Of frequencies that add up to [`SCALE`].
+    fn of(frequencies: &[u32; SYMBOLS], count: usize) -> Self {
+        let used = (0_u8..).zip(frequencies).filter(|(_, frequency)| **frequency > 0);
+        let mut at = 0;
+        if count < Self::FEW {
+            let start = |(symbol, frequency): (u8, &u32)| {
+                let start = at as u16;
+                at += *frequency;
+                (start, *frequency as u16, symbol)
+            };
+            return Table::Starts(used.map(start).collect());
+        }
+        let mut slots = Vec::with_capacity(SCALE as usize);
+        for (symbol, frequency) in used {
+            slots.extend((0..*frequency).map(|within| (symbol, *frequency as u16, within as u16)));
+        }
+        Table::Slots(slots)
+    }
+
+    #[inline]
+    fn find(&self, slot: u32) -> Slot {
+        match self {
+            Table::Slots(slots) => slots[slot as usize],
+            Table::Starts(starts) => {
+                let slot = slot as u16;
+                // The first symbol begins at 0, so there is one before whatever comes after.
+                let after = starts.partition_point(|(start, _, _)| *start <= slot);
+                let (start, frequency, symbol) = starts[after - 1];
+                (symbol, frequency, slot - start)
+            }
+        }
+    }
+}
+
 /// Shows so many numbers; `None` if the bytes are not theirs.
 pub fn decode(mut bytes: &[u8], count: usize, mut show: impl FnMut(u64)) -> Option<()> {
     let frequencies = pull_table(&mut bytes)?;
-    // For each slot: symbol, frequency, place within the symbol. One look-up a number.
-    let mut slots = vec![(0_u8, 0_u16, 0_u16); SCALE as usize];
-    let mut at = 0;
-    for (symbol, frequency) in frequencies.iter().enumerate() {
-        for within in 0..*frequency {
-            slots[at] = (symbol as u8, *frequency as u16, within as u16);
-            at += 1;
-        }
-    }
+    let table = Table::of(&frequencies, count);
     let mut state = u32::from_le_bytes(pull_bytes(&mut bytes, 4)?.try_into().ok()?);
     let words = pull_count(&mut bytes, count)?;
     let words = pull_bytes(&mut bytes, words * 2)?;
     let mut words = words.chunks_exact(2);
     let mut plain = BitReader::new(bytes);
     for _ in 0..count {
-        let (symbol, frequency, within) = slots[(state & (SCALE - 1)) as usize];
+        let (symbol, frequency, within) = table.find(state & (SCALE - 1));
         state =
             u32::from(frequency).wrapping_mul(state >> SCALE_BITS).wrapping_add(u32::from(within));
         if state < LOW {

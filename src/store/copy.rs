@@ -184,8 +184,8 @@ impl Record {
     fn read(input: &mut dyn Read) -> Result<Option<Self>, CopyError> {
         let mut frame = [0; 8];
         input.read_exact(&mut frame).map_err(|_| CopyError::Broken("it is cut off"))?;
-        let [a, b, c, d, e, f, g, h] = frame;
-        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        let frame = u64::from_le_bytes(frame);
+        let (length, sum) = ((frame & 0xffff_ffff) as usize, (frame >> 32) as u32);
         if length == 0 {
             return Ok(None);
         }
@@ -194,7 +194,7 @@ impl Record {
         }
         let mut bytes = vec![0; length];
         input.read_exact(&mut bytes).map_err(|_| CopyError::Broken("it is cut off"))?;
-        if crc32fast::hash(&bytes) != u32::from_le_bytes([e, f, g, h]) {
+        if crc32fast::hash(&bytes) != sum {
             return Err(CopyError::Broken("a checksum in it does not match"));
         }
         Self::parse(&bytes).map(Some).ok_or(CopyError::Broken("a record in it makes no sense"))
