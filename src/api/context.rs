@@ -20,7 +20,7 @@ use crate::device::traps::Senders;
 use crate::events::Events;
 use crate::model::id::RackId;
 use crate::model::time::{Clock, Stamp, Tick};
-use crate::store::ChunkStore;
+use crate::store::Archive;
 use crate::store::writer::Counts;
 use crate::switching::{Site, Switching};
 use crate::tls::server::Server;
@@ -39,13 +39,11 @@ pub struct State {
     /// The gate.
     pub switching: Switching,
     /// Readings over time.
-    pub store: Arc<dyn ChunkStore>,
+    pub store: Arc<Archive>,
     /// Turns at reading the store: so many readers at once, the others wait.
     pub queries: tokio::sync::Semaphore,
     /// What was written and dropped.
     pub counts: Arc<Counts>,
-    /// Where an older store went that could not be opened.
-    pub store_alarm: Option<String>,
     /// Traps taken and dropped.
     pub traps: Arc<Senders>,
     /// What happens.

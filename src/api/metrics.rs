@@ -53,7 +53,7 @@ struct Family {
 }
 
 /// Names, helps and units of the readings by scope and metric.
-const READINGS: [(Metric, &str, Option<&str>, bool); 9] = [
+pub(super) const READINGS: [(Metric, &str, Option<&str>, bool); 9] = [
     (Metric::Power, "power", Some("watts"), false),
     (Metric::ApparentPower, "apparent_power", Some("voltamperes"), false),
     (Metric::Current, "current", Some("amperes"), false),

@@ -4,6 +4,7 @@
 mod audit;
 mod compat;
 mod context;
+mod energy;
 mod events;
 mod groups;
 mod hosts;
@@ -16,9 +17,12 @@ mod pdus;
 mod plans;
 mod power;
 mod problem;
+mod remote_read;
 mod route;
+mod select;
 mod series;
 pub mod serve;
 mod status;
+mod store;
 
 pub use context::State;

@@ -6,8 +6,8 @@ use utoipa::openapi::{RefOr, Response as ResponseSpec};
 
 use super::context::{Answer, Context, json};
 use super::{
-    audit, compat, events, groups, hosts, limits, locks, metrics, pdus, plans, power, series,
-    status,
+    audit, compat, energy, events, groups, hosts, limits, locks, metrics, pdus, plans, power,
+    remote_read, series, status, store,
 };
 
 #[derive(OpenApi)]
@@ -18,7 +18,7 @@ use super::{
         power::outlet, power::host, power::group, groups::list, groups::show, audit::list, locks::put, locks::delete, limits::list,
         hosts::list, hosts::show,
         plans::list, plans::show, plans::create, plans::run, plans::approve, plans::lift, plans::cancel,
-        series::series, events::events, status::status, status::version, metrics::metrics,
+        series::series, energy::energy, remote_read::read, store::copy_of, events::events, status::status, status::version, metrics::metrics,
         compat::retdata, compat::power_on, compat::power_off, compat::power_cycle,
     ),
     tags(

@@ -15,8 +15,8 @@ use crate::wire::problem::Problem;
 
 use super::context::{Answer, Body, Context, State};
 use super::{
-    audit, compat, events, groups, hosts, limits, locks, metrics, openapi, page, pdus, plans,
-    power, problem, series, status,
+    audit, compat, energy, events, groups, hosts, limits, locks, metrics, openapi, page, pdus,
+    plans, power, problem, remote_read, series, status, store,
 };
 
 type Handler = fn(Context) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -51,6 +51,9 @@ impl Routes {
         routes.get("/v1/version", Read, handler!(status::version));
         routes.get("/v1/events", Read, handler!(events::events));
         routes.get("/v1/series", Read, handler!(series::series));
+        routes.get("/v1/energy", Read, handler!(energy::energy));
+        routes.post("/v1/prometheus/read", Read, handler!(remote_read::read));
+        routes.get("/v1/store", Administer, handler!(store::copy_of));
         routes.get("/v1/pdus", Read, handler!(pdus::list));
         routes.get("/v1/pdus/{pdu}", Read, handler!(pdus::show));
         routes.get("/v1/pdus/{pdu}/outlets", Read, handler!(pdus::outlets));

@@ -45,7 +45,7 @@ fn body(state: &State) -> StatusBody {
         }
     }
     let dropped = state.counts.dropped.load(Ordering::Relaxed);
-    alarms.extend(state.store_alarm.clone());
+    alarms.extend(state.store.alarms());
     if dropped > 0 {
         alarms.push(format!("{dropped} rows of readings were not stored since the start"));
     }
@@ -74,7 +74,7 @@ fn body(state: &State) -> StatusBody {
             kind: state.store.kind(),
             rows_written: state.counts.written.load(Ordering::Relaxed),
             rows_dropped: dropped,
-            bytes: state.store.stats().bytes,
+            bytes: state.store.bytes(),
         },
         certificate_expires_at: Some(Stamp(tls.not_after * 1_000).to_string()),
         running_plans: state.switching.running_plans(),

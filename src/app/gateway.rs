@@ -25,11 +25,10 @@ use crate::model::id::RackId;
 use crate::model::limits::{QUERIES, STORE_ROWS};
 use crate::model::time::{Clock, SystemClock};
 use crate::profile::catalog::Catalog;
-use crate::store::ChunkStore;
+use crate::store::archive::{Archive, Settings};
 use crate::store::journal::Journal;
-use crate::store::memory::MemoryStore;
-use crate::store::sled::SledStore;
 use crate::store::writer::{Counts, Row, Writer};
+use crate::store::{keeper, legacy};
 use crate::switching::{Site, Switching};
 use crate::tls::server::Server;
 
@@ -61,6 +60,7 @@ pub struct Gateway {
     fixed: Fixed,
     rows: mpsc::Sender<Row>,
     writer: JoinHandle<()>,
+    keeper: (std::sync::mpsc::Sender<()>, JoinHandle<()>),
     api: tokio::task::JoinHandle<()>,
     /// Where the API listens.
     pub address: std::net::SocketAddr,
@@ -118,11 +118,12 @@ impl Gateway {
             Journal::open(&journal)
                 .with_context(|| format!("the journal {} does not open", journal.display()))?,
         );
-        let (store, store_alarm) = open_store(config.state_dir.join("readings")).await;
         let events = Events::new(clock.clone());
+        let store = Arc::new(open_store(&config.state_dir, config.store, events.clone()));
         let counts = Arc::new(Counts::default());
         let (rows, queue) = mpsc::channel(STORE_ROWS);
-        let writer = start_writer(store.clone(), counts.clone(), events.clone(), queue)?;
+        let writer = start_writer(store.clone(), counts.clone(), queue)?;
+        let keeper = start_keeper(store.clone(), clock.clone(), config.state_dir.join("readings"))?;
         let (catalog, catalog_seen) = watch::channel(config.catalog);
         let (site, site_seen) = watch::channel(Arc::new(config.site));
         let (tls, tls_seen) = watch::channel(Arc::new(config.tls));
@@ -151,9 +152,6 @@ impl Gateway {
         switching.forget().await.context("the journal cannot be tidied")?;
         switching.watch().await.context("the journal cannot be read")?;
         let address = listener.address;
-        if let Some(alarm) = &store_alarm {
-            events.tell("store.set_aside", About::default(), alarm.clone());
-        }
         let state = Arc::new(State {
             rack: config.rack.clone(),
             started_at: clock.stamp(),
@@ -165,7 +163,6 @@ impl Gateway {
             store,
             queries: tokio::sync::Semaphore::new(QUERIES),
             counts,
-            store_alarm,
             traps: senders,
             events: events.clone(),
             site: site_seen,
@@ -179,7 +176,7 @@ impl Gateway {
             About::default(),
             format!("the gateway of rack {} started", config.rack),
         );
-        Ok(Self { state, catalog, site, tls, fixed, rows, writer, api, address })
+        Ok(Self { state, catalog, site, tls, fixed, rows, writer, keeper, api, address })
     }
 
     /// Takes a changed configuration up; a faulty one is refused and the old one stays.
@@ -246,52 +243,56 @@ impl Gateway {
         }
         self.state.fleet.end().await;
         drop(self.rows);
-        let writer = self.writer;
-        let joined = tokio::task::spawn_blocking(move || writer.join().is_ok()).await;
+        let (writer, (stop_keeper, keeper)) = (self.writer, self.keeper);
+        drop(stop_keeper);
+        let both = move || writer.join().is_ok() & keeper.join().is_ok();
+        let joined = tokio::task::spawn_blocking(both).await;
         if !joined.unwrap_or(false) {
             tracing::error!("the store's writer did not end well: the last readings may be lost");
         }
     }
 }
 
-/// Opens the store; what does not open is set aside, and without a disk readings are kept in memory.
-async fn open_store(dir: PathBuf) -> (Arc<dyn ChunkStore>, Option<String>) {
-    let opened = tokio::task::spawn_blocking(move || SledStore::open(&dir)).await;
-    let (store, alarm): (Arc<dyn ChunkStore>, _) = match opened {
-        Ok(Ok(opened)) => {
-            let alarm = opened.set_aside.map(|(aside, why)| {
-                format!(
-                    "the store did not open ({why}); it was set aside as {}, and a new one begun",
-                    aside.display()
-                )
-            });
-            (Arc::new(opened.store), alarm)
-        }
-        Ok(Err(error)) => (
-            Arc::new(MemoryStore::default()),
-            Some(format!("readings are kept in memory only: {error}")),
-        ),
-        Err(error) => (
-            Arc::new(MemoryStore::default()),
-            Some(format!("readings are kept in memory only: {error}")),
-        ),
+/// Opens the store; without a disk readings are kept in memory.
+fn open_store(state_dir: &Path, settings: Settings, events: Events) -> Archive {
+    let alarm = |events: Events| {
+        Box::new(move |kind, text: String| events.tell(kind, About::default(), text))
     };
-    if let Some(alarm) = &alarm {
-        tracing::error!("{alarm}");
+    match Archive::open(&state_dir.join("history"), settings, alarm(events.clone())) {
+        Ok(archive) => archive,
+        Err(error) => {
+            let archive = Archive::in_memory(settings, alarm(events));
+            archive.raise("store.memory", format!("readings are kept in memory only: {error}"));
+            archive
+        }
     }
-    (store, alarm)
 }
 
 fn start_writer(
-    store: Arc<dyn ChunkStore>,
+    store: Arc<Archive>,
     counts: Arc<Counts>,
-    events: Events,
     queue: mpsc::Receiver<Row>,
 ) -> anyhow::Result<JoinHandle<()>> {
-    let alarm = Box::new(move |kind, about, text: String| events.tell(kind, about, text));
-    let writer = Writer::new(store, counts, alarm).context("the store cannot be read")?;
+    let writer = Writer::new(store, counts);
     std::thread::Builder::new()
         .name("store".into())
         .spawn(move || writer.run(queue))
         .context("no thread for the store")
+}
+
+fn start_keeper(
+    store: Arc<Archive>,
+    clock: Arc<dyn Clock>,
+    old: PathBuf,
+) -> anyhow::Result<(std::sync::mpsc::Sender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = std::sync::mpsc::channel();
+    let keep = move || {
+        legacy::take_over(&store, &old);
+        keeper::run(&store, &clock, &stopped);
+    };
+    let thread = std::thread::Builder::new()
+        .name("keeper".into())
+        .spawn(keep)
+        .context("no thread for the store's keeper")?;
+    Ok((stop, thread))
 }

@@ -60,6 +60,7 @@ async fn run(command: Command) -> Outcome {
         Command::Audit(command) => cli::audit::run(command).await,
         Command::Plan(command) => cli::plan::run(command).await,
         Command::Series(args) => cli::series::run(args).await,
+        Command::Store(command) => cli::store::run(command).await,
         Command::Events(args) => cli::events::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(

@@ -66,6 +66,9 @@ pub enum Command {
     Audit(Audit),
     /// Readings over time
     Series(Series),
+    /// The store of readings: verify, export, import, salvage
+    #[command(subcommand)]
+    Store(Store),
     /// What happens
     Events(Events),
     /// Completions for a shell, on standard output
@@ -314,6 +317,42 @@ pub struct UserArgs {
     /// SNMPv3 context
     #[arg(long, value_name = "NAME", default_value = "", requires = "user")]
     pub context: String,
+}
+
+/// `store`.
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// Read all that is stored and say what of it is damaged; the gateway must be stopped
+    Verify {
+        /// The gateway's state_dir
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+    },
+    /// Write a copy of all readings: of a running gateway, or of a stopped one's directory
+    Export {
+        /// The state_dir of a stopped gateway; without it, a running one is asked
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+        /// The copy
+        file: PathBuf,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Take a copy in; what is there already stays. The gateway must be stopped
+    Import {
+        /// The gateway's state_dir
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// The copy
+        file: PathBuf,
+    },
+    /// Write a copy of what can be read of a damaged directory; the directory is not touched
+    Salvage {
+        /// The directory that was set aside
+        dir: PathBuf,
+        /// The copy
+        file: PathBuf,
+    },
 }
 
 /// `ca`.

@@ -18,4 +18,5 @@ mod record_modbus;
 pub mod remote;
 mod scrub;
 pub mod series;
+pub mod store;
 pub mod switch;

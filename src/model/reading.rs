@@ -29,10 +29,12 @@ pub enum Gap {
     Unavailable = 9,
     /// The PDU is offline.
     Offline = 10,
+    /// It was stored, and what is stored is damaged.
+    Damaged = 11,
 }
 
 impl Gap {
-    const ALL: [(Gap, &'static str); 10] = [
+    const ALL: [(Gap, &'static str); 11] = [
         (Gap::NotRead, "not_read"),
         (Gap::Unsupported, "unsupported"),
         (Gap::Missing, "missing"),
@@ -43,6 +45,7 @@ impl Gap {
         (Gap::UnknownState, "unknown_state"),
         (Gap::Unavailable, "unavailable"),
         (Gap::Offline, "offline"),
+        (Gap::Damaged, "damaged"),
     ];
 
     /// The word in JSON.

@@ -3,6 +3,8 @@
 
 use crate::model::reading::{Datum, Gap};
 
+use super::code::{pull, push, unzigzag, zigzag};
+
 /// Format of the rows; another one gets another number.
 const VERSION: u8 = 1;
 /// Bytes before the packed part: version and CRC-32.
@@ -68,61 +70,41 @@ impl<'b> Packed<'b> {
         let schema = pull(&mut rest).and_then(|n| u32::try_from(n).ok()).ok_or(RowError::Length)?;
         let count =
             pull(&mut rest).and_then(|n| usize::try_from(n).ok()).ok_or(RowError::Length)?;
+        // Each column takes a byte at least.
+        if count > rest.len() {
+            return Err(RowError::Length);
+        }
         let (gaps, values) = rest.split_at_checked(count.div_ceil(8)).ok_or(RowError::Length)?;
         Ok(Self { schema, count, gaps, values })
     }
 
+    /// How many columns there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All columns in their order; it ends early where the bytes do.
+    pub fn cells(&self) -> impl Iterator<Item = Result<i64, Gap>> + '_ {
+        let mut rest = self.values;
+        (0..self.count).map_while(move |at| {
+            if self.gaps[at / 8] & 1 << (at % 8) == 0 {
+                return Some(Ok(unzigzag(pull(&mut rest)?)));
+            }
+            let (code, after) = rest.split_first()?;
+            rest = after;
+            Some(Err(Gap::from_number(*code).unwrap_or(Gap::Malformed)))
+        })
+    }
+
     /// The value in a column, or why there is none; nothing if the row has no such column.
     pub fn column(&self, column: usize) -> Option<Result<i64, Gap>> {
-        let mut rest = self.values;
-        if column >= self.count {
-            return None;
-        }
-        for at in 0..=column {
-            let is_gap = self.gaps[at / 8] & 1 << (at % 8) != 0;
-            let value = if is_gap {
-                let (code, after) = rest.split_first()?;
-                rest = after;
-                Err(Gap::from_number(*code).unwrap_or(Gap::Malformed))
-            } else {
-                Ok(unzigzag(pull(&mut rest)?))
-            };
-            if at == column {
-                return Some(value);
-            }
-        }
-        None
+        self.cells().nth(column)
     }
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(coded: u64) -> i64 {
-    (coded >> 1) as i64 ^ -((coded & 1) as i64)
-}
-
-/// Seven bits a byte, low ones first.
-fn push(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-fn pull(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

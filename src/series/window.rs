@@ -3,6 +3,8 @@
 use crate::model::reading::Gap;
 use crate::model::time::{Span, Stamp};
 
+use super::rollup::{Rolled, growth};
+
 /// A reading of a series.
 pub type Sample = (Stamp, Result<i64, Gap>);
 
@@ -96,8 +98,7 @@ impl Step {
             }
         };
         if let Some((_, last)) = self.last {
-            self.grown +=
-                i128::from(if value >= last { value.saturating_sub(last) } else { value });
+            self.grown += i128::from(growth(last, value));
         }
         self.since = self.since.or(Some(at));
         self.count += 1;
@@ -105,6 +106,23 @@ impl Step {
         self.least = self.least.min(value);
         self.most = self.most.max(value);
         self.last = Some((at, value));
+    }
+
+    fn take_rolled(&mut self, rolled: &Rolled, until: Stamp) {
+        if rolled.count == 0 {
+            self.gap = rolled.gap;
+            return;
+        }
+        if let Some((_, last)) = self.last {
+            self.grown += i128::from(growth(last, rolled.first));
+        }
+        self.since = self.since.or(Some(Stamp(rolled.at)));
+        self.grown += i128::from(rolled.grown);
+        self.count += rolled.count;
+        self.sum += i128::from(rolled.sum);
+        self.least = self.least.min(rolled.least);
+        self.most = self.most.max(rolled.most);
+        self.last = Some((until, rolled.last));
     }
 
     fn value(&self, how: Aggregate) -> Option<f64> {
@@ -148,6 +166,24 @@ impl Buckets {
             self.close();
         }
         self.now.take(sample);
+    }
+
+    /// The next rolled-up readings, of so many milliseconds; they count where they begin.
+    pub fn take_rolled(&mut self, rolled: &Rolled, width_ms: i64) {
+        let (at, until) = (Stamp(rolled.at), Stamp(rolled.at.saturating_add(width_ms)));
+        if at < self.start {
+            if rolled.count > 0 {
+                self.now = Step::after(Some((until.min(self.start), rolled.last)));
+            }
+            return;
+        }
+        if at >= self.end {
+            return;
+        }
+        while at >= self.until() {
+            self.close();
+        }
+        self.now.take_rolled(rolled, until);
     }
 
     /// All steps. One without a good reading is a gap, with the reason of its last bad reading.
@@ -218,6 +254,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn rollups_answer_as_their_readings_do(readings in prop::collection::btree_map(0_i64..30, 0_i64..1_000, 0..30)) {
+            let samples: Vec<Sample> = readings.into_iter().map(|(s, v)| (at(s), Ok(v))).collect();
+            let column: Vec<_> = samples.iter().map(|(at, cell)| (at.0, *cell)).collect();
+            for how in [Aggregate::Avg, Aggregate::Min, Aggregate::Max, Aggregate::Last] {
+                let mut rolled = Buckets::new(at(0), at(30), Span::seconds(10), how);
+                super::super::rollup::roll(&column, 5_000).iter().for_each(|step| rolled.take_rolled(step, 5_000));
+                prop_assert_eq!(rolled.finish(), buckets(&samples, at(0), at(30), Span::seconds(10), how));
+            }
+        }
+
         #[test]
         fn steps_joined_cover_the_window(step in 1u64..20, readings in prop::collection::vec((0i64..30, 0i64..1000), 0..40)) {
             let mut samples: Vec<Sample> = readings.into_iter().map(|(s, v)| (at(s), Ok(v))).collect();

@@ -1,38 +1,28 @@
-//! The seam under the time-series store: keys and values in a few trees. Values carry their own checksum,
-//! so a store only has to keep bytes.
+//! The seam under the time-series store: keys and values in order. Values carry their own checksums, so a store only
+//! has to keep bytes; what it must promise is that a batch is there as a whole or not at all.
 
-/// Which tree a key lives in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Tree {
-    /// Device numbers by PDU id.
-    Devices,
-    /// What the columns of a row are, by schema number.
-    Schemas,
-    /// One row a poll: device number and moment, both big-endian.
-    Rows,
-}
-
-impl Tree {
-    /// All trees.
-    pub const ALL: [(&'static str, Tree); 3] =
-        [("devices", Tree::Devices), ("schemas", Tree::Schemas), ("rows", Tree::Rows)];
-}
-
-/// A key and its value, to be put.
-#[derive(Debug, Clone)]
-pub struct Put {
-    /// Where.
-    pub tree: Tree,
-    /// Key.
-    pub key: Vec<u8>,
-    /// Value.
-    pub value: Vec<u8>,
+/// A change of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The key has this value now.
+    Put(Vec<u8>, Vec<u8>),
+    /// The key is gone.
+    Delete(Vec<u8>),
 }
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the time-series store failed: {0}")]
-pub struct StoreError(pub String);
+pub enum StoreError {
+    /// The disk, or what is on it.
+    #[error("the time-series store failed: {0}")]
+    Failed(String),
+    /// There is no room; what is stored stays, and writing goes on when there is room.
+    #[error("the disk is full: readings are not stored until there is room")]
+    Full,
+    /// It does not open, and trying again will not help.
+    #[error("the time-series store is damaged: {0}")]
+    Damaged(String),
+}
 
 /// How a store is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,24 +39,15 @@ pub trait ChunkStore: Send + Sync {
     /// `sled` or `memory`, for status.
     fn kind(&self) -> &'static str;
 
-    /// Puts all, or none.
-    fn put(&self, batch: &[Put]) -> Result<(), StoreError>;
+    /// Makes all changes, or none.
+    fn apply(&self, batch: &[Change]) -> Result<(), StoreError>;
 
     /// The value of a key.
-    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Entries with `from <= key < to`, in order of their keys.
-    fn range(
-        &self,
-        tree: Tree,
-        from: &[u8],
-        to: &[u8],
-        visit: Visitor<'_>,
-    ) -> Result<(), StoreError>;
+    fn range(&self, from: &[u8], to: &[u8], visit: Visitor<'_>) -> Result<(), StoreError>;
 
     /// Makes everything put so far survive a power cut.
     fn flush(&self) -> Result<(), StoreError>;
-
-    /// How it is doing.
-    fn stats(&self) -> Stats;
 }

@@ -3,33 +3,35 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::chunk::{ChunkStore, Put, Stats, StoreError, Tree, Visitor};
+use super::chunk::{Change, ChunkStore, StoreError, Visitor};
 
-/// Rows kept: a day of four PDUs at ten seconds is 34 560.
-const ROWS: usize = 50_000;
+/// Entries kept: a day of four PDUs at ten seconds is 34 560.
+const ENTRIES: usize = 50_000;
 
 /// Entries that are visited under one lock.
 const PAGE: usize = 256;
 
-/// The entries of a tree, in the order of their keys.
+/// The entries, in the order of their keys.
 type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A store in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    trees: Mutex<BTreeMap<Tree, Entries>>,
+    entries: Mutex<Entries>,
 }
 
 impl MemoryStore {
-    fn page(&self, tree: Tree, from: &[u8], to: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let trees = self.lock();
-        let Some(entries) = trees.get(&tree).filter(|_| from < to) else { return Vec::new() };
+    fn page(&self, from: &[u8], to: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        if from >= to {
+            return Vec::new();
+        }
+        let entries = self.lock();
         let range = entries.range(from.to_vec()..to.to_vec()).take(PAGE);
         range.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Tree, Entries>> {
-        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -38,35 +40,33 @@ impl ChunkStore for MemoryStore {
         "memory"
     }
 
-    fn put(&self, batch: &[Put]) -> Result<(), StoreError> {
-        let mut trees = self.lock();
-        for put in batch {
-            trees.entry(put.tree).or_default().insert(put.key.clone(), put.value.clone());
+    fn apply(&self, batch: &[Change]) -> Result<(), StoreError> {
+        let mut entries = self.lock();
+        for change in batch {
+            match change {
+                Change::Put(key, value) => drop(entries.insert(key.clone(), value.clone())),
+                Change::Delete(key) => drop(entries.remove(key)),
+            }
         }
-        let rows = trees.entry(Tree::Rows).or_default();
-        while rows.len() > ROWS {
-            // The oldest row of any device: keys are device number, then moment.
-            let oldest = rows.keys().min_by_key(|key| key.get(4..)).cloned();
-            oldest.and_then(|key| rows.remove(&key));
+        while entries.len() > ENTRIES {
+            // The oldest row of any device: a row's key ends with its moment.
+            let rows = entries.keys().filter(|key| key.first() == Some(&b'R'));
+            let oldest = rows.min_by_key(|key| key.get(key.len().saturating_sub(8)..)).cloned();
+            let Some(oldest) = oldest else { break };
+            entries.remove(&oldest);
         }
         Ok(())
     }
 
-    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.lock().get(&tree).and_then(|entries| entries.get(key)).cloned())
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.lock().get(key).cloned())
     }
 
-    fn range(
-        &self,
-        tree: Tree,
-        from: &[u8],
-        to: &[u8],
-        visit: Visitor<'_>,
-    ) -> Result<(), StoreError> {
+    fn range(&self, from: &[u8], to: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
         let mut from = from.to_vec();
-        // Page by page, and not under the lock: a visitor may read other trees.
+        // Page by page, and not under the lock: a visitor may read on.
         loop {
-            let page = self.page(tree, &from, to);
+            let page = self.page(&from, to);
             for (key, value) in &page {
                 if !visit(key, value) {
                     return Ok(());
@@ -84,9 +84,5 @@ impl ChunkStore for MemoryStore {
 
     fn flush(&self) -> Result<(), StoreError> {
         Ok(())
-    }
-
-    fn stats(&self) -> Stats {
-        Stats::default()
     }
 }

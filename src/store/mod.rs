@@ -1,11 +1,21 @@
-//! What is kept: readings in a time-series store that may fail without stopping anything, and a journal
-//! that must not. Readings go through [`writer`], come back through [`reader`].
+//! What is kept: readings in a time-series store that may fail without stopping anything, and a journal that must not.
+//! Readings go through [`writer`] into an [`archive`] of directories, are sealed by the [`keeper`], and come back
+//! through [`reader`].
 
+pub mod archive;
 pub mod chunk;
+pub mod copy;
 pub mod journal;
+pub mod keeper;
+pub mod legacy;
 pub mod memory;
 pub mod reader;
+pub mod seal;
+pub mod shelf;
 pub mod sled;
+#[cfg(test)]
+mod tests;
 pub mod writer;
 
-pub use chunk::{ChunkStore, Stats, StoreError, Tree};
+pub use archive::Archive;
+pub use chunk::{ChunkStore, StoreError};

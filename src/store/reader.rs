@@ -1,22 +1,30 @@
-//! Reading series back.
+//! Reading series back: from rows, hours and days, or from rollups where they tell enough; oldest first, one block in
+//! memory at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::model::id::PduId;
 use crate::model::metric::Metric;
-use crate::model::time::Stamp;
+use crate::model::time::{Span, Stamp};
+use crate::series::block::Head;
+use crate::series::cells;
+use crate::series::rollup::{self, Rolled};
 use crate::series::row::Packed;
 use crate::series::window::Sample;
 
-use super::chunk::{ChunkStore, StoreError, Tree};
-use super::writer::{Schema, row_at, row_key, verified};
+use super::archive::Archive;
+use super::chunk::{ChunkStore, StoreError};
+use super::seal::{Loaded, MINUTE_MS};
+use super::shelf::{DAY_MS, HOUR_MS, Kind, Name, Shelf, key, unkey};
+use super::writer::{Schema, verified};
 
 /// Readings of a series.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// The readings, oldest first.
     pub samples: Vec<Sample>,
-    /// Rows in the window that are damaged or from another format: their readings are missing.
+    /// Rows or blocks in the window that are damaged or from another format: their readings are missing.
     pub damaged: usize,
     /// There were more readings than were asked for.
     pub truncated: bool,
@@ -52,16 +60,43 @@ pub fn target(text: &str) -> Result<(PduId, String), TargetError> {
     Ok((pdu.parse().map_err(|_| wrong())?, part.to_owned()))
 }
 
+/// What a scan shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item<'i> {
+    /// A reading.
+    Sample(Sample),
+    /// Readings that were rolled up, and over how many milliseconds.
+    Rolled(&'i Rolled, i64),
+}
+
+/// What is read: parts and metrics of one device, over a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan<'s> {
+    /// The device.
+    pub pdu: &'s PduId,
+    /// Its columns.
+    pub columns: &'s [(String, Metric)],
+    /// From when.
+    pub start: Stamp,
+    /// Until before when.
+    pub end: Stamp,
+    /// How wide the steps are that it is for, and where they begin; without, readings as they came.
+    pub step: Option<(Stamp, Span)>,
+}
+
 /// The readings of a series with `start <= at < end`, at most `limit`.
 pub fn read(
-    store: &dyn ChunkStore,
+    archive: &Archive,
     series: &Series,
     start: Stamp,
     end: Stamp,
     limit: usize,
 ) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    found.damaged = scan(store, series, start, end, &mut |sample| {
+    let columns = [(series.part.clone(), series.metric)];
+    let asked = Scan { pdu: &series.pdu, columns: &columns, start, end, step: None };
+    found.damaged = scan(archive, &asked, &mut |_, item| {
+        let Item::Sample(sample) = item else { return true };
         found.truncated = found.samples.len() == limit;
         if !found.truncated {
             found.samples.push(sample);
@@ -71,83 +106,355 @@ pub fn read(
     Ok(found)
 }
 
-/// Shows the readings of a series with `start <= at < end`, oldest first, until told to stop. Returns how many
-/// rows in the window are damaged or from another format: their readings are missing.
-pub fn scan(
-    store: &dyn ChunkStore,
-    series: &Series,
-    start: Stamp,
-    end: Stamp,
-    visit: &mut dyn FnMut(Sample) -> bool,
-) -> Result<usize, StoreError> {
-    let mut damaged = 0;
-    let Some(device) = device(store, &series.pdu)? else { return Ok(0) };
-    let mut columns: HashMap<u32, Option<usize>> = HashMap::new();
-    let mut failure = None;
-    let (from, to) = (row_key(device, start), row_key(device, end));
-    store.range(Tree::Rows, &from, &to, &mut |key, value| {
-        let (Some(at), Ok(row)) = (row_at(key), Packed::open(value)) else {
-            damaged += 1;
-            return true;
-        };
-        let column = *columns.entry(row.schema).or_insert_with(|| {
-            column_of(store, row.schema, device, series).unwrap_or_else(|error| {
-                failure = Some(error);
-                None
-            })
-        });
-        let value = column.and_then(|column| row.column(column));
-        value.is_none_or(|value| visit((at, value))) && failure.is_none()
-    })?;
-    failure.map_or(Ok(damaged), Err)
+/// Which kinds of what is kept answer, the one to be preferred first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    Raw,
+    Minutes,
+    Hours,
 }
 
-fn device(store: &dyn ChunkStore, pdu: &PduId) -> Result<Option<u32>, StoreError> {
-    let value = store.get(Tree::Devices, pdu.as_str().as_bytes())?;
-    Ok(value.as_deref().and_then(number))
-}
-
-fn column_of(
-    store: &dyn ChunkStore,
-    schema: u32,
-    device: u32,
-    series: &Series,
-) -> Result<Option<usize>, StoreError> {
-    let value = store.get(Tree::Schemas, &schema.to_be_bytes())?;
-    let Some(schema) = value.as_deref().and_then(schema_in) else { return Ok(None) };
-    // A schema of another device under this number: never read as if it were this one's.
-    if schema.device != device {
-        return Ok(None);
+fn tiers(asked: &Scan<'_>) -> &'static [Tier] {
+    let Some((begin, step)) = asked.step else { return &[Tier::Raw] };
+    let fits = |width: i64| step.0 % width as u64 == 0 && begin.0 % width == 0;
+    if fits(HOUR_MS) {
+        &[Tier::Hours, Tier::Minutes, Tier::Raw]
+    } else if fits(MINUTE_MS) {
+        &[Tier::Minutes, Tier::Raw, Tier::Hours]
+    } else {
+        &[Tier::Raw, Tier::Minutes, Tier::Hours]
     }
-    let wanted =
-        |(part, key): &(String, String)| *part == series.part && key == series.metric.key();
-    Ok(schema.columns.iter().position(wanted))
 }
 
-fn number(value: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(verified(value)?.try_into().ok()?))
+/// What a scan shows items to: the number of the column, and the item; returning false ends it.
+type Show<'v> = &'v mut dyn FnMut(usize, Item<'_>) -> bool;
+
+/// Shows items of columns of a device with `start <= at < end`, until told to stop; those of one column oldest first.
+/// Returns how many rows and blocks in the window are damaged: their readings are missing.
+pub fn scan(archive: &Archive, asked: &Scan<'_>, visit: Show<'_>) -> Result<usize, StoreError> {
+    if asked.start >= asked.end {
+        return Ok(0);
+    }
+    let (first, last) = (asked.start.0.div_euclid(DAY_MS), (asked.end.0 - 1).div_euclid(DAY_MS));
+    let shelves = archive.shelves();
+    let mut days = BTreeSet::new();
+    let mut under_way = BTreeSet::new();
+    for shelf in &shelves {
+        let (from, until) = shelf.name.days();
+        days.extend(from.max(first)..until.min(last + 1));
+        if matches!(shelf.name, Name::Head(..)) {
+            under_way.insert(from);
+        }
+    }
+    let mut damaged = 0;
+    'days: for day in days {
+        for tier in tiers(asked) {
+            // Rollups are made when a day is sealed: of one that is under way they are not all.
+            if *tier != Tier::Raw && under_way.contains(&day) {
+                continue;
+            }
+            let shown = match tier {
+                Tier::Raw => raw_day(archive, &shelves, asked, day, visit),
+                Tier::Minutes => {
+                    let name = Name::minutes(day);
+                    rolled_day(archive, name, Kind::Minute, MINUTE_MS, asked, day, visit)
+                }
+                Tier::Hours => {
+                    let name = Name::hours(day);
+                    rolled_day(archive, name, Kind::Hour, HOUR_MS, asked, day, visit)
+                }
+            };
+            match shown {
+                Ok(Shown::Nothing) => {}
+                Ok(Shown::Some(bad)) => {
+                    damaged += bad;
+                    break;
+                }
+                Ok(Shown::Stop(bad)) => {
+                    damaged += bad;
+                    break 'days;
+                }
+                // A directory that is damaged has been set aside: the next tier may know.
+                Err(StoreError::Damaged(_)) => damaged += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(damaged)
+}
+
+enum Shown {
+    /// There is nothing of that day here.
+    Nothing,
+    /// There is; so much is damaged.
+    Some(usize),
+    /// The visitor has enough.
+    Stop(usize),
+}
+
+fn raw_day(
+    archive: &Archive,
+    shelves: &[Arc<Shelf>],
+    asked: &Scan<'_>,
+    day: i64,
+    visit: Show<'_>,
+) -> Result<Shown, StoreError> {
+    let of_day: Vec<&Arc<Shelf>> = shelves
+        .iter()
+        .filter(|s| matches!(s.name, Name::Head(d, _) | Name::Day(d, _) if d == day))
+        .collect();
+    if of_day.is_empty() {
+        return Ok(Shown::Nothing);
+    }
+    let mut pieces = Pieces::new(asked);
+    for shelf in &of_day {
+        let store = match archive.store(shelf) {
+            Ok(store) => store,
+            Err(StoreError::Damaged(_)) => {
+                pieces.damaged += 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        pieces.take(&store, shelf.name, day)?;
+    }
+    pieces.show(visit)
+}
+
+/// What there is of a day, per column.
+struct Pieces<'a, 's> {
+    asked: &'a Scan<'s>,
+    keys: Vec<&'static str>,
+    columns: Vec<Vec<Sample>>,
+    damaged: usize,
+    found: bool,
+}
+
+impl<'a, 's> Pieces<'a, 's> {
+    fn new(asked: &'a Scan<'s>) -> Self {
+        let keys = asked.columns.iter().map(|(_, metric)| metric.key()).collect();
+        let columns = vec![Vec::new(); asked.columns.len()];
+        Self { asked, keys, columns, damaged: 0, found: false }
+    }
+
+    fn take(
+        &mut self,
+        store: &Arc<dyn ChunkStore>,
+        name: Name,
+        day: i64,
+    ) -> Result<(), StoreError> {
+        let pdu = self.asked.pdu.as_str();
+        let (start, end) = (day * DAY_MS, (day + 1) * DAY_MS);
+        // Rows first: what is sealed in between is then seen twice, and not missed.
+        if matches!(name, Name::Head(..)) {
+            self.rows(store.as_ref(), start.max(self.asked.start.0), end.min(self.asked.end.0))?;
+        }
+        let step = if matches!(name, Name::Day(..)) { DAY_MS } else { HOUR_MS };
+        for at in (start..end).step_by(step as usize) {
+            if at >= self.asked.end.0 || at + step <= self.asked.start.0 {
+                continue;
+            }
+            let Some(loaded) = Loaded::find(store, Kind::Block, pdu, at)? else { continue };
+            self.found = true;
+            match Head::open(loaded.head()) {
+                Ok(head) => self.block(&head, &loaded),
+                Err(_) => self.damaged += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, head: &Head<'_>, loaded: &Loaded) {
+        let (start, end) = (self.asked.start.0, self.asked.end.0);
+        let mut groups: HashMap<u16, Option<Vec<u8>>> = HashMap::new();
+        for (number, (part, _)) in self.asked.columns.iter().enumerate() {
+            let Some(entry) = head.find(part, self.keys[number]) else { continue };
+            let times = head.times_of(entry);
+            let group = groups.entry(entry.group).or_insert_with(|| loaded.group(entry.group));
+            let cells = group.as_deref().and_then(|group| entry.cells(group).ok());
+            let Some(cells) = cells.and_then(|cells| cells::decode(cells, times.len())) else {
+                self.damaged += 1;
+                continue;
+            };
+            let samples = times.into_iter().zip(cells).filter(|(at, _)| (start..end).contains(at));
+            self.columns[number].extend(samples.map(|(at, cell)| (Stamp(at), cell)));
+        }
+    }
+
+    fn rows(&mut self, store: &dyn ChunkStore, from: i64, until: i64) -> Result<(), StoreError> {
+        let pdu = self.asked.pdu.as_str();
+        // For each schema, where each of its columns goes.
+        let mut ways: HashMap<u32, Vec<(usize, usize)>> = HashMap::new();
+        let mut failure = None;
+        let (from, until) = (key(Kind::Row, pdu, from), key(Kind::Row, pdu, until));
+        store.range(&from, &until, &mut |key, value| {
+            let (Some((_, at, _)), Ok(row)) = (unkey(key), Packed::open(value)) else {
+                self.damaged += 1;
+                return true;
+            };
+            self.found = true;
+            let way = ways.entry(row.schema).or_insert_with(|| {
+                let known = schema(store, row.schema).unwrap_or_else(|error| {
+                    failure = Some(error);
+                    None
+                });
+                self.way(known.filter(|schema| schema.pdu == pdu))
+            });
+            let mut wanted = way.iter().peekable();
+            for (place, cell) in row.cells().enumerate() {
+                match wanted.peek() {
+                    Some((at_place, number)) if *at_place == place => {
+                        self.columns[*number].push((Stamp(at), cell));
+                        wanted.next();
+                    }
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+            failure.is_none()
+        })?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Places in a schema's rows and the numbers of the columns that are asked for, by place.
+    fn way(&self, schema: Option<Schema>) -> Vec<(usize, usize)> {
+        let Some(schema) = schema else { return Vec::new() };
+        let columns = schema.columns.iter().enumerate();
+        columns
+            .filter_map(|(place, (part, key))| {
+                let wanted = self.asked.columns.iter().zip(&self.keys);
+                let number = wanted.enumerate().find(|(_, ((p, _), k))| p == part && *k == key);
+                number.map(|(number, _)| (place, number))
+            })
+            .collect()
+    }
+
+    fn show(mut self, visit: Show<'_>) -> Result<Shown, StoreError> {
+        for (number, column) in self.columns.iter_mut().enumerate() {
+            if !column.is_sorted_by(|a, b| a.0 < b.0) {
+                column.sort_by_key(|(at, _)| *at);
+                column.dedup_by_key(|(at, _)| *at);
+            }
+            for sample in column.drain(..) {
+                if !visit(number, Item::Sample(sample)) {
+                    return Ok(Shown::Stop(self.damaged));
+                }
+            }
+        }
+        let shown = self.found || self.damaged > 0;
+        Ok(if shown { Shown::Some(self.damaged) } else { Shown::Nothing })
+    }
+}
+
+fn rolled_day(
+    archive: &Archive,
+    name: Name,
+    kind: Kind,
+    width: i64,
+    asked: &Scan<'_>,
+    day: i64,
+    visit: Show<'_>,
+) -> Result<Shown, StoreError> {
+    let Some(shelf) = archive.shelf(name) else { return Ok(Shown::Nothing) };
+    let store = archive.store(&shelf)?;
+    let Some(loaded) = Loaded::find(&store, kind, asked.pdu.as_str(), day * DAY_MS)? else {
+        return Ok(Shown::Nothing);
+    };
+    // A damaged rollup says nothing; the next tier may.
+    let Ok(head) = Head::open(loaded.head()) else { return Ok(Shown::Nothing) };
+    let mut damaged = 0;
+    let mut groups: HashMap<u16, Option<Vec<u8>>> = HashMap::new();
+    for (number, (part, metric)) in asked.columns.iter().enumerate() {
+        let Some(entry) = head.find(part, metric.key()) else { continue };
+        let group = groups.entry(entry.group).or_insert_with(|| loaded.group(entry.group));
+        let coded = group.as_deref().and_then(|group| entry.cells(group).ok());
+        let Some(steps) = coded.and_then(|coded| rollup::decode(coded, &head.times_of(entry)))
+        else {
+            damaged += 1;
+            continue;
+        };
+        let inside = |step: &&Rolled| step.at >= asked.start.0 && step.at < asked.end.0;
+        for step in steps.iter().filter(inside) {
+            if !visit(number, Item::Rolled(step, width)) {
+                return Ok(Shown::Stop(damaged));
+            }
+        }
+    }
+    Ok(Shown::Some(damaged))
+}
+
+/// The parts of a device that a metric was stored of, as the newest directory that has any knows them: history is there
+/// before the device has been reached again.
+pub fn parts(archive: &Archive, pdu: &PduId, metric: Metric) -> Result<Vec<String>, StoreError> {
+    let mut shelves = archive.shelves();
+    shelves.sort_by_key(|shelf| std::cmp::Reverse(shelf.name.days()));
+    for shelf in shelves {
+        let store = match archive.store(&shelf) {
+            Ok(store) => store,
+            Err(StoreError::Damaged(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        let (first, end) = shelf.name.days();
+        let mut found = BTreeSet::new();
+        let (kind, step) = match shelf.name {
+            Name::Head(..) => (Kind::Block, HOUR_MS),
+            Name::Day(..) => (Kind::Block, DAY_MS),
+            Name::Minutes(_) => (Kind::Minute, DAY_MS),
+            Name::Hours(_) => (Kind::Hour, DAY_MS),
+        };
+        for (_, schema) in
+            schemas(store.as_ref())?.into_iter().filter(|(_, s)| s.pdu == pdu.as_str())
+        {
+            found.extend(
+                schema
+                    .columns
+                    .into_iter()
+                    .filter(|(_, key)| key == metric.key())
+                    .map(|(part, _)| part),
+            );
+        }
+        let places = (end - first) * DAY_MS / step;
+        for at in (0..places).rev().map(|n| first * DAY_MS + n * step) {
+            if !found.is_empty() {
+                break;
+            }
+            let Some(loaded) = Loaded::find(&store, kind, pdu.as_str(), at)? else { continue };
+            let Ok(head) = Head::open(loaded.head()) else { continue };
+            let of = head.columns.iter().filter(|entry| entry.key == metric.key());
+            found.extend(of.map(|entry| entry.part.to_owned()));
+        }
+        if !found.is_empty() {
+            return Ok(found.into_iter().collect());
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// A schema by its number.
+pub fn schema(store: &dyn ChunkStore, number: u32) -> Result<Option<Schema>, StoreError> {
+    let value = store.get(&super::shelf::schema_key(number))?;
+    Ok(value.as_deref().and_then(schema_in))
 }
 
 fn schema_in(value: &[u8]) -> Option<Schema> {
     serde_json::from_slice(verified(value)?).ok()
 }
 
-/// Device numbers in a store.
-pub(super) fn devices(store: &dyn ChunkStore) -> Result<Vec<(PduId, u32)>, StoreError> {
+/// The devices that a store has something of.
+pub fn devices(store: &dyn ChunkStore) -> Result<Vec<String>, StoreError> {
     let mut found = Vec::new();
-    store.range(Tree::Devices, &[], &[0xff], &mut |key, value| {
-        let id = std::str::from_utf8(key).ok().and_then(|id| id.parse().ok());
-        found.extend(id.zip(number(value)));
+    store.range(b"P", b"Q", &mut |key, _| {
+        found.extend(std::str::from_utf8(&key[1..]).ok().map(str::to_owned));
         true
     })?;
     Ok(found)
 }
 
-/// The highest schema number ever given, to a schema that is damaged now too.
+/// The highest number of a schema ever given, to one that is damaged now too.
 pub(super) fn last_schema(store: &dyn ChunkStore) -> Result<u32, StoreError> {
     let mut last = 0;
-    store.range(Tree::Schemas, &[], &[0xff; 5], &mut |key, _| {
-        last = key.try_into().map_or(last, |key| last.max(u32::from_be_bytes(key)));
+    store.range(b"S", b"T", &mut |key, _| {
+        last = key[1..].try_into().map_or(last, |key| last.max(u32::from_be_bytes(key)));
         true
     })?;
     Ok(last)
@@ -156,116 +463,10 @@ pub(super) fn last_schema(store: &dyn ChunkStore) -> Result<u32, StoreError> {
 /// Schemas in a store.
 pub(super) fn schemas(store: &dyn ChunkStore) -> Result<Vec<(u32, Schema)>, StoreError> {
     let mut found = Vec::new();
-    store.range(Tree::Schemas, &[], &[0xff; 5], &mut |key, value| {
-        let number = key.try_into().ok().map(u32::from_be_bytes);
+    store.range(b"S", b"T", &mut |key, value| {
+        let number = key[1..].try_into().ok().map(u32::from_be_bytes);
         found.extend(number.zip(schema_in(value)));
         true
     })?;
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::super::memory::MemoryStore;
-    use super::super::sled::SledStore;
-    use super::super::writer::{Counts, Row, Writer};
-    use super::*;
-    use crate::model::metric::Scope;
-    use crate::model::reading::{Datum, Gap};
-    use crate::model::topology::{Layout, Part, Slot};
-
-    fn rows() -> Vec<Row> {
-        let outlet = |number: u16| Part { number, id: number.to_string(), ..Part::default() };
-        let slot = |part, metric| Slot { scope: Scope::Outlet, part, metric };
-        let layout = Layout::new(
-            [vec![], vec![], vec![], vec![outlet(1), outlet(2)], vec![]],
-            vec![slot(0, Metric::Power), slot(1, Metric::Power), slot(1, Metric::Rating)],
-        );
-        (0..50)
-            .map(|n| {
-                let second =
-                    if n == 7 { Datum::Gap(Gap::Timeout) } else { Datum::Value(1_000 * n) };
-                let data = vec![(0, Datum::Value(n)), (1, second), (2, Datum::Value(16_000))];
-                Row {
-                    pdu: "pdu-a".parse().unwrap(),
-                    layout: layout.clone(),
-                    at: Stamp(n * 10_000),
-                    data,
-                }
-            })
-            .collect()
-    }
-
-    fn fill(store: Arc<dyn ChunkStore>) {
-        let writer =
-            Writer::new(store, Arc::new(Counts::default()), Box::new(|_, _, _| {})).unwrap();
-        let (sender, receiver) = tokio::sync::mpsc::channel(100);
-        rows().into_iter().for_each(|row| sender.try_send(row).unwrap());
-        drop(sender);
-        writer.run(receiver);
-    }
-
-    fn check(store: &dyn ChunkStore) {
-        let series =
-            Series { pdu: "pdu-a".parse().unwrap(), part: "2".into(), metric: Metric::Power };
-        let found = read(store, &series, Stamp(50_000), Stamp(100_000), 100).unwrap();
-        let expected = [Ok(5_000), Ok(6_000), Err(Gap::Timeout), Ok(8_000), Ok(9_000)];
-        assert_eq!(found.samples.iter().map(|s| s.1).collect::<Vec<_>>(), expected);
-        assert_eq!(found.samples[0].0, Stamp(50_000));
-        let few = read(store, &series, Stamp(0), Stamp(i64::MAX), 3).unwrap();
-        assert!(few.truncated && few.samples.len() == 3);
-        let rating = Series { metric: Metric::Rating, ..series.clone() };
-        assert_eq!(read(store, &rating, Stamp(0), Stamp(i64::MAX), 3).unwrap(), Found::default());
-        let other = Series { pdu: "pdu-b".parse().unwrap(), ..series };
-        assert_eq!(read(store, &other, Stamp(0), Stamp(i64::MAX), 3).unwrap(), Found::default());
-    }
-
-    #[test]
-    fn what_was_written_is_read_back_from_memory() {
-        let store = Arc::new(MemoryStore::default());
-        fill(store.clone());
-        check(store.as_ref());
-    }
-
-    #[test]
-    fn what_was_written_is_read_back_from_disk_after_a_restart_and_more_is_added() {
-        let dir = tempfile::tempdir().unwrap();
-        fill(Arc::new(SledStore::open(dir.path()).unwrap().store));
-        let opened = SledStore::open(dir.path()).unwrap();
-        assert!(opened.set_aside.is_none());
-        check(&opened.store);
-        let store = Arc::new(opened.store);
-        fill(store.clone());
-        check(store.as_ref());
-        assert_eq!(schemas(store.as_ref()).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_damaged_store_is_set_aside_and_a_new_one_begun() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("readings");
-        fill(Arc::new(SledStore::open(&path).unwrap().store));
-        // Flip a bit in the middle of the file: sled panics on the next open (spacejam/sled issue 1387).
-        let file = path.join("db");
-        let mut bytes = std::fs::read(&file).unwrap();
-        let middle = bytes.iter().rposition(|b| *b != 0).unwrap() / 2;
-        bytes[middle] ^= 0x10;
-        std::fs::write(&file, bytes).unwrap();
-        let opened = SledStore::open(&path).unwrap();
-        if let Some((aside, _)) = &opened.set_aside {
-            assert!(aside.join("db").exists());
-        }
-        fill(Arc::new(opened.store));
-    }
-
-    #[test]
-    fn targets_are_a_pdu_or_one_of_its_parts() {
-        assert_eq!(target("pdu-a").unwrap().1, "I1");
-        assert_eq!(target("pdu-a/7").unwrap().1, "7");
-        for text in ["", "pdu-a/", "pdu-a/../b", "PDU", "pdu-a/7/8"] {
-            assert!(target(text).is_err(), "{text}");
-        }
-    }
 }

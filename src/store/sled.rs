@@ -1,87 +1,96 @@
-//! The time-series store on sled 0.34. Its `flush()` does not reach the disk's platters (sync_file_range,
-//! no fsync), so a flush here also syncs the file; opening a damaged store panics inside sled, so opening
-//! is caught and the damaged directory set aside: polling and switching never wait for it.
+//! A directory of the time-series store on sled 0.34. Its `flush()` does not reach the disk's platters (sync_file_range,
+//! no fsync), so a flush here also syncs the files; it panics where it finds rot, so every call is caught: a panic is
+//! an error like another, and polling and switching never wait for it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::chunk::{ChunkStore, Put, Stats, StoreError, Tree, Visitor};
+use super::chunk::{Change, ChunkStore, StoreError, Visitor};
 
-/// Pages that sled keeps in memory. A gateway answers from the board; history is read now and then.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// How often sled's own thread writes and fsyncs: what a kill or a power cut may cost.
-const FLUSH_MS: u64 = 500;
+/// Pages that sled keeps in memory, of each open directory: history is read now and then, a day's column is 100 KB.
+const CACHE_BYTES: u64 = 1024 * 1024;
+/// Segments of a directory that rows are written to.
+const LIVE_SEGMENT: usize = 512 * 1024;
+/// Segments of a directory that is written once. Values of more than a quarter of it become files of their own, which
+/// cost what they are long; what is inline costs twice.
+const SEALED_SEGMENT: usize = 16 * 1024;
 
-/// A store on disk.
-pub struct SledStore {
-    db: sled::Db,
-    trees: BTreeMap<Tree, sled::Tree>,
-    file: PathBuf,
+/// How long a directory that was just closed may still be locked: threads of sled's own let go of it a moment later.
+const LOCKED: Duration = Duration::from_secs(2);
+
+/// How a directory is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Rows come in; fsynced every so many milliseconds.
+    Live(u64),
+    /// Written once, then read.
+    Sealed,
 }
 
-/// What came of opening a store.
-pub struct Opened {
-    /// The store.
-    pub store: SledStore,
-    /// Where an older one went that could not be opened, and why.
-    pub set_aside: Option<(PathBuf, String)>,
+/// A directory on disk.
+pub struct SledStore {
+    db: sled::Db,
+    dir: PathBuf,
 }
 
 impl SledStore {
-    /// Opens the store in a directory; sets a damaged one aside and begins a new one.
-    pub fn open(dir: &Path) -> Result<Opened, StoreError> {
-        match Self::try_open(dir) {
-            Ok(store) => Ok(Opened { store, set_aside: None }),
-            Err(why) => {
-                let aside = Self::set_aside(dir)?;
-                let store = Self::try_open(dir).map_err(StoreError)?;
-                Ok(Opened { store, set_aside: Some((aside, why)) })
+    /// Opens or makes a directory.
+    pub fn open(dir: &Path, how: Use) -> Result<Self, StoreError> {
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES);
+        let config = match how {
+            Use::Live(flush_ms) => {
+                config.segment_size(LIVE_SEGMENT).flush_every_ms(Some(flush_ms.max(1)))
             }
-        }
-    }
-
-    fn try_open(dir: &Path) -> Result<Self, String> {
-        let config = sled::Config::new()
-            .path(dir)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(FLUSH_MS));
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let db = config.open()?;
-            let trees: Result<BTreeMap<_, _>, sled::Error> =
-                Tree::ALL.into_iter().map(|(name, tree)| Ok((tree, db.open_tree(name)?))).collect();
-            Ok::<_, sled::Error>((db, trees?))
-        }));
-        match opened {
-            Ok(Ok((db, trees))) => Ok(Self { db, trees, file: dir.join("db") }),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("it is damaged: sled panicked while opening it".into()),
-        }
-    }
-
-    fn set_aside(dir: &Path) -> Result<PathBuf, StoreError> {
-        let fail = |error: std::io::Error| {
-            StoreError(format!("{} cannot be set aside: {error}", dir.display()))
+            Use::Sealed => config.segment_size(SEALED_SEGMENT).flush_every_ms(None),
         };
-        for number in 1.. {
-            let aside = dir.with_extension(format!("damaged-{number}"));
-            if !aside.exists() {
-                std::fs::rename(dir, &aside).map_err(fail)?;
-                return Ok(aside);
+        let dir = dir.to_path_buf();
+        let began = Instant::now();
+        loop {
+            match caught(|| config.open()) {
+                Ok(db) => return Ok(Self { db, dir }),
+                Err(StoreError::Failed(why)) if is_lock(&why) && began.elapsed() < LOCKED => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => return Err(error),
             }
         }
-        unreachable!("there is a free number")
-    }
-
-    fn tree(&self, tree: Tree) -> Result<&sled::Tree, StoreError> {
-        self.trees.get(&tree).ok_or_else(|| StoreError(format!("there is no tree {tree:?}")))
     }
 }
 
-#[allow(clippy::needless_pass_by_value)] // as `map_err` gives it
+/// Calls sled; a panic in it is damage.
+fn caught<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(StoreError::Damaged("sled panicked over what it read".into())),
+    }
+}
+
 fn failed(error: sled::Error) -> StoreError {
-    StoreError(error.to_string())
+    match error {
+        sled::Error::Io(error) if is_full(&error) => StoreError::Full,
+        sled::Error::Io(error) => match error.kind() {
+            // Another process has it, or may not: nothing is wrong with what is stored.
+            std::io::ErrorKind::PermissionDenied
+            | std::io::ErrorKind::WouldBlock
+            | std::io::ErrorKind::ReadOnlyFilesystem => StoreError::Failed(error.to_string()),
+            _ if is_lock(&error.to_string()) => StoreError::Failed(error.to_string()),
+            _ => StoreError::Damaged(error.to_string()),
+        },
+        error => StoreError::Damaged(error.to_string()),
+    }
+}
+
+fn is_lock(why: &str) -> bool {
+    why.contains("could not acquire lock")
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+        || error.to_string().contains("No space left")
 }
 
 impl ChunkStore for SledStore {
@@ -89,37 +98,27 @@ impl ChunkStore for SledStore {
         "sled"
     }
 
-    fn put(&self, batch: &[Put]) -> Result<(), StoreError> {
-        // Atomic per tree; a row whose schema is missing is skipped by the reader, so schemas go first.
-        for (_, tree) in Tree::ALL {
-            let mut puts = sled::Batch::default();
-            let mut of_tree = batch.iter().filter(|put| put.tree == tree).peekable();
-            // An empty batch costs sled as much as a small one.
-            if of_tree.peek().is_none() {
-                continue;
+    fn apply(&self, batch: &[Change]) -> Result<(), StoreError> {
+        let mut changes = sled::Batch::default();
+        for change in batch {
+            match change {
+                Change::Put(key, value) => changes.insert(key.as_slice(), value.as_slice()),
+                Change::Delete(key) => changes.remove(key.as_slice()),
             }
-            of_tree.for_each(|put| puts.insert(put.key.as_slice(), put.value.as_slice()));
-            self.tree(tree)?.apply_batch(puts).map_err(failed)?;
         }
-        Ok(())
+        caught(|| self.db.apply_batch(changes))
     }
 
-    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tree(tree)?.get(key).map_err(failed)?.map(|value| value.to_vec()))
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(caught(|| self.db.get(key))?.map(|value| value.to_vec()))
     }
 
-    fn range(
-        &self,
-        tree: Tree,
-        from: &[u8],
-        to: &[u8],
-        visit: Visitor<'_>,
-    ) -> Result<(), StoreError> {
+    fn range(&self, from: &[u8], to: &[u8], visit: Visitor<'_>) -> Result<(), StoreError> {
         if from >= to {
             return Ok(());
         }
-        for entry in self.tree(tree)?.range(from..to) {
-            let (key, value) = entry.map_err(failed)?;
+        let mut entries = self.db.range(from..to);
+        while let Some((key, value)) = caught(|| entries.next().transpose())? {
             if !visit(&key, &value) {
                 break;
             }
@@ -128,13 +127,19 @@ impl ChunkStore for SledStore {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(failed)?;
-        let synced = File::open(&self.file).and_then(|file| file.sync_data());
-        synced.map_err(|error| StoreError(error.to_string()))
-    }
-
-    fn stats(&self) -> Stats {
-        // Told for status only: a size that cannot be read is none.
-        Stats { bytes: self.db.size_on_disk().unwrap_or(0) }
+        caught(|| self.db.flush())?;
+        let sync = |path: &Path| File::open(path)?.sync_all();
+        let all = || {
+            sync(&self.dir.join("db"))?;
+            let blobs = self.dir.join("blobs");
+            if blobs.is_dir() {
+                for blob in std::fs::read_dir(&blobs)? {
+                    sync(&blob?.path())?;
+                }
+                sync(&blobs)?;
+            }
+            sync(&self.dir)
+        };
+        all().map_err(|error| failed(sled::Error::Io(error)))
     }
 }

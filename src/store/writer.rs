@@ -1,5 +1,6 @@
 //! The one that writes readings: takes rows off a bounded queue, numbers devices and schemas, puts them
-//! in batches. When a put fails the rows are counted as dropped, and it is told; it goes on trying.
+//! in batches, each day's into its directory. When a put fails the rows are counted as dropped, and it is told; it
+//! goes on trying.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,14 +10,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::model::event::About;
 use crate::model::id::PduId;
 use crate::model::reading::Datum;
 use crate::model::time::Stamp;
 use crate::model::topology::Layout;
 use crate::series::row::pack;
 
-use super::chunk::{ChunkStore, Put, StoreError, Tree};
+use super::archive::Archive;
+use super::chunk::{Change, ChunkStore, StoreError};
+use super::shelf::{HOUR_MS, Kind, Name, Shelf, day_of, key, schema_key};
 
 /// One poll's readings.
 #[derive(Debug, Clone)]
@@ -44,64 +46,46 @@ pub struct Counts {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Schema {
     /// The device.
-    pub device: u32,
+    pub pdu: String,
     /// Part and metric key of each column.
     pub columns: Vec<(String, String)>,
 }
-
-/// How rows are told to be lost.
-pub type Alarm = Box<dyn Fn(&'static str, About, String) + Send>;
 
 /// Most rows in one batch.
 const BATCH: usize = 256;
 /// How long the first row of a batch waits for others. With the store's own flush every half second a row is on its
 /// way to the disk within three quarters of a second of its poll.
 const GATHER: Duration = Duration::from_millis(250);
+/// Schemas remembered by what they were made from; beyond, they are looked up anew.
+const KNOWN: usize = 4_096;
 
 /// What a schema was made from: the address of its layout (which is kept beside it), how many columns,
 /// and whose.
 type Origin = (usize, usize, PduId);
 
-/// Writes rows into a store.
-pub struct Writer {
+/// What is known of a directory that rows go to.
+struct Open {
+    shelf: Arc<Shelf>,
     store: Arc<dyn ChunkStore>,
-    counts: Arc<Counts>,
-    alarm: Alarm,
-    devices: HashMap<PduId, u32>,
     schemas: HashMap<Schema, u32>,
     /// The highest number of a schema; numbers are never given twice, so that old rows mean what they meant.
     last_schema: u32,
     /// Schemas by what they were made from, so that a row costs one look-up.
     known: HashMap<Origin, (Arc<Layout>, Vec<u16>, u32)>,
-    failing: bool,
+}
+
+/// Writes rows into the archive.
+pub struct Writer {
+    archive: Arc<Archive>,
+    counts: Arc<Counts>,
+    /// The directories in use: today's, and for a while yesterday's.
+    open: HashMap<Name, Open>,
 }
 
 impl Writer {
-    /// Over a store; reads what devices and schemas it knows.
-    pub fn new(
-        store: Arc<dyn ChunkStore>,
-        counts: Arc<Counts>,
-        alarm: Alarm,
-    ) -> Result<Self, StoreError> {
-        let mut devices = HashMap::new();
-        let mut schemas = HashMap::new();
-        for (id, number) in super::reader::devices(store.as_ref())? {
-            devices.insert(id, number);
-        }
-        for (number, schema) in super::reader::schemas(store.as_ref())? {
-            schemas.insert(schema, number);
-        }
-        let last_schema = super::reader::last_schema(store.as_ref())?;
-        Ok(Self {
-            store,
-            counts,
-            alarm,
-            devices,
-            schemas,
-            last_schema,
-            known: HashMap::new(),
-            failing: false,
-        })
+    /// Over an archive.
+    pub fn new(archive: Arc<Archive>, counts: Arc<Counts>) -> Self {
+        Self { archive, counts, open: HashMap::new() }
     }
 
     /// Writes rows until the queue is closed; then flushes. Blocks: runs on a thread of its own.
@@ -120,99 +104,132 @@ impl Writer {
             self.write(&batch);
             batch.clear();
         }
-        if let Err(error) = self.store.flush() {
-            tracing::error!(%error, "the last readings may be lost");
+        self.flush();
+    }
+
+    /// Makes what was written survive a power cut.
+    pub fn flush(&mut self) {
+        for open in self.open.values() {
+            if let Err(error) = open.store.flush() {
+                tracing::error!(%error, "the last readings may be lost");
+            }
         }
     }
 
-    fn write(&mut self, rows: &[Row]) {
-        let mut puts = Vec::with_capacity(rows.len());
-        rows.iter().for_each(|row| self.put(row, &mut puts));
-        let count = rows.len() as u64;
-        match self.store.put(&puts) {
-            Ok(()) => {
-                self.counts.written.fetch_add(count, Ordering::Relaxed);
-                if std::mem::take(&mut self.failing) {
-                    (self.alarm)(
-                        "store.recovered",
-                        About::default(),
-                        "readings are stored again".into(),
-                    );
-                }
-            }
-            Err(error) => {
-                self.counts.dropped.fetch_add(count, Ordering::Relaxed);
-                // What was numbered in this batch is not stored: number it anew with the next.
-                self.known.clear();
-                self.schemas.clear();
-                self.devices.clear();
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%error, "readings are not stored");
-                    (self.alarm)(
+    /// Writes rows, each into the directory of its day.
+    pub fn write(&mut self, rows: &[Row]) {
+        for rows in rows.chunk_by(|a, b| day_of(a.at) == day_of(b.at)) {
+            let count = rows.len() as u64;
+            match self.put(rows) {
+                Ok(()) => {
+                    self.counts.written.fetch_add(count, Ordering::Relaxed);
+                    self.archive.lower(
                         "store.failed",
-                        About::default(),
-                        format!("readings are not stored: {error}"),
+                        "store.recovered",
+                        "readings are stored again",
                     );
                 }
-                self.relearn();
+                Err(error) => {
+                    self.counts.dropped.fetch_add(count, Ordering::Relaxed);
+                    self.archive.raise("store.failed", format!("readings are not stored: {error}"));
+                }
             }
         }
     }
 
-    fn relearn(&mut self) {
-        if let Ok(devices) = super::reader::devices(self.store.as_ref()) {
-            self.devices.extend(devices);
+    fn put(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+        let Some(first) = rows.first() else { return Ok(()) };
+        if !self.archive.has_room() {
+            return Err(StoreError::Full);
         }
-        if let Ok(schemas) = super::reader::schemas(self.store.as_ref()) {
-            self.schemas.extend(schemas.into_iter().map(|(number, schema)| (schema, number)));
+        let archive = self.archive.clone();
+        let _putting = archive.putting();
+        let shelf = archive.head(day_of(first.at));
+        let name = shelf.name;
+        // The directory may have been sealed or set aside meanwhile.
+        self.open.retain(|name, open| {
+            *name == shelf.name && Arc::ptr_eq(&open.shelf, &shelf)
+                || self.archive.shelf(*name).is_some_and(|now| Arc::ptr_eq(&now, &open.shelf))
+        });
+        if !self.open.contains_key(&name) {
+            self.open.insert(name, Open::new(&self.archive, shelf.clone())?);
         }
+        let Some(open) = self.open.get_mut(&name) else { return Ok(()) };
+        let mut changes = Vec::with_capacity(rows.len() + 2);
+        rows.iter().for_each(|row| open.add(row, &mut changes));
+        if let Err(error) = open.store.apply(&changes) {
+            // What was numbered in this batch is not stored, and sled fails for ever once it has failed: all anew.
+            self.open.remove(&name);
+            match &error {
+                StoreError::Damaged(why) => self.archive.set_aside(&shelf, why),
+                _ => shelf.close(),
+            }
+            return Err(error);
+        }
+        for row in rows {
+            let hour = row.at.0.div_euclid(HOUR_MS) * HOUR_MS;
+            archive.touch(name, row.pdu.as_str(), hour);
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    fn new(archive: &Archive, shelf: Arc<Shelf>) -> Result<Self, StoreError> {
+        let store = archive.store(&shelf)?;
+        let found = super::reader::schemas(store.as_ref())?;
+        let last_schema = super::reader::last_schema(store.as_ref())?;
+        let schemas = found.into_iter().map(|(number, schema)| (schema, number)).collect();
+        Ok(Self { shelf, store, schemas, last_schema, known: HashMap::new() })
     }
 
-    fn put(&mut self, row: &Row, puts: &mut Vec<Put>) {
+    fn add(&mut self, row: &Row, changes: &mut Vec<Change>) {
         let series: Vec<(u16, Datum)> =
             row.data.iter().copied().filter(|(slot, _)| is_series(&row.layout, *slot)).collect();
-        let schema = self.schema(row, &series, puts);
-        let device = self.devices.get(&row.pdu).copied().unwrap_or(0);
+        let schema = self.schema(row, &series, changes);
         let value = pack(schema, series.iter().map(|(_, datum)| *datum));
-        puts.push(Put { tree: Tree::Rows, key: row_key(device, row.at), value });
+        changes.push(Change::Put(key(Kind::Row, row.pdu.as_str(), row.at.0), value));
     }
 
-    fn schema(&mut self, row: &Row, series: &[(u16, Datum)], puts: &mut Vec<Put>) -> u32 {
-        let slots: Vec<u16> = series.iter().map(|(slot, _)| *slot).collect();
-        let memo = (Arc::as_ptr(&row.layout) as usize, slots.len(), row.pdu.clone());
+    fn schema(&mut self, row: &Row, series: &[(u16, Datum)], changes: &mut Vec<Change>) -> u32 {
+        let memo = (Arc::as_ptr(&row.layout) as usize, series.len(), row.pdu.clone());
         // The layout is held beside its address, so that the address cannot come back for another.
         if let Some((_, known, number)) = self.known.get(&memo)
-            && *known == slots
+            && known.iter().eq(series.iter().map(|(slot, _)| slot))
         {
             return *number;
         }
-        let next = self.devices.values().max().map_or(1, |n| n + 1);
-        let device = *self.devices.entry(row.pdu.clone()).or_insert_with(|| {
-            let key = row.pdu.as_str().as_bytes().to_vec();
-            puts.push(Put { tree: Tree::Devices, key, value: checked(&next.to_be_bytes()) });
-            next
-        });
+        let slots: Vec<u16> = series.iter().map(|(slot, _)| *slot).collect();
         let columns = slots.iter().map(|slot| column(&row.layout, *slot)).collect();
-        let schema = Schema { device, columns };
+        let schema = Schema { pdu: row.pdu.to_string(), columns };
         let next = self.last_schema + 1;
         let number = *self.schemas.entry(schema.clone()).or_insert_with(|| {
-            // Plain strings and numbers always make JSON.
-            let json = serde_json::to_vec(&schema)
-                .unwrap_or_else(|_| unreachable!("a schema is plain data"));
-            puts.push(Put {
-                tree: Tree::Schemas,
-                key: next.to_be_bytes().to_vec(),
-                value: checked(&json),
-            });
+            changes.push(Change::Put(schema_key(next), schema_bytes(&schema)));
+            changes.push(Change::Put(device_key(&schema.pdu), checked(&[])));
             next
         });
-        if self.known.len() > 4_096 {
+        if self.known.len() > KNOWN {
             self.known.clear();
         }
         self.last_schema = self.last_schema.max(number);
         self.known.insert(memo, (row.layout.clone(), slots, number));
         number
     }
+}
+
+/// A schema as it is stored.
+pub fn schema_bytes(schema: &Schema) -> Vec<u8> {
+    // Plain strings always make JSON.
+    let json =
+        serde_json::to_vec(schema).unwrap_or_else(|_| unreachable!("a schema is plain data"));
+    checked(&json)
+}
+
+/// The key that says that a directory has something of a device.
+pub fn device_key(pdu: &str) -> Vec<u8> {
+    let mut key = vec![b'P'];
+    key.extend_from_slice(pdu.as_bytes());
+    key
 }
 
 fn is_series(layout: &Layout, slot: u16) -> bool {
@@ -223,20 +240,6 @@ fn column(layout: &Layout, slot: u16) -> (String, String) {
     let slot = layout.slots()[usize::from(slot)];
     let part = &layout.parts(slot.scope)[usize::from(slot.part)];
     (part.id.clone(), slot.metric.key().to_owned())
-}
-
-/// The key of a row: big-endian, so that rows of a device lie in order of time.
-pub fn row_key(device: u32, at: Stamp) -> Vec<u8> {
-    let shifted = (at.0 as u64) ^ (1 << 63);
-    let mut key = device.to_be_bytes().to_vec();
-    key.extend_from_slice(&shifted.to_be_bytes());
-    key
-}
-
-/// The moment in a row's key.
-pub fn row_at(key: &[u8]) -> Option<Stamp> {
-    let bytes: [u8; 8] = key.get(4..12)?.try_into().ok()?;
-    Some(Stamp((u64::from_be_bytes(bytes) ^ (1 << 63)) as i64))
 }
 
 /// Bytes with their checksum before them.

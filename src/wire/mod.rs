@@ -2,11 +2,13 @@
 //! does not have is absent; one that it has and that could not be read is null, with the reason in `gaps`.
 
 pub mod audit;
+pub mod energy;
 pub mod event;
 pub mod host;
 pub mod limit;
 pub mod pdu;
 pub mod plan;
 pub mod problem;
+pub mod prometheus;
 pub mod series;
 pub mod status;

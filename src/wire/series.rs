@@ -45,3 +45,33 @@ pub enum PointValue {
     /// Nothing.
     Nothing(()),
 }
+
+/// Series of several targets, or what they are folded into.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ManyBody {
+    /// As `power_w`.
+    pub metric: String,
+    /// From when, RFC 3339 UTC.
+    pub start: String,
+    /// Until when.
+    pub end: String,
+    /// Width of a step.
+    pub step_ms: u64,
+    /// `avg`, `min`, `max`, `last` or `rate`: what a step says of one series.
+    pub agg: &'static str,
+    /// `sum`, `avg`, `max` or `min`: what the series of a group become; null if they are not folded.
+    pub fold: Option<&'static str>,
+    /// `pdu`, `branch`, `host` or `rack`: what is folded together.
+    pub by: Option<&'static str>,
+    /// The series.
+    pub series: Vec<OneBody>,
+}
+
+/// One of several series.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct OneBody {
+    /// The target, or the name of the group.
+    pub target: String,
+    /// Steps, oldest first. The quality of one that lacks some of its series is `partial`.
+    pub points: Vec<PointBody>,
+}

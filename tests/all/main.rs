@@ -17,6 +17,7 @@ mod drivers;
 mod families;
 mod fence;
 mod groups;
+mod history;
 mod hooks;
 mod links;
 mod modbus;

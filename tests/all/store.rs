@@ -71,7 +71,11 @@ async fn a_store_that_does_not_open_stops_nothing() {
             .wait_for("/v1/status", |status| status["store"]["rows_written"].as_u64() >= Some(3));
         let dir = gateway.kill();
         // Rot in the file that sled reads first.
-        let file = dir.path().join("state/readings/conf");
+        let history = dir.path().join("state/history");
+        let is_head = |name: &str| name.starts_with("head-");
+        let entries = std::fs::read_dir(&history).unwrap().map(|entry| entry.unwrap());
+        let head = entries.filter(|e| is_head(&e.file_name().to_string_lossy())).last().unwrap();
+        let file = head.path().join("conf");
         let mut bytes = std::fs::read(&file).unwrap();
         bytes.iter_mut().for_each(|byte| *byte ^= 0x41);
         std::fs::write(&file, bytes).unwrap();

@@ -6,6 +6,7 @@ mod hosts;
 mod limits;
 mod pdus;
 mod sections;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -43,6 +44,8 @@ pub struct Config {
     pub site: Site,
     /// Where traps are taken, if they are.
     pub traps: Option<Traps>,
+    /// How long readings are kept.
+    pub store: crate::store::archive::Settings,
 }
 
 /// Traps.
@@ -106,6 +109,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     site.restore = automation::restore(&root);
     site.sheds = automation::sheds(&root, &pdus.devices, &site);
     site.policy = sections::policy(&root, &pdus.devices, &site.rack);
+    let store = store::store(&root);
     root.done();
     let tls = tls?;
     site.revoked.clone_from(&tls.revoked);
@@ -118,6 +122,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
         devices: pdus.devices,
         site,
         traps,
+        store,
     })
 }
 

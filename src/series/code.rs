@@ -1,0 +1,173 @@
+//! Numbers as bytes and bits: varints, zigzag, bits in a row. Readers never panic: what is cut off is `None`.
+
+/// Signed as unsigned, small ones first: 0, -1, 1, -2, 2, …
+pub fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+/// The other way.
+pub fn unzigzag(coded: u64) -> i64 {
+    (coded >> 1) as i64 ^ -((coded & 1) as i64)
+}
+
+/// Seven bits a byte, low ones first.
+pub fn push(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+/// Takes what [`push`] put.
+pub fn pull(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Takes a number that says how many: one above the limit is a fault of the bytes, found before memory is taken.
+pub fn pull_count(bytes: &mut &[u8], limit: usize) -> Option<usize> {
+    usize::try_from(pull(bytes)?).ok().filter(|count| *count <= limit)
+}
+
+/// Takes so many bytes.
+pub fn pull_bytes<'b>(bytes: &mut &'b [u8], count: usize) -> Option<&'b [u8]> {
+    let (taken, rest) = bytes.split_at_checked(count)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+/// A text with its length before it.
+pub fn push_text(bytes: &mut Vec<u8>, text: &str) {
+    push(bytes, text.len() as u64);
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+/// Takes a text of at most 64 bytes: names of parts and metrics are shorter.
+pub fn pull_text<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
+    let count = pull_count(bytes, 64)?;
+    std::str::from_utf8(pull_bytes(bytes, count)?).ok()
+}
+
+/// Writes bits, low ones first.
+#[derive(Debug, Default)]
+pub struct BitWriter {
+    bytes: Vec<u8>,
+    held: u64,
+    count: u32,
+}
+
+impl BitWriter {
+    /// The low `width` bits of a value; width 0 to 64.
+    pub fn put(&mut self, value: u64, width: u32) {
+        if width > 32 {
+            self.put(value & 0xffff_ffff, 32);
+            self.put(value >> 32, width - 32);
+            return;
+        }
+        let value = if width == 0 { 0 } else { value & (u64::MAX >> (64 - width)) };
+        self.held |= value << self.count;
+        self.count += width;
+        while self.count >= 8 {
+            self.bytes.push(self.held as u8);
+            self.held >>= 8;
+            self.count -= 8;
+        }
+    }
+
+    /// The bytes; the last one is filled with zeros.
+    pub fn finish(mut self) -> Vec<u8> {
+        if self.count > 0 {
+            self.bytes.push(self.held as u8);
+        }
+        self.bytes
+    }
+}
+
+/// Reads bits.
+#[derive(Debug)]
+pub struct BitReader<'b> {
+    bytes: &'b [u8],
+    held: u64,
+    count: u32,
+}
+
+impl<'b> BitReader<'b> {
+    /// Over bytes.
+    pub fn new(bytes: &'b [u8]) -> Self {
+        Self { bytes, held: 0, count: 0 }
+    }
+
+    /// The next `width` bits, 0 to 64.
+    #[inline]
+    pub fn take(&mut self, width: u32) -> Option<u64> {
+        if width > 32 {
+            let low = self.take(32)?;
+            return Some(low | self.take(width - 32)? << 32);
+        }
+        if self.count < width {
+            self.fill();
+            if self.count < width {
+                return None;
+            }
+        }
+        let value = self.held & ((1_u64 << width) - 1);
+        self.held >>= width;
+        self.count -= width;
+        Some(value)
+    }
+
+    #[inline]
+    fn fill(&mut self) {
+        if let Some((word, rest)) = self.bytes.split_first_chunk::<4>() {
+            self.held |= u64::from(u32::from_le_bytes(*word)) << self.count;
+            self.count += 32;
+            self.bytes = rest;
+            return;
+        }
+        while let Some((byte, rest)) = self.bytes.split_first()
+            && self.count < 32
+        {
+            self.held |= u64::from(*byte) << self.count;
+            self.count += 8;
+            self.bytes = rest;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bits_are_read_back(values in prop::collection::vec((any::<u64>(), 0_u32..=64), 0..200)) {
+            let mut writer = BitWriter::default();
+            values.iter().for_each(|(value, width)| writer.put(*value, *width));
+            let bytes = writer.finish();
+            let mut reader = BitReader::new(&bytes);
+            for (value, width) in values {
+                let expected = if width == 0 { 0 } else { value & (u64::MAX >> (64 - width)) };
+                prop_assert_eq!(reader.take(width), Some(expected));
+            }
+            prop_assert_eq!(reader.take(64), None);
+        }
+
+        #[test]
+        fn varints_are_read_back(value in any::<u64>(), signed in any::<i64>()) {
+            let mut bytes = Vec::new();
+            push(&mut bytes, value);
+            prop_assert_eq!(pull(&mut bytes.as_slice()), Some(value));
+            prop_assert_eq!(unzigzag(zigzag(signed)), signed);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Rollups: what a minute or an hour of readings was, kept when the readings themselves are gone. A counter's growth is
+//! kept too, over its resets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::reading::Gap;
+
+use super::block::{Builder, Name, Stored};
+use super::cells::{self, Cell};
+use super::code::{pull_bytes, pull_count, push};
+use super::column;
+
+/// A step of readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rolled {
+    /// When it begins, ms since 1970.
+    pub at: i64,
+    /// How many readings there were.
+    pub count: i64,
+    /// Why there were none, or the reason of the last gap.
+    pub gap: Gap,
+    /// Smallest.
+    pub least: i64,
+    /// Largest.
+    pub most: i64,
+    /// Of all readings.
+    pub sum: i64,
+    /// First.
+    pub first: i64,
+    /// Last.
+    pub last: i64,
+    /// How much a counter grew from the first to the last, over resets.
+    pub grown: i64,
+}
+
+/// How much a counter grew between two readings: one that went back was reset and counts from zero.
+#[inline]
+pub fn growth(before: i64, after: i64) -> i64 {
+    if after >= before { after.saturating_sub(before) } else { after.max(0) }
+}
+
+/// Rolls a column up; steps are whole multiples of the width since 1970.
+pub fn roll(column: &[(i64, Cell)], width_ms: i64) -> Vec<Rolled> {
+    let mut out: Vec<Rolled> = Vec::new();
+    for (at, cell) in column {
+        let step = at.div_euclid(width_ms) * width_ms;
+        if out.last().is_none_or(|last| last.at != step) {
+            out.push(Rolled {
+                at: step,
+                count: 0,
+                gap: Gap::NotRead,
+                least: 0,
+                most: 0,
+                sum: 0,
+                first: 0,
+                last: 0,
+                grown: 0,
+            });
+        }
+        let Some(rolled) = out.last_mut() else { continue };
+        match *cell {
+            Err(gap) => rolled.gap = gap,
+            Ok(value) if rolled.count == 0 => {
+                let Rolled { at, gap, .. } = *rolled;
+                *rolled = Rolled {
+                    at,
+                    count: 1,
+                    gap,
+                    least: value,
+                    most: value,
+                    sum: value,
+                    first: value,
+                    last: value,
+                    grown: 0,
+                };
+            }
+            Ok(value) => {
+                rolled.count += 1;
+                rolled.least = rolled.least.min(value);
+                rolled.most = rolled.most.max(value);
+                rolled.sum = rolled.sum.saturating_add(value);
+                rolled.grown = rolled.grown.saturating_add(growth(rolled.last, value));
+                rolled.last = value;
+            }
+        }
+    }
+    out
+}
+
+/// Codes the steps of a column; their moments are the block's.
+pub fn encode(steps: &[Rolled]) -> Vec<u8> {
+    let counts: Vec<Cell> =
+        steps.iter().map(|s| if s.count > 0 { Ok(s.count) } else { Err(s.gap) }).collect();
+    let good = || steps.iter().filter(|s| s.count > 0);
+    // All but the smallest are told by how far they are from it: of a calm load that is next to nothing.
+    let columns: [Vec<i64>; 6] = [
+        good().map(|s| s.least).collect(),
+        good().map(|s| s.most.wrapping_sub(s.least)).collect(),
+        good().map(|s| s.sum.wrapping_sub(s.count.wrapping_mul(s.least))).collect(),
+        good().map(|s| s.last.wrapping_sub(s.least)).collect(),
+        good().map(|s| s.first.wrapping_sub(s.least)).collect(),
+        good().map(|s| s.grown.wrapping_sub(s.last.wrapping_sub(s.first))).collect(),
+    ];
+    let mut bytes = Vec::new();
+    let coded = columns.iter().map(|column| column::encode(column));
+    for part in std::iter::once(cells::encode(&counts)).chain(coded) {
+        push(&mut bytes, part.len() as u64);
+        bytes.extend_from_slice(&part);
+    }
+    bytes
+}
+
+/// Reads the steps of a column; `None` if the bytes are not theirs.
+pub fn decode(mut bytes: &[u8], times: &[i64]) -> Option<Vec<Rolled>> {
+    let mut part = || {
+        let left = bytes.len();
+        let length = pull_count(&mut bytes, left)?;
+        pull_bytes(&mut bytes, length)
+    };
+    let counts = cells::decode(part()?, times.len())?;
+    let good = counts.iter().filter(|count| count.is_ok()).count();
+    let mut column = || column::decode(part()?, good);
+    let (least, most, sum) = (column()?, column()?, column()?);
+    let (last, first, grown) = (column()?, column()?, column()?);
+    let mut n = 0;
+    let step = |(at, count): (&i64, &Cell)| match *count {
+        Err(gap) => Rolled {
+            at: *at,
+            count: 0,
+            gap,
+            least: 0,
+            most: 0,
+            sum: 0,
+            first: 0,
+            last: 0,
+            grown: 0,
+        },
+        Ok(count) => {
+            let low = least[n];
+            let (end, start) = (last[n].wrapping_add(low), first[n].wrapping_add(low));
+            let step = Rolled {
+                at: *at,
+                count,
+                gap: Gap::NotRead,
+                least: low,
+                most: most[n].wrapping_add(low),
+                sum: sum[n].wrapping_add(count.wrapping_mul(low)),
+                first: start,
+                last: end,
+                grown: grown[n].wrapping_add(end.wrapping_sub(start)),
+            };
+            n += 1;
+            step
+        }
+    };
+    Some(times.iter().zip(&counts).map(step).collect())
+}
+
+/// A block of rollups under way: coded columns, and at which moments each has steps.
+#[derive(Debug, Default)]
+pub struct Roller {
+    moments: Vec<Vec<i64>>,
+    columns: Vec<(Name, usize, Vec<u8>)>,
+}
+
+impl Roller {
+    /// Adds a column of readings, rolled up.
+    pub fn add(&mut self, name: &Name, column: &[(i64, Cell)], width_ms: i64) {
+        let steps = roll(column, width_ms);
+        let moments: Vec<i64> = steps.iter().map(|step| step.at).collect();
+        let number = self.moments.iter().position(|known| *known == moments);
+        let number = number.unwrap_or_else(|| {
+            self.moments.push(moments);
+            self.moments.len() - 1
+        });
+        self.columns.push((name.clone(), number, encode(&steps)));
+    }
+
+    /// The block, if there is anything in it.
+    pub fn block(self) -> Option<Stored> {
+        let mut at: BTreeMap<i64, BTreeSet<usize>> = BTreeMap::new();
+        for (number, moments) in self.moments.iter().enumerate() {
+            for moment in moments {
+                at.entry(*moment).or_default().insert(number);
+            }
+        }
+        let mut shapes: Vec<&BTreeSet<usize>> = Vec::new();
+        let mut shape_of = Vec::new();
+        for set in at.values() {
+            let shape = shapes.iter().position(|known| *known == set).unwrap_or_else(|| {
+                shapes.push(set);
+                shapes.len() - 1
+            });
+            shape_of.push(shape as i64);
+        }
+        let times: Vec<i64> = at.keys().copied().collect();
+        let mut builder = Builder::new(&times, &shape_of, shapes.len());
+        for (name, number, bytes) in &self.columns {
+            let has: Vec<bool> = shapes.iter().map(|shape| shape.contains(number)).collect();
+            builder.column(name, &has, bytes);
+        }
+        (!times.is_empty()).then(|| builder.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::block::Head;
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rollups_are_read_back_and_say_what_the_readings_said(readings in prop::collection::btree_map(-500_000_i64..500_000, prop_oneof![3 => (0_i64..100_000).prop_map(Ok), 1 => Just(Err(Gap::Timeout))], 1..80)) {
+            let column: Vec<(i64, Cell)> = readings.into_iter().collect();
+            let mut roller = Roller::default();
+            let name = ("1".to_owned(), "energy_wh".to_owned());
+            roller.add(&name, &column, 60_000);
+            let stored = roller.block().unwrap();
+            let head = Head::open(&stored.head).unwrap();
+            let entry = head.find("1", "energy_wh").unwrap();
+            let steps = decode(entry.cells(&stored.groups[0]).unwrap(), &head.times_of(entry)).unwrap();
+            let good = |at: i64| column.iter().filter(move |(t, _)| t.div_euclid(60_000) * 60_000 == at).filter_map(|(_, cell)| cell.ok());
+            for step in &steps {
+                prop_assert_eq!(step.count, good(step.at).count() as i64);
+                if step.count > 0 {
+                    prop_assert_eq!(Some(step.least), good(step.at).min());
+                    prop_assert_eq!(Some(step.most), good(step.at).max());
+                    prop_assert_eq!(step.sum, good(step.at).sum::<i64>());
+                    prop_assert_eq!(Some(step.last), good(step.at).last());
+                }
+            }
+            let all: Vec<i64> = column.iter().filter_map(|(_, cell)| cell.ok()).collect();
+            let grown: i64 = all.windows(2).map(|pair| growth(pair[0], pair[1])).sum();
+            let kept: Vec<&Rolled> = steps.iter().filter(|step| step.count > 0).collect();
+            let between: i64 = kept.windows(2).map(|pair| growth(pair[0].last, pair[1].first)).sum();
+            prop_assert_eq!(kept.iter().map(|step| step.grown).sum::<i64>() + between, grown);
+        }
+
+        #[test]
+        fn arbitrary_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..80), count in 0_usize..300) {
+            let times: Vec<i64> = (0..count as i64).collect();
+            prop_assert!(decode(&bytes, &times).is_none_or(|steps| steps.len() == count));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What is done to the store beside writing: hours and days are sealed when they are over, what has had its time goes,
+//! and so does what the disk has no room for, oldest first. On a thread of its own, so that writing never waits.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::model::time::{Clock, Stamp};
+use crate::series::merge::Rows;
+
+use super::archive::{Archive, bytes_in};
+use super::chunk::StoreError;
+use super::seal::{seal_day, seal_hour};
+use super::shelf::{DAY_MS, HOUR_MS, Kind, Name, date, day_of, key, unkey};
+
+/// How often it looks.
+const ROUND: Duration = Duration::from_secs(10);
+/// How long after its end an hour is sealed: a slow device's last row is in by then.
+const HOUR_GRACE_MS: i64 = 2 * 60_000;
+/// The same of a day.
+const DAY_GRACE_MS: i64 = 10 * 60_000;
+/// Days of readings that stay whatever the disk says: the disk may be full of something else.
+const STAY: i64 = 2;
+
+/// Keeps an archive until told to stop, or until who tells is gone.
+pub fn run(archive: &Arc<Archive>, clock: &Arc<dyn Clock>, stop: &Receiver<()>) {
+    find_rows(archive);
+    loop {
+        round(archive, clock.stamp());
+        match stop.recv_timeout(ROUND) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// One round at a moment.
+pub fn round(archive: &Archive, now: Stamp) {
+    if archive.root().is_none() {
+        return;
+    }
+    make_room(archive, now);
+    // Sealing writes too; what is not sealed today is tomorrow.
+    if !archive.has_room() {
+        return;
+    }
+    let sealed = seal_hours(archive, now).and_then(|()| seal_days(archive, now));
+    match sealed {
+        Ok(()) => archive.lower("store.seal", "store.sealed", "readings are sealed again"),
+        Err(error) => archive.raise("store.seal", format!("readings are not sealed: {error}")),
+    }
+    forget(archive, now);
+}
+
+/// Finds the hours that still have rows: those of before the start. A look-up per device and hour, however many rows.
+pub fn find_rows(archive: &Archive) {
+    for shelf in archive.shelves().iter().filter(|s| matches!(s.name, Name::Head(..))) {
+        let Ok(store) = archive.store(shelf) else { continue };
+        let mut from = vec![Kind::Row as u8];
+        loop {
+            let mut next = None;
+            let found = store.range(&from, &[Kind::Row as u8 + 1], &mut |key, _| {
+                next = unkey(key).map(|(pdu, at, _)| (pdu.to_owned(), at));
+                next.is_none()
+            });
+            if let Err(error) = found {
+                archive.raise("store.damaged", format!("rows cannot be read: {error}"));
+                break;
+            }
+            let Some((pdu, at)) = next else { break };
+            let hour = at.div_euclid(HOUR_MS) * HOUR_MS;
+            archive.touch(shelf.name, &pdu, hour);
+            from = key(Kind::Row, &pdu, hour + HOUR_MS);
+        }
+    }
+}
+
+fn seal_hours(archive: &Archive, now: Stamp) -> Result<(), StoreError> {
+    for touched in archive.touched() {
+        let (name, pdu, hour) = &touched;
+        if hour + HOUR_MS + HOUR_GRACE_MS > now.0 {
+            continue;
+        }
+        let Some(shelf) = archive.shelf(*name) else { continue };
+        // Before the rows are read: one that comes meanwhile is touched again.
+        archive.sealed_hour(&touched);
+        if let Err(error) = seal_hour(archive, &shelf, pdu, *hour, &Rows::default()) {
+            archive.touch(*name, pdu, *hour);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Seals every day that is over; also one that got rows after it was.
+fn seal_days(archive: &Archive, now: Stamp) -> Result<(), StoreError> {
+    for shelf in archive.shelves() {
+        let Name::Head(day, _) = shelf.name else { continue };
+        if (day + 1) * DAY_MS + DAY_GRACE_MS <= now.0 {
+            drop(shelf);
+            seal_day(archive, day, &[])?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets go what has had its time.
+fn forget(archive: &Archive, now: Stamp) {
+    let today = day_of(now);
+    let kept = &archive.settings;
+    let is_over = |name: &Name| {
+        let (_, end) = name.days();
+        match name {
+            // A day that is not sealed yet has no rollups yet.
+            Name::Head(..) => false,
+            Name::Day(..) => end <= today - kept.raw_days,
+            Name::Minutes(_) => end <= today - kept.minute_days,
+            Name::Hours(_) => end <= today - kept.hour_days,
+        }
+    };
+    let old: Vec<Name> = archive.shelves().iter().map(|s| s.name).filter(is_over).collect();
+    archive.replace(None, &old);
+}
+
+/// Lets the oldest readings go while there is too little room for what comes, or more than the budget is taken.
+fn make_room(archive: &Archive, now: Stamp) {
+    let sealed = || {
+        let names = archive.shelves().into_iter().map(|shelf| shelf.name);
+        let stays = day_of(now) - STAY;
+        names.filter(move |name| matches!(name, Name::Day(day, _) if *day < stays))
+    };
+    let mut gone = Vec::new();
+    let wanted = archive.settings.free_percent;
+    let is_short = |archive: &Archive| {
+        archive
+            .room()
+            .is_some_and(|(free, all)| free.saturating_mul(100) < all.saturating_mul(wanted))
+    };
+    if is_short(archive) {
+        // One a round: others may make room too, and a directory goes only when its last reader is done.
+        gone.extend(sealed().min_by_key(|name| name.days()));
+        archive.raise(
+            "store.room",
+            format!("less than {wanted} % of the disk are free: the oldest readings go first"),
+        );
+    } else {
+        archive.lower("store.room", "store.room_again", "the disk has room again");
+    }
+    if let Some(budget) = archive.settings.budget
+        && let Some(root) = archive.root()
+    {
+        let mut taken = bytes_in(root);
+        let mut names: Vec<Name> = sealed().collect();
+        // Minutes go after readings, hours last of all and never by themselves.
+        names.extend(
+            archive.shelves().iter().map(|shelf| shelf.name).filter(
+                |name| matches!(name, Name::Minutes(_) if name.days().1 < day_of(now) - STAY),
+            ),
+        );
+        for name in names {
+            if taken <= budget {
+                break;
+            }
+            taken = taken.saturating_sub(bytes_in(&root.join(name.dir())));
+            gone.push(name);
+        }
+        if taken > budget {
+            let text = format!("readings take {taken} bytes, more than the {budget} they may");
+            archive.raise("store.budget", text);
+        } else {
+            archive.lower("store.budget", "store.budget_kept", "readings are within their budget");
+        }
+    }
+    for name in &gone {
+        let (day, _) = name.days();
+        tracing::warn!("readings of {} go before their time: there is no room", date(day));
+    }
+    archive.replace(None, &gone);
+}
+
+/// Seals all that there is, the hour and day under way too: for copies and measurements.
+pub fn seal_all(archive: &Archive) -> Result<(), StoreError> {
+    find_rows(archive);
+    let shelves = archive.shelves();
+    let mut days: Vec<i64> = shelves
+        .iter()
+        .filter_map(|shelf| match shelf.name {
+            Name::Head(day, _) => Some(day),
+            _ => None,
+        })
+        .collect();
+    days.dedup();
+    drop(shelves);
+    for day in days {
+        seal_day(archive, day, &[])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! Sealing: an hour's rows become a block, a day's blocks become one, with the day's minutes and hours beside it. Each
+//! step is made whole before what it was made from goes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::series::block::{Head, Stored};
+use crate::series::merge::{Merged, Rows, Source};
+use crate::series::rollup::Roller;
+use crate::series::row::{Packed, RowError};
+
+use super::archive::Archive;
+use super::chunk::{Change, ChunkStore, StoreError};
+use super::reader::{devices, schema};
+use super::shelf::{DAY_MS, HOUR_MS, Kind, Name, Shelf, key, part, unkey};
+use super::sled::{SledStore, Use};
+use super::writer::{Schema, checked, device_key};
+
+/// Milliseconds of a minute.
+pub const MINUTE_MS: i64 = 60_000;
+
+/// A block in a store, read.
+pub struct Loaded {
+    store: Arc<dyn ChunkStore>,
+    pdu: String,
+    kind: Kind,
+    at: i64,
+    head: Vec<u8>,
+}
+
+impl Loaded {
+    /// A block's head, if there is one under this moment.
+    pub fn find(
+        store: &Arc<dyn ChunkStore>,
+        kind: Kind,
+        pdu: &str,
+        at: i64,
+    ) -> Result<Option<Self>, StoreError> {
+        let head = store.get(&part(kind, pdu, at, 0))?;
+        Ok(head.map(|head| Self { store: store.clone(), pdu: pdu.to_owned(), kind, at, head }))
+    }
+
+    /// The head's bytes.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// One of its values; one that cannot be read is as good as damaged.
+    pub fn group(&self, number: u16) -> Option<Vec<u8>> {
+        self.store.get(&part(self.kind, &self.pdu, self.at, number)).ok().flatten()
+    }
+}
+
+/// The changes that put a block; values that an older block of the same moment had go.
+pub fn put_block(kind: Kind, pdu: &str, at: i64, block: Stored, before: usize) -> Vec<Change> {
+    let mut changes = vec![Change::Put(device_key(pdu), checked(&[]))];
+    let count = block.groups.len();
+    changes.push(Change::Put(part(kind, pdu, at, 0), block.head));
+    for (number, group) in (1_u16..).zip(block.groups) {
+        changes.push(Change::Put(part(kind, pdu, at, number), group));
+    }
+    for number in count + 1..=before {
+        changes.push(Change::Delete(part(kind, pdu, at, number as u16)));
+    }
+    changes
+}
+
+/// How many values a block has.
+pub fn groups(head: &Head<'_>) -> usize {
+    head.columns.iter().map(|entry| usize::from(entry.group)).max().unwrap_or(0)
+}
+
+/// Reads rows of a device from a moment until before another. Returns the keys of what can go once they are sealed, and
+/// how many are damaged.
+pub fn rows(
+    store: &dyn ChunkStore,
+    pdu: &str,
+    from: i64,
+    until: i64,
+) -> Result<(Rows, Vec<Vec<u8>>, usize), StoreError> {
+    let mut rows = Rows::default();
+    let mut keys = Vec::new();
+    let mut damaged = 0;
+    let mut schemas: HashMap<u32, Option<Schema>> = HashMap::new();
+    let mut failure = None;
+    store.range(&key(Kind::Row, pdu, from), &key(Kind::Row, pdu, until), &mut |key, value| {
+        let Some((_, at, _)) = unkey(key) else { return true };
+        match Packed::open(value) {
+            Ok(row) => {
+                let known = schemas.entry(row.schema).or_insert_with(|| {
+                    schema(store, row.schema).unwrap_or_else(|error| {
+                        failure = Some(error);
+                        None
+                    })
+                });
+                match known {
+                    Some(schema) if schema.pdu == pdu && schema.columns.len() == row.len() => {
+                        rows.add(at, &schema.columns, row.cells());
+                    }
+                    _ => damaged += 1,
+                }
+            }
+            // From a program that is newer: not ours to throw away.
+            Err(RowError::Version(_)) => return true,
+            Err(_) => damaged += 1,
+        }
+        keys.push(key.to_vec());
+        failure.is_none()
+    })?;
+    failure.map_or(Ok((rows, keys, damaged)), Err)
+}
+
+/// Makes an hour's rows into a block, with what was sealed of that hour before, and with rows from elsewhere. All in
+/// one batch.
+pub fn seal_hour(
+    archive: &Archive,
+    shelf: &Arc<Shelf>,
+    pdu: &str,
+    hour: i64,
+    more: &Rows,
+) -> Result<(), StoreError> {
+    let store = archive.store(shelf)?;
+    let (rows, keys, damaged) = rows(store.as_ref(), pdu, hour, hour + HOUR_MS)?;
+    if keys.is_empty() && more.is_empty() {
+        return Ok(());
+    }
+    told(archive, damaged, pdu);
+    let loaded = Loaded::find(&store, Kind::Block, pdu, hour)?;
+    let head = loaded.as_ref().map(|loaded| Head::open(loaded.head()));
+    let fetch = |number| loaded.as_ref().and_then(|loaded| loaded.group(number));
+    let mut sources = vec![Source::Rows(more)];
+    let mut before = 0;
+    match &head {
+        Some(Ok(head)) => {
+            before = groups(head);
+            sources.push(Source::Block(head, &fetch));
+        }
+        Some(Err(_)) => told(archive, 1, pdu),
+        None => {}
+    }
+    sources.push(Source::Rows(&rows));
+    let block = Merged::new(sources).block(|_, _| {});
+    let mut changes = put_block(Kind::Block, pdu, hour, block, before);
+    changes.extend(keys.into_iter().map(Change::Delete));
+    store.apply(&changes)
+}
+
+fn told(archive: &Archive, damaged: usize, pdu: &str) {
+    if damaged > 0 {
+        let text =
+            format!("{damaged} stored readings of {pdu} are damaged: they are gaps from now on");
+        archive.raise("store.damaged", text);
+    }
+}
+
+/// A block from elsewhere, as from a copy.
+pub type Extra = (String, Stored);
+
+/// Makes a day into one directory that is written once, with all that there is of the day: sealed before, or in hours,
+/// or still in rows, or from elsewhere. Returns whether it did; it does not where rows come in meanwhile.
+pub fn seal_day(archive: &Archive, day: i64, extra: &[Extra]) -> Result<bool, StoreError> {
+    let Some(root) = archive.root() else { return Ok(false) };
+    for key in archive.touched().iter().filter(|(name, _, _)| name.days().0 == day) {
+        let (name, pdu, hour) = key;
+        archive.sealed_hour(key);
+        if let Some(shelf) = archive.shelf(*name)
+            && let Err(error) = seal_hour(archive, &shelf, pdu, *hour, &Rows::default())
+        {
+            archive.touch(*name, pdu, *hour);
+            return Err(error);
+        }
+    }
+    let before = archive.sealed(day);
+    let next = before.map_or(1, |generation| generation + 1);
+    let name = Name::Day(day, next);
+    let old: Vec<Arc<Shelf>> = archive
+        .shelves()
+        .into_iter()
+        .filter(|s| matches!(s.name, Name::Head(d, _) | Name::Day(d, _) if d == day))
+        .collect();
+    let mut stores = Vec::new();
+    for shelf in &old {
+        stores.push((shelf.name, archive.store(shelf)?));
+    }
+    let making = root.join(format!("{}.new", name.dir()));
+    if making.exists() {
+        std::fs::remove_dir_all(&making).map_err(failed(&making))?;
+    }
+    let made = make_day(archive, day, &stores, extra, &making);
+    drop(stores);
+    if let Err(error) = made {
+        // What is half made is no use; that it cannot be removed is told at the next start.
+        drop(std::fs::remove_dir_all(&making));
+        return Err(error);
+    }
+    let names: Vec<Name> = old.iter().map(|shelf| shelf.name).collect();
+    drop(old);
+    let exchanged = archive.exchange(&names, || {
+        let shelf = Shelf::new(root, name, archive.settings.flush_every.0);
+        std::fs::rename(&making, shelf.path()).map_err(failed(&making))?;
+        sync_dir(root)?;
+        Ok(Some(Arc::new(shelf)))
+    })?;
+    if !exchanged {
+        std::fs::remove_dir_all(&making).map_err(failed(&making))?;
+    }
+    Ok(exchanged)
+}
+
+fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> StoreError {
+    let path = path.display().to_string();
+    move |error| match error.kind() {
+        std::io::ErrorKind::StorageFull => StoreError::Full,
+        _ => StoreError::Failed(format!("{path}: {error}")),
+    }
+}
+
+fn make_day(
+    archive: &Archive,
+    day: i64,
+    stores: &[(Name, Arc<dyn ChunkStore>)],
+    extra: &[Extra],
+    making: &Path,
+) -> Result<(), StoreError> {
+    let mut pdus: BTreeSet<String> = extra.iter().map(|(pdu, _)| pdu.clone()).collect();
+    for (_, store) in stores {
+        pdus.extend(devices(store.as_ref())?);
+    }
+    let new = SledStore::open(making, Use::Sealed)?;
+    let start = day * DAY_MS;
+    let minutes = archive.shelf_or_new(Name::minutes(day));
+    let hours = archive.shelf_or_new(Name::hours(day));
+    let (minutes, hours) = (archive.store(&minutes)?, archive.store(&hours)?);
+    for pdu in &pdus {
+        let extra = extra.iter().filter(|(of, _)| of == pdu).map(|(_, block)| block);
+        let Some(sealed) = merge_day(archive, stores, extra, pdu, day)? else { continue };
+        let (block, by_minute, by_hour) = sealed;
+        // One value after the other: sled splits what it gets at once over more pages than it needs.
+        for change in put_block(Kind::Block, pdu, start, block, 0) {
+            new.apply(&[change])?;
+        }
+        for (kind, store, block) in
+            [(Kind::Minute, &minutes, by_minute), (Kind::Hour, &hours, by_hour)]
+        {
+            let Some(block) = block else { continue };
+            let before = Loaded::find(store, kind, pdu, start)?;
+            let before = before.and_then(|old| Head::open(old.head()).ok().map(|h| groups(&h)));
+            store.apply(&put_block(kind, pdu, start, block, before.unwrap_or(0)))?;
+        }
+    }
+    minutes.flush()?;
+    hours.flush()?;
+    new.flush()
+}
+
+type Sealed = (Stored, Option<Stored>, Option<Stored>);
+
+fn merge_day<'e>(
+    archive: &Archive,
+    stores: &[(Name, Arc<dyn ChunkStore>)],
+    extra: impl Iterator<Item = &'e Stored>,
+    pdu: &str,
+    day: i64,
+) -> Result<Option<Sealed>, StoreError> {
+    let start = day * DAY_MS;
+    let mut loaded = Vec::new();
+    for (name, store) in stores {
+        // A sealed day is one block; a day under way has one an hour.
+        let step = if matches!(name, Name::Day(..)) { DAY_MS } else { HOUR_MS };
+        for at in (start..start + DAY_MS).step_by(step as usize) {
+            loaded.extend(Loaded::find(store, Kind::Block, pdu, at)?);
+        }
+    }
+    let mut damaged = 0;
+    let heads: Vec<(Head<'_>, &Loaded)> = loaded
+        .iter()
+        .filter_map(|loaded| match Head::open(loaded.head()) {
+            Ok(head) => Some((head, loaded)),
+            Err(_) => {
+                damaged += 1;
+                None
+            }
+        })
+        .collect();
+    let fetches: Vec<_> =
+        heads.iter().map(|(_, loaded)| move |number| loaded.group(number)).collect();
+    let extra: Vec<&Stored> = extra.collect();
+    let extra_heads: Vec<(Head<'_>, &Stored)> =
+        extra.iter().filter_map(|block| Some((Head::open(&block.head).ok()?, *block))).collect();
+    let extra_fetches: Vec<_> = extra_heads
+        .iter()
+        .map(|(_, block)| {
+            move |number: u16| block.groups.get(usize::from(number).checked_sub(1)?).cloned()
+        })
+        .collect();
+    // What is here counts over what comes from elsewhere.
+    let mut sources: Vec<Source<'_>> = Vec::new();
+    for ((head, _), fetch) in extra_heads.iter().zip(&extra_fetches) {
+        sources.push(Source::Block(head, fetch));
+    }
+    for ((head, _), fetch) in heads.iter().zip(&fetches) {
+        sources.push(Source::Block(head, fetch));
+    }
+    let mut merged = Merged::new(sources);
+    if merged.is_empty() {
+        told(archive, damaged, pdu);
+        return Ok(None);
+    }
+    let (mut by_minute, mut by_hour) = (Roller::default(), Roller::default());
+    let block = merged.block(|name, column| {
+        by_minute.add(name, column, MINUTE_MS);
+        by_hour.add(name, column, HOUR_MS);
+    });
+    told(archive, damaged + merged.damaged, pdu);
+    Ok(Some((block, by_minute.block(), by_hour.block())))
+}
