@@ -199,7 +199,6 @@ fn read_some(
         let mut put = |at: i64, kept: f64| out[number].push((at, value_of(metric, kept)));
         match item {
             Item::Sample((at, Ok(kept))) => put(at.0, kept as f64),
-            Item::Sample(_) => {}
             Item::Rolled(rolled, width) if rolled.count > 0 => {
                 let is_level = metric != Metric::Energy && metric != Metric::State;
                 let kept = if is_level {
@@ -207,7 +206,7 @@ fn read_some(
                 } else {
                     rolled.last as f64
                 };
-                let end = (rolled.at + width).min(query.end_ms + 1);
+                let end = (rolled.at + width).min(query.end_ms.saturating_add(1));
                 let mut at = rolled.at;
                 while at < end {
                     if at >= query.start_ms {
@@ -216,7 +215,7 @@ fn read_some(
                     at += width.min(LOOKBACK_MS - 60_000);
                 }
             }
-            Item::Rolled(..) => {}
+            Item::Sample(_) | Item::Rolled(..) => {}
         }
         out[number].len() <= SAMPLES
     })?;

@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn constants_states_and_counters_cost_next_to_nothing() {
-        assert!(encode(&[1; 8_640]).len() <= 3);
+        assert!(encode(&vec![1; 8_640]).len() <= 3);
         let mut states = vec![1_i64; 8_640];
         states[4_000..4_030].fill(0);
         assert!(encode(&states).len() < 16);

@@ -227,7 +227,7 @@ mod tests {
                     prop_assert_eq!(Some(step.least), good(step.at).min());
                     prop_assert_eq!(Some(step.most), good(step.at).max());
                     prop_assert_eq!(step.sum, good(step.at).sum::<i64>());
-                    prop_assert_eq!(Some(step.last), good(step.at).last());
+                    prop_assert_eq!(Some(step.last), good(step.at).next_back());
                 }
             }
             let all: Vec<i64> = column.iter().filter_map(|(_, cell)| cell.ok()).collect();

@@ -80,7 +80,9 @@ impl Archive {
                     found.insert(name, Arc::new(shelf));
                 }
                 // A day that was being sealed when the program died.
-                None if dir.ends_with(".new") => leftover.push(entry.path()),
+                None if dir.rsplit_once('.').is_some_and(|(_, end)| end == "new") => {
+                    leftover.push(entry.path());
+                }
                 None => {}
             }
         }
@@ -158,14 +160,10 @@ impl Archive {
         let shelf = shelves.entry(name).or_insert_with(|| {
             Arc::new(match &self.root {
                 Some(root) => Shelf::new(root, name, self.settings.flush_every.0),
-                None => Shelf::in_memory(name, self.memory()),
+                None => Shelf::in_memory(name, Arc::new(MemoryStore::default())),
             })
         });
         shelf.clone()
-    }
-
-    fn memory(&self) -> Arc<dyn ChunkStore> {
-        Arc::new(MemoryStore::default())
     }
 
     /// The store of a directory; one that is damaged is set aside.

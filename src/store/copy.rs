@@ -118,7 +118,7 @@ impl<'w> Copy<'w> {
         let mut block = Stored { head: loaded.head().to_vec(), groups: Vec::new() };
         for number in 1..=groups(&head) {
             // A value that is gone leaves its columns damaged, not the block.
-            block.groups.push(loaded.group(number as u16).unwrap_or_else(Vec::new));
+            block.groups.push(loaded.group(number as u16).unwrap_or_default());
         }
         let checked = check(kind, &block);
         self.summary.cells += checked.cells;
@@ -317,7 +317,7 @@ pub fn salvage(dir: &Path, out: &mut dyn Write) -> Result<Summary, CopyError> {
         dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let plain = named.strip_prefix("damaged-").unwrap_or(&named);
     let name = plain.match_indices('-').map(|(at, _)| &plain[..at]).chain([plain]);
-    let name = name.filter_map(Name::parse).last();
+    let name = name.filter_map(Name::parse).next_back();
     let name = name.ok_or(CopyError::Broken("the directory's name does not say what is in it"))?;
     let tried = dir.with_file_name(format!("{named}.salvage"));
     let attempt = |cut: Option<u64>| -> Result<SledStore, CopyError> {

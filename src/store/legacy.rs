@@ -66,9 +66,13 @@ pub fn take_over(archive: &Archive, dir: &Path) {
 }
 
 fn aside(dir: &Path) -> std::path::PathBuf {
-    let free =
-        (1..).map(|n| dir.with_extension(format!("damaged-{n}"))).find(|path| !path.exists());
-    free.unwrap_or_else(|| unreachable!("there is a free number"))
+    for number in 1_u32.. {
+        let aside = dir.with_extension(format!("damaged-{number}"));
+        if !aside.exists() {
+            return aside;
+        }
+    }
+    unreachable!("there is a free number")
 }
 
 fn failed(error: &sled::Error) -> StoreError {
@@ -82,7 +86,7 @@ fn read(archive: &Archive, dir: &Path) -> Result<(u64, u64), StoreError> {
     let tree = |name: &str| db.open_tree(name).map_err(|error| failed(&error));
     let (mut taken, mut bad) = (0, 0);
     let mut devices: BTreeMap<u32, String> = BTreeMap::new();
-    for entry in tree("devices")?.iter() {
+    for entry in &tree("devices")? {
         let (key, value) = entry.map_err(|error| failed(&error))?;
         let number =
             verified(&value).and_then(|value| Some(u32::from_be_bytes(value.try_into().ok()?)));
@@ -92,7 +96,7 @@ fn read(archive: &Archive, dir: &Path) -> Result<(u64, u64), StoreError> {
         }
     }
     let mut schemas: BTreeMap<u32, OldSchema> = BTreeMap::new();
-    for entry in tree("schemas")?.iter() {
+    for entry in &tree("schemas")? {
         let (key, value) = entry.map_err(|error| failed(&error))?;
         let number = key.as_ref().try_into().ok().map(u32::from_be_bytes);
         let schema = verified(&value).and_then(|value| serde_json::from_slice(value).ok());
@@ -102,7 +106,7 @@ fn read(archive: &Archive, dir: &Path) -> Result<(u64, u64), StoreError> {
         }
     }
     let mut under_way: Option<(u32, i64, Rows)> = None;
-    for entry in tree("rows")?.iter() {
+    for entry in &tree("rows")? {
         let (key, value) = entry.map_err(|error| failed(&error))?;
         let Some((device, at)) = unkey(&key) else {
             bad += 1;

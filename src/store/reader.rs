@@ -218,7 +218,7 @@ fn raw_day(
         };
         pieces.take(&store, shelf.name, day)?;
     }
-    pieces.show(visit)
+    Ok(pieces.show(visit))
 }
 
 /// What there is of a day, per column.
@@ -329,7 +329,7 @@ impl<'a, 's> Pieces<'a, 's> {
             .collect()
     }
 
-    fn show(mut self, visit: Show<'_>) -> Result<Shown, StoreError> {
+    fn show(mut self, visit: Show<'_>) -> Shown {
         for (number, column) in self.columns.iter_mut().enumerate() {
             if !column.is_sorted_by(|a, b| a.0 < b.0) {
                 column.sort_by_key(|(at, _)| *at);
@@ -337,12 +337,12 @@ impl<'a, 's> Pieces<'a, 's> {
             }
             for sample in column.drain(..) {
                 if !visit(number, Item::Sample(sample)) {
-                    return Ok(Shown::Stop(self.damaged));
+                    return Shown::Stop(self.damaged);
                 }
             }
         }
         let shown = self.found || self.damaged > 0;
-        Ok(if shown { Shown::Some(self.damaged) } else { Shown::Nothing })
+        if shown { Shown::Some(self.damaged) } else { Shown::Nothing }
     }
 }
 

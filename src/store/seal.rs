@@ -279,12 +279,10 @@ fn merge_day<'e>(
     let mut damaged = 0;
     let heads: Vec<(Head<'_>, &Loaded)> = loaded
         .iter()
-        .filter_map(|loaded| match Head::open(loaded.head()) {
-            Ok(head) => Some((head, loaded)),
-            Err(_) => {
-                damaged += 1;
-                None
-            }
+        .filter_map(|loaded| {
+            let head = Head::open(loaded.head()).ok();
+            damaged += usize::from(head.is_none());
+            Some((head?, loaded))
         })
         .collect();
     let fetches: Vec<_> =

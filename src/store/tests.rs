@@ -266,9 +266,9 @@ fn flipped_bits_and_cut_files_never_give_a_wrong_value() {
             }
         }
         if found == truth {
-            whole += 1
+            whole += 1;
         } else {
-            lost += 1
+            lost += 1;
         }
         // It goes on.
         write(&archive, &rows(2_000..2_010));
