@@ -59,7 +59,7 @@ fn states(gateway: &Gateway, pdu: &str) -> BTreeMap<u64, String> {
 /// Switches one outlet off and on again; whatever is wrong is told.
 fn off_and_on(gateway: &Gateway, pdu: &str) -> Result<(), String> {
     let path = format!("/v1/pdus/{pdu}");
-    let until = Instant::now() + Duration::from_secs(40);
+    let until = Instant::now() + Duration::from_secs(90);
     let body = loop {
         let body = gateway.curl().get(&path);
         if body["state"] == "online" {
