@@ -42,7 +42,10 @@ impl Watch {
         let over = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut closed: Vec<Option<u64>> = vec![None; usize::from(SERVERS)];
-            while !over.load(Ordering::Relaxed) {
+            // One last look after it was told to end: nothing that moved before is missed.
+            let mut ends = false;
+            while !ends {
+                ends = over.load(Ordering::Relaxed);
                 let now = clock.tick();
                 let mut pdu = pdu.lock().unwrap();
                 for (at, seen) in (0..).zip(&mut closed) {
@@ -112,18 +115,22 @@ impl Powerman {
             std::fs::write(&path, text).unwrap();
             path.display().to_string()
         };
-        // PowerNet-MIB: rPDU2OutletSwitchedControlCommand, immediateOn(1).
+        // PowerNet-MIB: rPDU2OutletSwitchedControlCommand, immediateOn(1). As in the scripts that powerman comes with, one
+        // command switches all plugs where all are asked for; so how busy this machine is makes no difference.
+        let binds: Vec<String> =
+            (1..=SERVERS).map(|n| format!(".1.3.6.1.4.1.318.1.1.26.9.2.4.1.5.{n} i 1")).collect();
         let co = file(
             "co.sh",
             &format!(
-                "echo ready\nwhile read -r verb plug; do\n  snmpset -v2c -c private -r 0 {pdu} .1.3.6.1.4.1.318.1.1.26.9.2.4.1.5.$plug i 1 >/dev/null 2>&1\n  echo ready\ndone\n"
+                "echo ready\nwhile read -r verb; do\n  snmpset -v2c -c private -r 0 {pdu} {} >/dev/null 2>&1\n  echo ready\ndone\n",
+                binds.join(" ")
             ),
         );
         let plugs: Vec<String> = (1..=SERVERS).map(|n| format!("\"{n}\"")).collect();
         let spec = file(
             "snmp.dev",
             &format!(
-                "specification \"snmp\" {{\n  timeout 30\n  plug name {{ {} }}\n  script login {{ expect \"ready\\n\" }}\n  script on {{ send \"on %s\\n\" expect \"ready\\n\" }}\n}}\n",
+                "specification \"snmp\" {{\n  timeout 30\n  plug name {{ {} }}\n  script login {{ expect \"ready\\n\" }}\n  script on_all {{ send \"on\\n\" expect \"ready\\n\" }}\n}}\n",
                 plugs.join(" ")
             ),
         );
@@ -218,10 +225,7 @@ async fn who_fires_trips_the_breaker_and_who_plans_does_not() {
     println!(
         "the most that flows, of {RATING} VA: powerman {fired}, ours {kept}; ours planned {planned} ms, took {took} ms"
     );
-    // On a machine that is busy with other things powerman's own commands come late, and its servers start apart.
-    if fired < RATING * SNAPS {
-        println!("powerman was slow enough this time not to trip it: {theirs:?}");
-    }
+    assert!(fired >= RATING * SNAPS, "powerman did not trip it: {fired} VA, {theirs:?}");
     // As planned: three times the rating in a first moment.
     assert!(kept <= RATING * 3, "{kept} VA, {ours:?}");
 }
