@@ -84,6 +84,15 @@ pub struct Context {
     pub body: Bytes,
 }
 
+impl State {
+    /// A turn at reading the store, once there is one.
+    pub async fn query_turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
+        self.queries.acquire().await.map_err(|error| {
+            Problem::new(503, "Shutting down", error.to_string(), "ask again in a moment")
+        })
+    }
+}
+
 impl Context {
     /// A parameter of the path.
     pub fn param(&self, name: &str) -> &str {

@@ -64,9 +64,7 @@ pub async fn energy(context: Context) -> Answer {
             (series, group)
         })
         .collect();
-    let turn = context.state.queries.acquire().await.map_err(|error| {
-        Problem::new(503, "Shutting down", error.to_string(), "ask again in a moment")
-    })?;
+    let turn = context.state.query_turn().await?;
     let store = context.state.store.clone();
     let moments = begins.clone();
     let counted = tokio::task::spawn_blocking(move || {

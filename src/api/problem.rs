@@ -3,6 +3,7 @@
 use hyper::{Response, StatusCode};
 
 use crate::model::switching::Outcome;
+use crate::plan::guard::Hindrance;
 use crate::store::StoreError;
 use crate::switching::{Record, Refusal};
 use crate::wire::problem::Problem;
@@ -36,10 +37,10 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (status, title) = match &refusal {
             Refusal::Denied(_) => (403, "Forbidden"),
-            Refusal::Unknown(_) => (404, "Not found"),
-            Refusal::Locked { .. } => (409, "Outlet locked"),
-            Refusal::NotSwitchable { .. } => (409, "Not switchable"),
-            Refusal::Doubtful { .. } => (409, "State not known for certain"),
+            Refusal::Hindered(Hindrance::Unknown(_)) => (404, "Not found"),
+            Refusal::Hindered(Hindrance::Locked { .. }) => (409, "Outlet locked"),
+            Refusal::Hindered(Hindrance::NotSwitchable { .. }) => (409, "Not switchable"),
+            Refusal::Hindered(Hindrance::Doubtful { .. }) => (409, "State not known for certain"),
             Refusal::Busy { .. } => (409, "Being switched"),
             Refusal::Unfit(crate::plan::Refusal::Limit { .. }) => (409, "Limit would be passed"),
             Refusal::Unfit(crate::plan::Refusal::LastFeed { .. }) => (409, "Last feed of a host"),

@@ -43,9 +43,7 @@ pub async fn read(context: Context) -> Answer {
         })
         .collect();
     let found = found?;
-    let turn = context.state.queries.acquire().await.map_err(|error| {
-        Problem::new(503, "Shutting down", error.to_string(), "ask again in a moment")
-    })?;
+    let turn = context.state.query_turn().await?;
     let store = context.state.store.clone();
     let answered = tokio::task::spawn_blocking(move || answer(&store, &found)).await;
     drop(turn);

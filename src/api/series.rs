@@ -37,9 +37,7 @@ pub async fn series(context: Context) -> Answer {
         return many(context).await;
     }
     let query = Query::read(&context)?;
-    let turn = context.state.queries.acquire().await.map_err(|error| {
-        Problem::new(503, "Shutting down", error.to_string(), "ask again in a moment")
-    })?;
+    let turn = context.state.query_turn().await?;
     let body = tokio::task::spawn_blocking({
         let store = context.state.store.clone();
         move || answer(store.as_ref(), &query)
@@ -200,9 +198,7 @@ async fn many(context: Context) -> Answer {
             (series, group)
         })
         .collect();
-    let turn = context.state.queries.acquire().await.map_err(|error| {
-        Problem::new(503, "Shutting down", error.to_string(), "ask again in a moment")
-    })?;
+    let turn = context.state.query_turn().await?;
     let store = context.state.store.clone();
     let work = tokio::task::spawn_blocking(move || -> Result<Vec<OneBody>, Problem> {
         let mut out = Vec::new();

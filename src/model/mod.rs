@@ -15,4 +15,5 @@ pub mod secret;
 pub mod switching;
 pub mod time;
 pub mod topology;
+pub mod varint;
 pub mod view;

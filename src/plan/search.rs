@@ -18,29 +18,12 @@ const NEAR: u64 = 1_040;
 /// Makes a plan for wishes, or says what does not fit.
 pub fn plan(world: &World, goals: &[Goal]) -> Result<Plan, Refusal> {
     let jobs = wished(world, goals)?;
-    match tried(world, &jobs) {
-        Err(Refusal::Limit {
-            limit,
-            outlet,
-            budget_mva,
-            load_mva,
-            headroom_mva,
-            needs_mva,
-            ..
-        }) => {
-            let leave_out = super::less::leave_out(world, goals, &outlet);
-            Err(Refusal::Limit {
-                limit,
-                outlet,
-                budget_mva,
-                load_mva,
-                headroom_mva,
-                needs_mva,
-                leave_out,
-            })
+    tried(world, &jobs).map_err(|mut refusal| {
+        if let Refusal::Limit { outlet, leave_out, .. } = &mut refusal {
+            *leave_out = super::less::leave_out(world, goals, outlet);
         }
-        made => made,
-    }
+        refusal
+    })
 }
 
 /// Whether wishes fit at all, in one of the usual orders; and when the first of their steps begins, ms.

@@ -1,5 +1,7 @@
 //! Numbers as bytes and bits: varints, zigzag, bits in a row. Readers never panic: what is cut off is `None`.
 
+pub use crate::model::varint::{pull, push};
+
 /// Signed as unsigned, small ones first: 0, -1, 1, -2, 2, …
 pub fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
@@ -8,29 +10,6 @@ pub fn zigzag(value: i64) -> u64 {
 /// The other way.
 pub fn unzigzag(coded: u64) -> i64 {
     (coded >> 1) as i64 ^ -((coded & 1) as i64)
-}
-
-/// Seven bits a byte, low ones first.
-pub fn push(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-/// Takes what [`push`] put.
-pub fn pull(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// Takes a number that says how many: one above the limit is a fault of the bytes, found before memory is taken.

@@ -4,6 +4,7 @@ use crate::model::event::About;
 use crate::model::id::PlanId;
 use crate::model::time::Span;
 use crate::plan::calendar::Calendar;
+use crate::plan::guard::Hindrance;
 use crate::plan::record::{PlanState, Record};
 use crate::store::journal::Commit;
 
@@ -35,7 +36,7 @@ impl Switching {
         self.show(record.clone());
         self.keep_calendar(record);
         let ticket = self.ticket(&plan).await?;
-        ticket.ok_or_else(|| Refusal::Unknown(format!("plan {plan}")))
+        ticket.ok_or_else(|| Refusal::unknown(format!("plan {plan}")))
     }
 
     /// Runs a plan by its calendar, until it is cancelled or the gateway ends.
@@ -113,7 +114,7 @@ impl Switching {
             record.over_locks.iter().find(|lock| parent.over_locks.get(lock.0) != Some(lock.1))
         {
             let (outlet, reason) = (outlet.to_string(), reason.clone());
-            return Err(Refusal::Locked { outlet, reason });
+            return Err(Hindrance::Locked { outlet, reason }.into());
         }
         record.parent = Some(parent.id.clone());
         record.by = format!("the calendar for {}", parent.by);

@@ -10,6 +10,7 @@ use crate::access::Identity;
 use crate::model::event::About;
 use crate::model::id::OutletId;
 use crate::model::metric::Scope;
+use crate::plan::guard::Hindrance;
 use crate::store::journal::{Commit, Journal, JournalError};
 
 use super::conduct::draft;
@@ -86,7 +87,9 @@ impl Switching {
     pub async fn unlock_for(&self, who: &Identity, outlet: &OutletId) -> Result<(), Refusal> {
         self.must_exist(outlet)?;
         if let Some(reason) = self.site.borrow().locked.get(outlet) {
-            return Err(Refusal::Locked { outlet: outlet.to_string(), reason: reason.clone() });
+            return Err(
+                Hindrance::Locked { outlet: outlet.to_string(), reason: reason.clone() }.into()
+            );
         }
         let text = format!("the lock of {outlet} was lifted by {who}");
         self.put_lock(outlet, None, ("outlet.unlocked", &who.to_string(), &text)).await?;
@@ -108,12 +111,12 @@ impl Switching {
 
     fn must_exist(&self, outlet: &OutletId) -> Result<(), Refusal> {
         let handle = self.fleet.get(&outlet.pdu);
-        let handle = handle.ok_or_else(|| Refusal::Unknown(format!("PDU {}", outlet.pdu)))?;
+        let handle = handle.ok_or_else(|| Refusal::unknown(format!("PDU {}", outlet.pdu)))?;
         let view = handle.view();
         let adopted = !view.layout.parts(Scope::Outlet).is_empty();
         // Of a PDU that was never reached nobody knows which outlets it has.
         if adopted && view.layout.outlet(outlet.number).is_none() {
-            return Err(Refusal::Unknown(format!("outlet {outlet}")));
+            return Err(Refusal::unknown(format!("outlet {outlet}")));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::model::id::{HostId, OutletId, PduId, PlanId};
 use crate::model::metric::Scope;
 use crate::model::switching::{Action, Relay};
 use crate::model::time::{Span, Stamp};
+use crate::plan::guard::Hindrance;
 use crate::plan::record::{Approval, OnFailure, OnOverload, PlanState, Record, Select, Selected};
 use crate::plan::run::{recorded, reserve};
 use crate::plan::world::{Goal, Relays, Want};
@@ -109,7 +110,7 @@ impl Switching {
             if let Some(doubtful) = doubtful {
                 let outlet = picture.world.outlets[doubtful.outlet].id.to_string();
                 let reason = "its relay is not known to be on or off".to_owned();
-                return Err(Refusal::Doubtful { outlet, reason });
+                return Err(Hindrance::Doubtful { outlet, reason }.into());
             }
             let made = plan::plan(&picture.world, &wished.goals)?;
             let mut preview = self.previewed(wish, &picture, wished, &made);
@@ -137,7 +138,7 @@ impl Switching {
                     let at = *picture
                         .outlets
                         .get(&outlet)
-                        .ok_or_else(|| Refusal::Unknown(format!("outlet {outlet}")))?;
+                        .ok_or_else(|| Refusal::unknown(format!("outlet {outlet}")))?;
                     match taken.insert(at, *action) {
                         None => wished.goals.push(Goal {
                             outlet: at,
@@ -156,7 +157,7 @@ impl Switching {
                     let Some(lock) = sight.lock_of(&outlet) else { continue };
                     if !(lock.liftable && wish.over_locks) {
                         let reason = lock.reason.to_owned();
-                        return Err(Refusal::Locked { outlet: outlet.to_string(), reason });
+                        return Err(Hindrance::Locked { outlet: outlet.to_string(), reason }.into());
                     }
                     wished.over_locks.insert(outlet, lock.reason.to_owned());
                 }
@@ -405,7 +406,7 @@ impl Switching {
 
     pub(super) async fn kept(&self, id: &PlanId) -> Result<Record, Refusal> {
         let ticket = self.ticket(id).await?;
-        Ok(ticket.ok_or_else(|| Refusal::Unknown(format!("plan {id}")))?.now())
+        Ok(ticket.ok_or_else(|| Refusal::unknown(format!("plan {id}")))?.now())
     }
 
     /// Every limit as it is now, with the room that plans under way have taken.
@@ -435,33 +436,22 @@ pub(super) type Named = (Option<HostId>, Vec<OutletId>);
 
 /// What a selection stands for: outlets by themselves, and those of hosts.
 fn selected(select: &Select, site: &Site, sight: &Sight<'_>) -> Result<Vec<Named>, Refusal> {
-    let host = |id: &HostId| {
-        let host = site.hosts.get(id).ok_or_else(|| Refusal::Unknown(format!("host {id}")))?;
-        Ok::<_, Refusal>((Some(id.clone()), host.outlets.clone()))
+    let target = match select {
+        Select::Pdu(pdu) => return Ok(vec![(None, outlets_of(pdu, sight)?)]),
+        Select::Outlet(outlet) => Target::Outlet(outlet.clone()),
+        Select::Host(host) => Target::Host(host.clone()),
+        Select::Group(group) => Target::Group(group.clone()),
     };
-    match select {
-        Select::Outlet(outlet) => Ok(vec![(None, vec![outlet.clone()])]),
-        Select::Host(id) => Ok(vec![host(id)?]),
-        Select::Pdu(pdu) => Ok(vec![(None, outlets_of(pdu, sight)?)]),
-        Select::Group(id) => {
-            let group = site.groups.get(id);
-            let group = group.ok_or_else(|| Refusal::Unknown(format!("group {id}")))?;
-            let mut found: Vec<_> = group.hosts.iter().map(host).collect::<Result<_, _>>()?;
-            if !group.outlets.is_empty() {
-                found.push((None, group.outlets.clone()));
-            }
-            Ok(found)
-        }
-    }
+    Switching::asked_of(site, &target)
 }
 
 fn outlets_of(pdu: &PduId, sight: &Sight<'_>) -> Result<Vec<OutletId>, Refusal> {
-    let view = sight.view(pdu).ok_or_else(|| Refusal::Unknown(format!("PDU {pdu}")))?;
+    let view = sight.view(pdu).ok_or_else(|| Refusal::unknown(format!("PDU {pdu}")))?;
     let parts = view.layout.parts(Scope::Outlet).iter();
     let outlets: Vec<OutletId> =
         parts.map(|part| OutletId { pdu: pdu.clone(), number: part.number }).collect();
     if outlets.is_empty() {
-        return Err(Refusal::Unknown(format!("outlet of PDU {pdu} as far as is known")));
+        return Err(Refusal::unknown(format!("outlet of PDU {pdu} as far as is known")));
     }
     Ok(outlets)
 }

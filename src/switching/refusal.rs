@@ -10,33 +10,9 @@ pub enum Refusal {
     /// Not allowed to this client.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// There is no such thing.
-    #[error("there is no {0}")]
-    Unknown(String),
-    /// The outlet is locked.
-    #[error("outlet {outlet} is locked: {reason}")]
-    Locked {
-        /// The outlet.
-        outlet: String,
-        /// Why.
-        reason: String,
-    },
-    /// The PDU or its driver does not switch it.
-    #[error("outlet {outlet} cannot be switched: {reason}")]
-    NotSwitchable {
-        /// The outlet.
-        outlet: String,
-        /// Why.
-        reason: String,
-    },
-    /// Its state is stale or unknown.
-    #[error("outlet {outlet} is not switched, since its state is not known for certain: {reason}")]
-    Doubtful {
-        /// The outlet.
-        outlet: String,
-        /// What is stale or unknown.
-        reason: String,
-    },
+    /// Nothing of it may be switched as it stands: unknown, locked, not switchable, not known for certain.
+    #[error(transparent)]
+    Hindered(#[from] Hindrance),
     /// Another plan is at it.
     #[error("outlet {outlet} is being switched by plan {plan}")]
     Busy {
@@ -119,34 +95,28 @@ pub enum Refusal {
     Journal(#[from] JournalError),
 }
 
-impl From<Hindrance> for Refusal {
-    fn from(hindrance: Hindrance) -> Self {
-        match hindrance {
-            Hindrance::Unknown(what) => Refusal::Unknown(what),
-            Hindrance::Locked { outlet, reason } => Refusal::Locked { outlet, reason },
-            Hindrance::NotSwitchable { outlet, reason } => {
-                Refusal::NotSwitchable { outlet, reason }
-            }
-            Hindrance::Doubtful { outlet, reason } => Refusal::Doubtful { outlet, reason },
-        }
-    }
-}
-
 impl Refusal {
+    /// There is no such thing.
+    pub(super) fn unknown(what: String) -> Self {
+        Refusal::Hindered(Hindrance::Unknown(what))
+    }
+
     /// The step that helps.
     pub fn next(&self) -> &'static str {
         match self {
             Refusal::Denied(_) => {
                 "ask for a certificate with the role operator, or for a wider grant in the gateway's policy"
             }
-            Refusal::Unknown(_) => "list what there is: GET /v1/pdus, GET /v1/hosts",
-            Refusal::Locked { .. } => {
+            Refusal::Hindered(Hindrance::Unknown(_)) => {
+                "list what there is: GET /v1/pdus, GET /v1/hosts"
+            }
+            Refusal::Hindered(Hindrance::Locked { .. }) => {
                 "an admin lifts it with DELETE /v1/pdus/{pdu}/outlets/{n}/lock once its reason is gone, or for one plan (over_locks), or changes the configuration"
             }
-            Refusal::NotSwitchable { .. } => {
+            Refusal::Hindered(Hindrance::NotSwitchable { .. }) => {
                 "see \"switchable\" and \"read_only\" at GET /v1/pdus/{pdu}"
             }
-            Refusal::Doubtful { .. } => {
+            Refusal::Hindered(Hindrance::Doubtful { .. }) => {
                 "see why at GET /v1/pdus/{pdu}; try again once the PDU is online and the outlet's state is on or off"
             }
             Refusal::Busy { .. } => "wait for that plan: GET /v1/plans/{id}",

@@ -202,9 +202,9 @@ impl Switching {
     }
 
     /// What a target stands for: outlets by themselves, and those of hosts.
-    fn asked_of(site: &Site, target: &Target) -> Result<Vec<Named>, Refusal> {
+    pub(super) fn asked_of(site: &Site, target: &Target) -> Result<Vec<Named>, Refusal> {
         let host = |id: &HostId| {
-            let host = site.hosts.get(id).ok_or_else(|| Refusal::Unknown(format!("host {id}")))?;
+            let host = site.hosts.get(id).ok_or_else(|| Refusal::unknown(format!("host {id}")))?;
             Ok::<_, Refusal>((Some(id.clone()), host.outlets.clone()))
         };
         match target {
@@ -212,7 +212,7 @@ impl Switching {
             Target::Host(id) => Ok(vec![host(id)?]),
             Target::Group(id) => {
                 let group = site.groups.get(id);
-                let group = group.ok_or_else(|| Refusal::Unknown(format!("group {id}")))?;
+                let group = group.ok_or_else(|| Refusal::unknown(format!("group {id}")))?;
                 let mut asked: Vec<_> = group.hosts.iter().map(host).collect::<Result<_, _>>()?;
                 if !group.outlets.is_empty() {
                     asked.push((None, group.outlets.clone()));

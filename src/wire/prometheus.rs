@@ -1,6 +1,8 @@
 //! Prometheus' remote read, as protobuf (prometheus/prometheus, prompb/remote.proto and types.proto): what is asked,
 //! and the answer in samples.
 
+use crate::model::varint;
+
 /// How a label is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
@@ -38,19 +40,6 @@ pub struct Query {
     pub step_ms: i64,
 }
 
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 /// A field's number and what is in it.
 enum Field<'b> {
     Number(u64),
@@ -58,11 +47,11 @@ enum Field<'b> {
 }
 
 fn field<'b>(bytes: &mut &'b [u8]) -> Option<(u64, Field<'b>)> {
-    let tag = varint(bytes)?;
+    let tag = varint::pull(bytes)?;
     let taken = match tag & 7 {
-        0 => return Some((tag >> 3, Field::Number(varint(bytes)?))),
+        0 => return Some((tag >> 3, Field::Number(varint::pull(bytes)?))),
         1 => 8,
-        2 => usize::try_from(varint(bytes)?).ok()?,
+        2 => usize::try_from(varint::pull(bytes)?).ok()?,
         5 => 4,
         _ => return None,
     };
@@ -118,17 +107,9 @@ fn matcher(mut bytes: &[u8]) -> Option<Matcher> {
     Some(matcher)
 }
 
-fn push_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
 fn push_bytes(bytes: &mut Vec<u8>, number: u64, inner: &[u8]) {
-    push_varint(bytes, number << 3 | 2);
-    push_varint(bytes, inner.len() as u64);
+    varint::push(bytes, number << 3 | 2);
+    varint::push(bytes, inner.len() as u64);
     bytes.extend_from_slice(inner);
 }
 
@@ -145,7 +126,7 @@ pub fn series(result: &mut Vec<u8>, labels: &[(&str, String)], samples: &[(i64, 
         let mut sample = vec![1 << 3 | 1];
         sample.extend_from_slice(&value.to_le_bytes());
         sample.push(2 << 3);
-        push_varint(&mut sample, *at as u64);
+        varint::push(&mut sample, *at as u64);
         push_bytes(&mut inner, 2, &sample);
     }
     push_bytes(result, 1, &inner);

@@ -48,8 +48,8 @@ fn shed(item: &Item<'_>, devices: &[Settings], site: &Site) -> Option<Rule> {
         "limit",
         "the limit that is watched, by its id in GET /v1/limits: a [[limit]], or \"pdu-a/B1\"",
     );
-    if let Some(item) = &limit {
-        let name = item.text().unwrap_or_default();
+    let named = limit.as_ref().and_then(|item| Some((item, item.text()?)));
+    if let Some((item, name)) = named {
         let of_pdu = name.split_once('/').map(|(pdu, _)| pdu);
         let known = site.feeds.contains_key(name)
             || of_pdu.is_some_and(|pdu| devices.iter().any(|device| device.id.as_str() == pdu));
@@ -57,7 +57,7 @@ fn shed(item: &Item<'_>, devices: &[Settings], site: &Site) -> Option<Rule> {
             item.fault(format!("there is neither a [[limit]] nor a part of a [[pdu]] \"{name}\""));
         }
     }
-    let limit = text(limit);
+    let limit = named.map(|(_, name)| name.to_owned());
     let percent = |key: &'static str, usual| {
         fields.get(key).and_then(|i| i.integer(1..=200)).unwrap_or(usual)
     };

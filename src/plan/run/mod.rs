@@ -244,6 +244,7 @@ pub(super) struct Run {
     closing: bool,
     /// Whether it is interrupted rather than stopped.
     interrupted: bool,
+    /// Outlets of steps that failed, with the other feeds of their hosts.
     failed: BTreeSet<OutletId>,
     called: BTreeSet<HostId>,
     generation: u64,
@@ -556,6 +557,8 @@ impl Runs {
         run.notes.push(Note { kind: "step.ended", about: about.clone(), text: text.clone() });
         if !outcome.is_success() && outcome != Outcome::Skipped {
             run.failed.insert(outlet.clone());
+            let host = sight.site.host_of(&outlet);
+            run.failed.extend(host.into_iter().flat_map(|(_, host)| host.outlets.iter().cloned()));
             let stops = run.record.on_failure == OnFailure::Stop;
             run.halted |= stops || run.doing[who.step].mismatch;
         }

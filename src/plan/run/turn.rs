@@ -23,12 +23,7 @@ impl Runs {
                 let outcome = run.record.steps[after.step].state.outcome();
                 outcome.is_some_and(|outcome| !outcome.is_success())
             });
-            let host = sight.site.host_of(&step.outlet);
-            let shares = run.failed.contains(&step.outlet)
-                || host.is_some_and(|(_, host)| {
-                    host.outlets.iter().any(|feed| run.failed.contains(feed))
-                });
-            if broken || shares {
+            if broken || run.failed.contains(&step.outlet) {
                 let detail = "a step that it rests on did not succeed".to_owned();
                 self.ends(who, Outcome::Skipped, Some(detail), sight);
                 return true;

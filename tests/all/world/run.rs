@@ -275,6 +275,11 @@ impl World {
     }
 
     fn is_over(&self) -> bool {
+        // What is told soonest comes first: this is asked after all that happens.
+        let running = || self.known.values().any(|state| *state == PlanState::Running);
+        if !self.up || running() || !self.runs.is_quiet() || self.runs.wake().is_some() {
+            return false;
+        }
         let wishes = self.happens.values().any(|what| {
             matches!(
                 what,
@@ -286,8 +291,7 @@ impl World {
                     | Happens::Killed
             )
         });
-        let running = self.known.values().any(|state| *state == PlanState::Running);
-        self.up && !wishes && !running && self.runs.wake().is_none() && self.runs.is_quiet()
+        !wishes
     }
 
     fn observe(&mut self) {
