@@ -64,7 +64,9 @@ pub async fn prove(file: &Path, recordings: Option<&Path>) -> Outcome {
     if wrong == 0 {
         Ok(())
     } else {
-        Err(Exit::failed(anyhow!("{wrong} things are not what the driver file expects")))
+        let text =
+            "not all that the driver file expects is read so: see what is marked WRONG above";
+        Err(Exit::failed(anyhow!("{text} ({wrong} of them)")))
     }
 }
 

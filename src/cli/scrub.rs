@@ -268,8 +268,7 @@ impl Ink {
         };
         match value {
             Value::Integer(integer) => number(2, integer.to_string()),
-            Value::Unsigned(whole) if *whole > u64::from(u32::MAX) => number(70, whole.to_string()),
-            Value::Unsigned(whole) => number(66, whole.to_string()),
+            Value::Unsigned(whole, kind) => number(*kind as u8, whole.to_string()),
             Value::Oid(oid) => (format!("6|{oid}"), false),
             Value::Ip(_) => ("64|0.0.0.0".into(), true),
             Value::Nothing | Value::Other => ("5|".into(), false),

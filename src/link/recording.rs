@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::ask::{Ask, Reply, Value};
+use crate::model::ask::{Ask, Reply, Value, Whole};
 use crate::model::oid::Oid;
 
 use super::{Exchange, Link, LinkError};
@@ -125,7 +125,10 @@ fn recorded(tag: &str, text: &str) -> Result<Recorded, String> {
         _ => None,
     };
     let no = |what: &str| format!("\"{}\" is no {what}", text.chars().take(40).collect::<String>());
-    let unsigned = || text.trim().parse().map(Value::Unsigned).map_err(|_| no("unsigned number"));
+    let unsigned = |kind: Whole| {
+        let number = text.trim().parse().map_err(|_| no("unsigned number"))?;
+        Ok(Value::Unsigned(number, kind))
+    };
     let value = match number {
         2 => text.trim().parse().map(Value::Integer).map_err(|_| no("integer")),
         4 | 68 => bytes().map(|b| Value::Bytes(b.into())).ok_or_else(|| no("hexadecimal text")),
@@ -136,7 +139,10 @@ fn recorded(tag: &str, text: &str) -> Result<Recorded, String> {
             ip.map(Value::Ip).ok_or_else(|| no("IP address"))
         }
         64 => ip(text).map(Value::Ip).ok_or_else(|| no("IP address")),
-        65 | 66 | 67 | 70 => unsigned(),
+        65 => unsigned(Whole::Counter),
+        66 => unsigned(Whole::Gauge),
+        67 => unsigned(Whole::Ticks),
+        70 => unsigned(Whole::Counter64),
         _ => Err(format!("type \"{tag}\" is not known")),
     };
     value.map(|value| Recorded { tag: number, value })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use snmp2::{AsyncSession, Error, Oid as WireOid, Pdu, Value as WireValue};
 
-use crate::model::ask::{Ask, Reply, Value};
+use crate::model::ask::{Ask, Reply, Value, Whole};
 use crate::model::oid::Oid;
 use crate::model::secret::Secret;
 
@@ -140,7 +140,7 @@ fn our_oid(oid: &WireOid<'_>) -> Oid {
 fn wire_value(value: &Value) -> Option<WireValue<'_>> {
     match value {
         Value::Integer(number) => Some(WireValue::Integer(*number)),
-        Value::Unsigned(number) => Some(WireValue::Unsigned32(u32::try_from(*number).ok()?)),
+        Value::Unsigned(number, _) => Some(WireValue::Unsigned32(u32::try_from(*number).ok()?)),
         Value::Bytes(bytes) => Some(WireValue::OctetString(bytes)),
         _ => None,
     }
@@ -150,10 +150,10 @@ fn our_value(value: &WireValue<'_>) -> Value {
     match value {
         WireValue::Boolean(flag) => Value::Integer(i64::from(*flag)),
         WireValue::Integer(number) => Value::Integer(*number),
-        WireValue::Counter32(number)
-        | WireValue::Unsigned32(number)
-        | WireValue::Timeticks(number) => Value::Unsigned(u64::from(*number)),
-        WireValue::Counter64(number) => Value::Unsigned(*number),
+        WireValue::Counter32(number) => Value::Unsigned(u64::from(*number), Whole::Counter),
+        WireValue::Unsigned32(number) => Value::Unsigned(u64::from(*number), Whole::Gauge),
+        WireValue::Timeticks(number) => Value::Unsigned(u64::from(*number), Whole::Ticks),
+        WireValue::Counter64(number) => Value::Unsigned(*number, Whole::Counter64),
         WireValue::OctetString(bytes) | WireValue::Opaque(bytes) => Value::Bytes((*bytes).into()),
         WireValue::ObjectIdentifier(oid) => Value::Oid(our_oid(oid)),
         WireValue::IpAddress(ip) => Value::Ip(*ip),

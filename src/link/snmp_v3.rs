@@ -8,7 +8,7 @@ use async_snmp::{
     Auth, AuthProtocol, Client, ErrorKind, PrivProtocol, Retry, UdpHandle, UsmConfig,
 };
 
-use crate::model::ask::{Ask, Reply, Value};
+use crate::model::ask::{Ask, Reply, Value, Whole};
 use crate::model::oid::Oid;
 use crate::model::secret::Secret;
 
@@ -189,7 +189,7 @@ fn our_oid(oid: &async_snmp::Oid) -> Oid {
 fn their_value(value: &Value) -> Option<async_snmp::Value> {
     match value {
         Value::Integer(number) => i32::try_from(*number).ok().map(async_snmp::Value::Integer),
-        Value::Unsigned(number) => u32::try_from(*number).ok().map(async_snmp::Value::Gauge32),
+        Value::Unsigned(number, _) => u32::try_from(*number).ok().map(async_snmp::Value::Gauge32),
         Value::Bytes(bytes) => Some(async_snmp::Value::OctetString(bytes.to_vec().into())),
         _ => None,
     }
@@ -199,11 +199,10 @@ fn our_value(value: &async_snmp::Value) -> Value {
     use async_snmp::Value as Theirs;
     match value {
         Theirs::Integer(number) => Value::Integer(i64::from(*number)),
-        Theirs::Counter32(n)
-        | Theirs::Gauge32(n)
-        | Theirs::UInteger32(n)
-        | Theirs::TimeTicks(n) => Value::Unsigned(u64::from(*n)),
-        Theirs::Counter64(number) => Value::Unsigned(*number),
+        Theirs::Counter32(n) => Value::Unsigned(u64::from(*n), Whole::Counter),
+        Theirs::Gauge32(n) | Theirs::UInteger32(n) => Value::Unsigned(u64::from(*n), Whole::Gauge),
+        Theirs::TimeTicks(n) => Value::Unsigned(u64::from(*n), Whole::Ticks),
+        Theirs::Counter64(number) => Value::Unsigned(*number, Whole::Counter64),
         Theirs::OctetString(bytes) | Theirs::Opaque(bytes) => Value::Bytes(bytes.as_ref().into()),
         Theirs::ObjectIdentifier(oid) => Value::Oid(our_oid(oid)),
         Theirs::IpAddress(ip) => Value::Ip(*ip),

@@ -84,13 +84,26 @@ impl Registers {
     }
 }
 
+/// The types of SNMP that have no sign (RFC 2578 section 7.1), by their tags (RFC 3416 section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// Counter32.
+    Counter = 65,
+    /// Gauge32, Unsigned32.
+    Gauge = 66,
+    /// TimeTicks.
+    Ticks = 67,
+    /// Counter64.
+    Counter64 = 70,
+}
+
 /// An SNMP value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// INTEGER, Integer32.
     Integer(i64),
-    /// Gauge32, Counter32, Counter64, Unsigned32, TimeTicks.
-    Unsigned(u64),
+    /// Gauge32, Counter32, Counter64, Unsigned32, TimeTicks, and which of them.
+    Unsigned(u64, Whole),
     /// OCTET STRING, Opaque.
     Bytes(Box<[u8]>),
     /// OBJECT IDENTIFIER.
@@ -119,7 +132,7 @@ impl Value {
     pub fn number(&self) -> Option<i64> {
         match self {
             Value::Integer(number) => Some(*number),
-            Value::Unsigned(number) => i64::try_from(*number).ok(),
+            Value::Unsigned(number, _) => i64::try_from(*number).ok(),
             _ => None,
         }
     }
@@ -128,7 +141,7 @@ impl Value {
     pub fn raw(&self) -> String {
         match self {
             Value::Integer(number) => number.to_string(),
-            Value::Unsigned(number) => number.to_string(),
+            Value::Unsigned(number, _) => number.to_string(),
             Value::Bytes(_) => self.text().unwrap_or_else(|| "?".into()),
             Value::Oid(oid) => oid.to_string(),
             Value::Ip(ip) => ip.map(|b| b.to_string()).join("."),

@@ -1,6 +1,7 @@
 //! The planner: lists the steps that wishes need, orders them in several ways, and takes the shortest plan that comes of it.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use crate::model::switching::Relay;
 
@@ -116,6 +117,8 @@ pub(super) type Key = (bool, Reverse<i64>, Reverse<i64>, i64, u64);
 
 /// What goes before what. What is switched off for good goes first: it makes room.
 fn keys(world: &World, jobs: &[Job], way: Way, tails: &[u64]) -> Vec<Key> {
+    let back = jobs.iter().filter(|job| job.relay == Relay::On).map(|job| job.outlet);
+    let back: BTreeSet<usize> = back.collect();
     let key = |(job, tail): (&Job, &u64)| {
         let outlet = &world.outlets[job.outlet];
         let priority = i64::from(outlet.host.map_or(0, |host| world.hosts[host].priority));
@@ -124,7 +127,9 @@ fn keys(world: &World, jobs: &[Job], way: Way, tails: &[u64]) -> Vec<Key> {
         let draw = outlet.draw.falling();
         let area = (draw.boot - draw.steady).saturating_mul(draw.boot_ms as i64);
         let (first, second) = match way {
-            Way::Priority => (priority, tail),
+            // Who matters more comes back sooner, and goes for good later.
+            Way::Priority if back.contains(&job.outlet) => (priority, tail),
+            Way::Priority => (-priority, tail),
             Way::Tail => (tail, priority),
             Way::Peak => (tail / 10_000, draw.inrush),
             Way::Area => (tail / 5_000, area),

@@ -480,17 +480,18 @@ impl<'p> Probe<'p> {
     ) -> Self {
         let mut wanted: Vec<Wanted> = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
-        let mut push = |item: Option<Item>, cell| {
+        let mut push = |item: Option<Item>, cell, is_text| {
             if let Some(item) = item.filter(|item| seen.insert(item.clone())) {
-                wanted.push(Wanted { item, cell });
+                wanted.push(Wanted { item, cell, is_text });
             }
         };
         for (column, spec) in (0u32..).zip(Self::points(profile, &known)) {
             let dense = is_dense(profile, spec, &rows[spec.table]);
+            let is_text = matches!(spec.meaning, Meaning::Text | Meaning::Link);
             for (at, row) in (0u32..).zip(&rows[spec.table]) {
-                push(item_at(&spec.source, row), dense.then_some((column, at)));
+                push(item_at(&spec.source, row), dense.then_some((column, at)), is_text);
                 for source in spec.companions() {
-                    push(item_at(source, row), None);
+                    push(item_at(source, row), None, false);
                 }
             }
         }

@@ -319,7 +319,7 @@ pub fn holds(check: &Check, answer: &Answer, shape: Option<Shape>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ask::Value;
+    use crate::model::ask::{Value, Whole};
     use crate::model::metric::Scope;
     use proptest::prelude::*;
 
@@ -458,7 +458,7 @@ mod tests {
             for metric in [Metric::Power, Metric::Temperature, Metric::Energy, Metric::PowerFactor] {
                 let count = format!("0.1 {}", metric.unit().unwrap().symbol());
                 let mut spec = spec(metric, count.trim());
-                for raw in [Raw::Value(Value::Integer(n)), Raw::Value(Value::Unsigned(n as u64)), Raw::Value(Value::Bytes(bytes.clone().into()))] {
+                for raw in [Raw::Value(Value::Integer(n)), Raw::Value(Value::Unsigned(n as u64, Whole::Gauge)), Raw::Value(Value::Bytes(bytes.clone().into()))] {
                     let answer = Ok(raw);
                     if let Datum::Value(value) = decode(&spec, &answer) {
                         prop_assert!(plausible(spec.point, value));

@@ -189,7 +189,7 @@ impl Tier {
         let mut places: BTreeMap<Item, usize> = BTreeMap::new();
         let mut place = |item: &Item, cell| {
             *places.entry(item.clone()).or_insert_with(|| {
-                items.push(Wanted { item: item.clone(), cell });
+                items.push(Wanted { cell, ..Wanted::single(item.clone()) });
                 items.len() - 1
             })
         };

@@ -50,12 +50,14 @@ pub struct Wanted {
     pub item: Item,
     /// Column and row, both counted from 0 within the set; rows of one column follow in walk order.
     pub cell: Option<(u32, u32)>,
+    /// Whether it is a text or a name, which takes more of a reply than a number does.
+    pub is_text: bool,
 }
 
 impl Wanted {
-    /// Outside any column.
+    /// A number outside any column.
     pub fn single(item: Item) -> Self {
-        Self { item, cell: None }
+        Self { item, cell: None, is_text: false }
     }
 }
 

@@ -11,6 +11,8 @@ use super::sweep::{Answer, Item, Memory, Raw, Wanted};
 
 /// Bytes around an OID in a reply: headers of binding, name and value, and a value of four bytes.
 const BIND_BYTES: usize = 10;
+/// How many more the texts of PDUs take, such as "Outlet 24 (web-07)".
+const TEXT_BYTES: usize = 16;
 /// Bytes of a reply outside its bindings: headers, version, community or v3 parameters.
 const HEAD_BYTES: usize = 60;
 /// error-status values (RFC 3416 section 3).
@@ -24,6 +26,8 @@ pub(super) struct SnmpSet {
     singles: Vec<usize>,
     /// Items by column and row.
     columns: Vec<Vec<usize>>,
+    /// What each item takes of a reply.
+    bytes: Vec<usize>,
     reply_bytes: usize,
     max_varbinds: usize,
 }
@@ -33,12 +37,12 @@ impl SnmpSet {
         let exact = Self {
             singles: (0..wanted.len()).collect(),
             columns: Vec::new(),
+            bytes: wanted.iter().map(bind_bytes).collect(),
             reply_bytes: manners.reply_bytes,
             max_varbinds: manners.max_varbinds,
         };
         let bulk = exact.in_columns(wanted);
-        let pays = manners.bulk_rows > 0
-            && bulk.packets(wanted, manners.bulk_rows) <= exact.packets(wanted, 0);
+        let pays = manners.bulk_rows > 0 && bulk.packets(manners.bulk_rows) <= exact.packets(0);
         if pays && !bulk.columns.is_empty() { bulk } else { exact }
     }
 
@@ -66,8 +70,8 @@ impl SnmpSet {
         Self { singles, columns: chosen, ..self.clone() }
     }
 
-    fn packets(&self, wanted: &[Wanted], bulk_rows: u32) -> usize {
-        let bytes = |at: &usize| bind_bytes(&wanted[*at].item);
+    fn packets(&self, bulk_rows: u32) -> usize {
+        let bytes = |at: &usize| self.bytes[*at];
         let room = self.reply_bytes.saturating_sub(HEAD_BYTES).max(1);
         let single_bytes: usize = self.singles.iter().map(bytes).sum();
         if self.columns.is_empty() {
@@ -84,11 +88,12 @@ impl SnmpSet {
     }
 }
 
-fn bind_bytes(item: &Item) -> usize {
-    match item {
-        Item::Oid(oid) => oid.wire().len() + BIND_BYTES,
-        _ => BIND_BYTES,
-    }
+fn bind_bytes(wanted: &Wanted) -> usize {
+    let name = match &wanted.item {
+        Item::Oid(oid) => oid.wire().len(),
+        _ => 0,
+    };
+    name + BIND_BYTES + if wanted.is_text { TEXT_BYTES } else { 0 }
 }
 
 /// One reading of the set.
@@ -163,7 +168,7 @@ impl<'s> SnmpSweep<'s> {
         let mut bytes = 0;
         let mut chunk = Vec::new();
         while let Some(at) = self.exact.front() {
-            bytes += bind_bytes(&self.items[*at]);
+            bytes += self.set.bytes[*at];
             if chunk.len() >= memory.chunk.max(1) || (bytes > room && !chunk.is_empty()) {
                 break;
             }
@@ -316,6 +321,7 @@ mod tests {
             .chain(cells.map(|(column, row)| Wanted {
                 item: oid(column + 1, row + 1),
                 cell: Some((column, row)),
+                is_text: false,
             }))
             .collect()
     }

@@ -14,7 +14,7 @@ use async_snmp::{AuthoritativeEngine, Oid as TheirOid, Value as TheirValue, oid}
 use tokio_util::sync::CancellationToken;
 
 use crate::link::snmp_v3::User;
-use crate::model::ask::Value;
+use crate::model::ask::{Value, Whole};
 use crate::model::oid::Oid;
 
 use super::objects::Refusal;
@@ -226,9 +226,9 @@ fn ours(oid: &TheirOid) -> Option<Oid> {
 fn our_value(value: &TheirValue) -> Value {
     match value {
         TheirValue::Integer(number) => Value::Integer(i64::from(*number)),
-        TheirValue::Gauge32(n) | TheirValue::Counter32(n) | TheirValue::TimeTicks(n) => {
-            Value::Unsigned(u64::from(*n))
-        }
+        TheirValue::Gauge32(n) => Value::Unsigned(u64::from(*n), Whole::Gauge),
+        TheirValue::Counter32(n) => Value::Unsigned(u64::from(*n), Whole::Counter),
+        TheirValue::TimeTicks(n) => Value::Unsigned(u64::from(*n), Whole::Ticks),
         TheirValue::OctetString(bytes) => Value::Bytes(bytes.as_ref().into()),
         _ => Value::Other,
     }
@@ -239,7 +239,7 @@ fn theirs(tag: u8, value: Value) -> TheirValue {
         Value::Integer(number) => {
             TheirValue::Integer(number.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32)
         }
-        Value::Unsigned(number) => match tag {
+        Value::Unsigned(number, _) => match tag {
             65 => TheirValue::Counter32(number as u32),
             67 => TheirValue::TimeTicks(number as u32),
             70 => TheirValue::Counter64(number),

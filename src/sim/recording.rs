@@ -144,8 +144,8 @@ impl Replay {
                 Recorded { tag: recorded.tag, value: written.clone() }
             }
             (Becomes::Written, None) => Recorded { tag: 4, value: written.clone() },
-            (Becomes::Number(number), Some(Recorded { tag, value: Value::Unsigned(_) })) => {
-                Recorded { tag, value: Value::Unsigned(number as u64) }
+            (Becomes::Number(number), Some(Recorded { tag, value: Value::Unsigned(_, kind) })) => {
+                Recorded { tag, value: Value::Unsigned(number as u64, kind) }
             }
             (Becomes::Number(number), _) => Recorded { tag: 2, value: Value::Integer(number) },
         };
@@ -204,6 +204,7 @@ impl Answers for ReplayHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ask::Whole;
 
     #[tokio::test(start_paused = true)]
     async fn a_write_changes_another_object_after_a_delay() {
@@ -221,10 +222,10 @@ mod tests {
         let value = |replay: &ReplayHandle, text: &str| replay.get(&oid(text)).unwrap().1;
         replay.write(&oid("1.3.6.1.4.7"), &Value::Integer(2)).unwrap();
         assert_eq!(value(&replay, "1.3.6.1.5.7"), Value::Integer(1));
-        assert_eq!(value(&replay, "1.3.6.1.6.7.9"), Value::Unsigned(0));
+        assert_eq!(value(&replay, "1.3.6.1.6.7.9"), Value::Unsigned(0, Whole::Gauge));
         replay.write(&oid("1.3.6.1.4.7"), &Value::Integer(1)).unwrap();
         assert_eq!(value(&replay, "1.3.6.1.5.7"), Value::Integer(1));
-        assert_eq!(value(&replay, "1.3.6.1.6.7.9"), Value::Unsigned(90));
+        assert_eq!(value(&replay, "1.3.6.1.6.7.9"), Value::Unsigned(90, Whole::Gauge));
         tokio::time::sleep(Duration::from_millis(501)).await;
         assert_eq!(value(&replay, "1.3.6.1.5.7"), Value::Integer(2));
         assert_eq!(

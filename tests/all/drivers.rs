@@ -148,7 +148,7 @@ fn the_walk_through_works_as_it_is_written() {
         "1.3.6.1.2.1.1.2.0|6|{base}\n{base}.1.1.0|4|Strip 8\n{base}.1.2.0|4|<private>\n{base}.2.1.0|2|4125\n"
     );
     for outlet in 1..=8 {
-        let (state, current) = if outlet == 3 { (2, 0) } else { (1, 880) };
+        let (state, current) = if outlet == 1 { (2, 0) } else { (1, 880) };
         rows += &format!("{base}.3.1.2.{outlet}|2|{state}\n{base}.3.1.3.{outlet}|2|{current}\n");
     }
     let recording = dir.path().join("acme.snmprec");
@@ -168,7 +168,7 @@ fn the_walk_through_works_as_it_is_written() {
     assert_eq!(code, 0, "{err}");
     let body: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
-        (&body["driver"], &body["outlets"][2]["state"]),
+        (&body["driver"], &body["outlets"][0]["state"]),
         (&"acme-strip".into(), &"off".into())
     );
     assert_eq!(body["inlet"]["power_w"], 412.5);

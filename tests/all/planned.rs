@@ -133,6 +133,28 @@ async fn a_plan_is_previewed_kept_run_and_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_matters_more_goes_off_last_and_comes_back_first() {
+    let (_a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let order = |action: &str, first: &str| -> Vec<String> {
+        let hosts = ["web-1", "web-2", "web-3", "web-4"];
+        let goals = json!([{"select": {"hosts": hosts}, "action": action}]);
+        let wish = json!({"goals": goals, "order": "priority", "dry_run": true});
+        let answer = curl.post("/v1/plans", &wish.to_string(), &[]);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let steps = answer.json()["steps"].as_array().unwrap().clone();
+        let on_a = steps.iter().filter(|step| step["action"] == first);
+        let outlets = on_a.map(|step| step["outlet"].as_str().unwrap().to_owned());
+        outlets.filter(|outlet| outlet.starts_with("pdu-a/")).collect()
+    };
+    // The priority of a host is the number of its outlet.
+    assert_eq!(order("off", "off"), ["pdu-a/1", "pdu-a/2", "pdu-a/3", "pdu-a/4"]);
+    for step in ["off", "on"] {
+        assert_eq!(order("cycle", step), ["pdu-a/4", "pdu-a/3", "pdu-a/2", "pdu-a/1"], "{step}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plan_whose_world_has_changed_is_refused_with_the_difference() {
     let (_a, _b, gateway) = two_pdus("").await;
     let curl = gateway.curl();

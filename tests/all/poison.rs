@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pmgate::device::adopt::over;
 use pmgate::link::{Line, Link, LinkError, Patience};
-use pmgate::model::ask::{Ask, Reply, Value};
+use pmgate::model::ask::{Ask, Reply, Value, Whole};
 use pmgate::model::limits::ADOPT_REQUESTS;
 use pmgate::model::oid::Oid;
 use pmgate::profile::catalog::Catalog;
@@ -38,8 +38,8 @@ impl Liar {
             0 => Value::Nothing,
             1 => Value::Integer(-1),
             2 => Value::Integer(0x7fff_ffff),
-            3 => Value::Unsigned(0xffff_ffff),
-            4 => Value::Unsigned(u64::MAX),
+            3 => Value::Unsigned(0xffff_ffff, Whole::Gauge),
+            4 => Value::Unsigned(u64::MAX, Whole::Counter64),
             5 => Value::Integer(i64::from(self.next() as i32)),
             6 => Value::Bytes(Vec::new().into()),
             7 => Value::Bytes(b"-273.1".as_slice().into()),

@@ -191,6 +191,9 @@ fn acme() -> String {
         rows += &format!("{base}.3.1.1.{outlet}|4|customer-db-{outlet}\n");
         rows += &format!("{base}.3.1.2.{outlet}|2|1\n{base}.3.1.3.{outlet}|2|880\n");
     }
+    rows += &format!(
+        "{base}.4.1.0|65|7\n{base}.4.2.0|66|8\n{base}.4.3.0|67|9\n{base}.4.4.0|70|5000000000\n"
+    );
     rows
 }
 
@@ -200,6 +203,10 @@ fn the_recording_of_the_walk_through_tells_no_serial_number_and_no_customer() {
     assert_eq!(code, 0, "{said}");
     for private in ["4711", "customer", "meier"] {
         assert!(!recording.contains(private), "{recording}");
+    }
+    // Every number with the type that it had, for those who replay the file.
+    for typed in ["4.1.0|65|7", "4.2.0|66|8", "4.3.0|67|9", "4.4.0|70|5000000000"] {
+        assert!(recording.contains(typed), "{typed}: {recording}");
     }
     // What a driver needs is there, and all subtrees that drivers read.
     for shown in
