@@ -56,8 +56,8 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) {
     rows.iter().for_each(|row| print(row));
 }
 
-/// A number for a table: up to three decimals, none that are zero.
+/// A number for a table: up to the four decimals that a power factor has, none that are zero.
 pub fn number(value: f64) -> String {
-    let text = format!("{value:.3}");
+    let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -50,12 +50,15 @@ impl Adopted {
     pub fn mixed(&self) -> Option<String> {
         let units = self.profile.unit.as_ref().filter(|_| self.unit.is_none())?;
         let there = &self.instance.units;
-        (units.first.is_none() && there.len() > 1).then(|| {
-            format!(
+        units.unnumbered(there).then(|| match there.as_slice() {
+            [lone] => format!(
+                "it is unit {lone} of its chain, which is too great a number to stand before those of its outlets; write chain_unit = {lone} in its [[pdu]]"
+            ),
+            _ => format!(
                 "its agent speaks for {} PDUs, which have no numbers of their own; make a [[pdu]] of each with chain_unit, one of: {}",
                 there.len(),
                 there.join(", ")
-            )
+            ),
         })
     }
 
@@ -198,6 +201,11 @@ pub async fn over(
     let filter = Filter::new(&profile, &known, &found, &names);
     let answers = read::sweep(&mut line, &filter.set(), &mut memory).await?;
     let rows = filter.kept(&answers)?;
+    let alone = profile.unit.as_ref().filter(|_| unit.is_none()).and_then(|u| u.alone(&rows.1));
+    if let Some(alone) = alone {
+        let adopted = Box::pin(over(line, profile, Some(&alone))).await?;
+        return Ok(Adopted { unit: None, ..adopted });
+    }
     let probe = Probe::new(&profile, known, rows);
     let mut probing = memory;
     let answers = read::sweep(&mut line, &probe.set(), &mut probing).await?;

@@ -28,7 +28,8 @@ impl Loads {
     pub(super) fn of(view: &PduView) -> Self {
         let drawn = |at: u16| {
             LOADED.iter().find_map(|(metric, _)| match view.shown(Scope::Outlet, at, *metric) {
-                Some(Datum::Value(value)) => Some((*metric, value)),
+                // On a bus of -48 V what is drawn has a minus.
+                Some(Datum::Value(value)) => Some((*metric, value.saturating_abs())),
                 _ => None,
             })
         };

@@ -118,7 +118,7 @@ impl<'v> Drawn<'v> {
         let phases = view.layout.parts(Scope::Phase).len();
         let told = |scope| {
             let count = view.layout.parts(scope).len() as u16;
-            (0..count).filter_map(|at| blank.value(scope, at, Metric::Voltage)).max()
+            (0..count).filter_map(|at| blank.size(scope, at, Metric::Voltage)).max()
         };
         let volts = told(Scope::Phase)
             .or_else(|| told(Scope::Inlet))
@@ -132,6 +132,11 @@ impl<'v> Drawn<'v> {
             Some(Datum::Value(value)) => Some(value),
             _ => None,
         }
+    }
+
+    /// The same without its sign: on a bus of -48 V currents have a minus, too, and trip as any.
+    fn size(&self, scope: Scope, part: u16, metric: Metric) -> Option<i64> {
+        self.value(scope, part, metric).map(i64::saturating_abs)
     }
 
     /// When a reading was taken, by the monotonic clock.
@@ -158,12 +163,12 @@ impl<'v> Drawn<'v> {
             Some((apparent, seen(Metric::ApparentPower)))
         };
         let current = || {
-            let current = self.value(scope, part, Metric::Current)?;
+            let current = self.size(scope, part, Metric::Current)?;
             (phases == 1).then(|| (mva(current, volts), seen(Metric::Current)))
         };
         let lines = || {
             let count = self.view.layout.parts(Scope::Phase).len() as u16;
-            let of = |at| self.value(Scope::Phase, at, Metric::Current);
+            let of = |at| self.size(Scope::Phase, at, Metric::Current);
             let all: Option<Vec<i64>> = (0..count).map(of).collect();
             let all = all.filter(|all| phases > 1 && !all.is_empty())?;
             let sum = all.iter().map(|current| mva(*current, self.volts)).sum();

@@ -280,7 +280,7 @@ pub(super) fn trusted(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>, datum: D
 fn sense(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>) -> Option<Sense> {
     match &spec.meaning {
         Meaning::States(states) => Some(Sense::States(states.clone())),
-        Meaning::Quantity { count, digits, factor, fahrenheit, absolute } => {
+        Meaning::Quantity { count, digits, factor, fahrenheit, sign } => {
             let count = match digits {
                 None => *count,
                 // Without its scale a number means nothing.
@@ -298,7 +298,7 @@ fn sense(spec: &PointSpec, row: &Row, lookup: &Lookup<'_>) -> Option<Sense> {
                     _ => lookup.holds(test, row) == Some(true),
                 },
             };
-            Some(Sense::Quantity { count, fahrenheit, absolute: *absolute })
+            Some(Sense::Quantity { count, fahrenheit, sign: *sign })
         }
         Meaning::Text | Meaning::Link => None,
     }

@@ -6,7 +6,7 @@ use crate::model::oid::Oid;
 use crate::model::quantity::{Count, Unit, decimal};
 use crate::model::reading::{Datum, Gap};
 
-use super::format::{Check, Shape, ShapeKind, StateKey};
+use super::format::{Check, Shape, ShapeKind, Sign, StateKey};
 use super::sweep::{Answer, Raw};
 
 /// Everything needed to decode one slot; the device's own scale is already in `count`.
@@ -31,8 +31,8 @@ pub enum Sense {
         count: Count,
         /// The device counts in degrees Fahrenheit.
         fahrenheit: bool,
-        /// Drop the sign.
-        absolute: bool,
+        /// What a minus before it says.
+        sign: Sign,
     },
     /// A state.
     States(Vec<(StateKey, Word)>),
@@ -66,8 +66,8 @@ pub fn decode(spec: &Decode, answer: &Answer) -> Datum {
     };
     match &spec.sense {
         Sense::States(states) => state(states, raw, spec),
-        Sense::Quantity { count, fahrenheit, absolute } => {
-            match quantity(spec, raw, *count, *fahrenheit, *absolute) {
+        Sense::Quantity { count, fahrenheit, sign } => {
+            match quantity(spec, raw, *count, *fahrenheit, *sign) {
                 Ok(value) => Datum::Value(value),
                 Err(gap) => Datum::Gap(gap),
             }
@@ -97,8 +97,9 @@ fn quantity(
     raw: &Raw,
     count: Count,
     fahrenheit: bool,
-    absolute: bool,
+    sign: Sign,
 ) -> Result<i64, Gap> {
+    let absolute = sign == Sign::Dropped;
     let value = match number(raw, spec.shape)? {
         Number::Whole(whole) => {
             if spec.absent.contains(&whole) {
@@ -131,7 +132,8 @@ fn quantity(
     let value = value.ok_or(Gap::Implausible)?;
     let value = if absolute { value.saturating_abs() } else { value };
     let value = if fahrenheit { celsius(value) } else { value };
-    if plausible(spec.point, value) { Ok(value) } else { Err(Gap::Implausible) }
+    let size = if sign == Sign::Polarity { value.saturating_abs() } else { value };
+    if plausible(spec.point, size) { Ok(value) } else { Err(Gap::Implausible) }
 }
 
 fn scaled(float: f64) -> Option<i64> {
@@ -331,7 +333,7 @@ mod tests {
             sense: Sense::Quantity {
                 count: count.parse().unwrap(),
                 fahrenheit: false,
-                absolute: false,
+                sign: Sign::Plausible,
             },
             absent: vec![-1],
         }
@@ -398,6 +400,21 @@ mod tests {
         assert_eq!(decode(&spec(Metric::Voltage, "1 V"), &text("232.6V")), Datum::Value(232_600));
         assert_eq!(decode(&spec(Metric::Power, "1 kW"), &text("0.45kW")), Datum::Value(450_000));
         assert_eq!(decode(&spec(Metric::Power, "1 kW"), &text("off")), Datum::Gap(Gap::Malformed));
+    }
+
+    #[test]
+    fn a_bus_of_direct_current_may_be_below_zero() {
+        let mut bus = spec(Metric::Voltage, "1 V");
+        assert_eq!(decode(&bus, &text("-55.2")), Datum::Gap(Gap::Implausible));
+        bus.sense = Sense::Quantity {
+            count: "1 V".parse().unwrap(),
+            fahrenheit: false,
+            sign: Sign::Polarity,
+        };
+        assert_eq!(decode(&bus, &text("-55.2")), Datum::Value(-55_200));
+        assert_eq!(decode(&bus, &text("-1.0")), Datum::Value(-1_000));
+        assert_eq!(decode(&bus, &text("-2001")), Datum::Gap(Gap::Implausible));
+        assert_eq!(decode(&bus, &whole(-0x8000)), Datum::Gap(Gap::Implausible));
     }
 
     #[test]

@@ -430,6 +430,18 @@ impl PointSpec {
     }
 }
 
+/// What a minus before a number says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sign {
+    /// Nothing true, but of what may flow back.
+    #[default]
+    Plausible,
+    /// Something else, as leading or lagging: it is dropped.
+    Dropped,
+    /// The polarity of a bus of direct current: -48 V, and -2 A from it.
+    Polarity,
+}
+
 /// What a raw value means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
@@ -443,8 +455,8 @@ pub enum Meaning {
         factor: Option<Source>,
         /// If this holds, the device counts in degrees Fahrenheit.
         fahrenheit: Option<Test>,
-        /// The sign says something else (leading or lagging) and is dropped.
-        absolute: bool,
+        /// What a minus before it says.
+        sign: Sign,
     },
     /// A state.
     States(Vec<(StateKey, Word)>),

@@ -6,7 +6,7 @@ use crate::model::metric::{Kind, Metric, Point, Scope, Word};
 use crate::model::oid::Oid;
 use crate::model::quantity::Count;
 
-use super::format::{Every, Meaning, NumberBy, PointSpec, Rows, StateKey, Table, UnitBy};
+use super::format::{Every, Meaning, NumberBy, PointSpec, Rows, Sign, StateKey, Table, UnitBy};
 use super::load_source::{Context, source, source_in, test};
 use super::units::Units;
 
@@ -332,13 +332,31 @@ fn table_of(fields: &Fields<'_>, point: Point, tables: &[Table]) -> Option<usize
     found
 }
 
+fn sign(fields: &Fields<'_>, point: Point) -> Sign {
+    let dropped = fields.get("abs").and_then(|i| i.flag()).unwrap_or(false);
+    let polarity = fields.get("polarity");
+    if let Some(item) = &polarity {
+        if !matches!(point.metric, Metric::Voltage | Metric::Current) {
+            item.fault(format!("{point} has no polarity: voltage and current of a DC bus have"));
+        }
+        if dropped {
+            item.fault("abs drops the sign that polarity keeps: write one of them");
+        }
+    }
+    match (dropped, polarity.and_then(|i| i.flag()).unwrap_or(false)) {
+        (true, _) => Sign::Dropped,
+        (false, true) => Sign::Polarity,
+        (false, false) => Sign::Plausible,
+    }
+}
+
 fn meaning(fields: &Fields<'_>, point: Point, context: Context<'_>) -> Option<Meaning> {
     let count = fields.get("count");
     let states = fields.get("states");
     let digits = fields.get("digits").and_then(|i| source(&i, context));
     let factor = fields.get("factor").and_then(|i| source(&i, context));
     let fahrenheit = fields.get("fahrenheit").and_then(|i| test(&i, context));
-    let absolute = fields.get("abs").and_then(|i| i.flag()).unwrap_or(false);
+    let sign = sign(fields, point);
     match point.metric.kind() {
         Kind::Quantity(unit) => {
             if let Some(states) = states {
@@ -358,7 +376,7 @@ fn meaning(fields: &Fields<'_>, point: Point, context: Context<'_>) -> Option<Me
                 ));
                 return None;
             }
-            Some(Meaning::Quantity { count, digits, factor, fahrenheit, absolute })
+            Some(Meaning::Quantity { count, digits, factor, fahrenheit, sign })
         }
         Kind::Words(words) => {
             if let Some(count) = count {

@@ -10,6 +10,8 @@ use super::rows::Row;
 
 /// Outlet 7 of unit 2 is 2007 where all units are read together. The largest PDU known has 84 outlets.
 pub(super) const STRIDE: u16 = 1_000;
+/// The greatest number of a unit that can stand before its outlets'.
+const FARTHEST: u32 = (u16::MAX / STRIDE - 1) as u32;
 
 /// How a family tells its units apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,29 @@ impl Units {
     /// The first unit, where units are counted.
     pub fn first(&self) -> Option<Vec<u32>> {
         self.first.map(|first| vec![first])
+    }
+
+    /// Whether none of the units that there are has a number that can stand before its outlets': those that go by a text,
+    /// and those that all have addresses as great as 210.
+    fn by_order<'a>(&self, mut there: impl Iterator<Item = &'a Vec<u32>>) -> bool {
+        self.first.is_none() || there.all(|arcs| arcs.first().is_some_and(|unit| *unit > FARTHEST))
+    }
+
+    /// Whether the units that there are, by name, have numbers by their order only: who comes first when another does not
+    /// answer has its numbers.
+    pub fn unnumbered(&self, there: &[String]) -> bool {
+        let arcs: Vec<Vec<u32>> =
+            there.iter().filter_map(|name| self.arcs(&name.parse().ok()?)).collect();
+        match self.first {
+            None => there.len() > 1,
+            Some(_) => !arcs.is_empty() && self.by_order(arcs.iter()),
+        }
+    }
+
+    /// The unit that is alone and has such a number: what is said of it is said in its rows.
+    pub fn alone(&self, there: &[String]) -> Option<ChainUnit> {
+        let [lone] = there else { return None };
+        lone.parse().ok().filter(|_| self.unnumbered(there))
     }
 
     /// An index with its parts: each has one arc, but for a unit that goes by a text.
@@ -81,20 +106,24 @@ pub struct Bases {
 }
 
 impl Bases {
-    /// For the units that there are, all read together. A unit that is counted keeps its own whoever else is there;
-    /// those that go by a text have no numbers but by their order. One beyond the 65th has none: its rows are left out.
+    /// For the units that there are, all read together. A unit that is counted keeps its own whoever else is there; those
+    /// that go by a text, or whose numbers are all too great, have none but by their order. One beyond the 65th among
+    /// others has none: its rows are left out.
     pub fn new(units: Option<&Units>, there: &BTreeSet<Vec<u32>>, chosen: bool) -> Self {
         let Some(units) = units.filter(|_| !chosen) else { return Self::default() };
+        let counted = units.first.filter(|_| !units.by_order(there.iter()));
         let base = |(at, arcs): (usize, &Vec<u32>)| {
-            let unit = match units.first {
+            let unit = match counted {
                 Some(first) if arcs.as_slice() == [first] => 0,
                 Some(_) => u16::try_from(*arcs.first()?).ok()?,
                 None if at == 0 => 0,
                 None => u16::try_from(at + 1).ok()?,
             };
             // A unit that is not the first and yet has number 0 would be taken for the first.
-            let is_first =
-                units.first().as_ref() == Some(arcs) || (units.first.is_none() && at == 0);
+            let is_first = match counted {
+                Some(first) => arcs.as_slice() == [first],
+                None => at == 0,
+            };
             (is_first || unit > 0).then_some(())?;
             Some((
                 arcs.clone(),
@@ -253,6 +282,24 @@ mod tests {
         // No two rows share a number; one that cannot have any does not count.
         assert_eq!(numbered(&units, by(), &[&[1, 1], &[2, 1], &[2, 1]]), [1, 2001, 2002]);
         assert_eq!(numbered(&units, by(), &[&[1, 1], &[66, 1], &[0, 1]]), [1]);
+    }
+
+    #[test]
+    fn units_with_great_addresses_are_read_by_their_order_and_said_to_be() {
+        let units = Units { part: "unit".into(), first: Some(1) };
+        let by = || vec![NumberBy::Part("outlet".into())];
+        assert_eq!(numbered(&units, by(), &[&[210, 1], &[210, 2]]), [1, 2]);
+        assert_eq!(numbered(&units, by(), &[&[201, 1], &[210, 1], &[210, 2]]), [1, 2001, 2002]);
+        assert_eq!(numbered(&units, by(), &[&[64, 1], &[210, 1]]), [64_001]);
+        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(units.unnumbered(&names(&["201", "210"])) && units.unnumbered(&names(&["65"])));
+        assert!(!units.unnumbered(&names(&["64"])) && !units.unnumbered(&names(&["2", "210"])));
+        assert!(!units.unnumbered(&[]));
+        assert_eq!(units.alone(&names(&["210"])), Some("210".parse().unwrap()));
+        assert_eq!(units.alone(&names(&["2"])), None);
+        assert_eq!(units.alone(&names(&["201", "210"])), None);
+        let texts = Units { part: "unit".into(), first: None };
+        assert!(!texts.unnumbered(&names(&["0D"])) && texts.unnumbered(&names(&["0D", "0E"])));
     }
 
     #[test]

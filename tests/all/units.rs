@@ -67,6 +67,19 @@ async fn units_that_go_by_a_text_are_not_shuffled() {
     assert!(error.to_string().ends_with("are: 000ED3000A01, 000ED3000A02"), "{error}");
 }
 
+#[tokio::test]
+async fn a_lone_unit_with_a_great_address_is_read_and_not_switched_until_it_is_named() {
+    let device = Device::recorded("schleifenbauer", "schleifenbauer-far");
+    let lone = device.read(None).await;
+    assert_eq!(lone.numbers(Scope::Outlet), [1, 2]);
+    assert_eq!(lone.adopted.instance.identity.model.as_deref(), Some("DPM16-001"));
+    let why = lone.adopted.mixed().unwrap();
+    assert!(why.ends_with("write chain_unit = 187 in its [[pdu]]"), "{why}");
+    let named = device.read(Some("187")).await;
+    assert_eq!(named.numbers(Scope::Outlet), [1, 2]);
+    assert_eq!(named.adopted.mixed(), None);
+}
+
 /// A stand-in of a device, which takes writes as the recording of that name does.
 async fn stand_in(device: &Device, rules: &str, stop: &CancellationToken) -> std::net::SocketAddr {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");

@@ -229,7 +229,7 @@ impl Runs {
             (Ok(_), None | Some(Datum::Gap(Gap::Unsupported))) => {
                 self.ends(who, Outcome::Done, None, sight);
             }
-            (Ok(_), Some(Datum::Value(value))) if value < below => {
+            (Ok(_), Some(Datum::Value(value))) if value.saturating_abs() < below => {
                 self.ends(who, Outcome::Done, None, sight);
             }
             (Ok(_), Some(Datum::Value(value))) if late => {
