@@ -6,13 +6,14 @@ TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 STATIC := CARGO_TARGET_$(shell echo '$(TRIPLE)' | tr 'a-z-' 'A-Z_')_RUSTFLAGS='-C target-feature=+crt-static'
 PMGATE := target/$(TRIPLE)/release/pmgate
 
-.PHONY: help demo build test soak lint bench clean
+.PHONY: help demo build test soak powercut lint bench clean
 
 help:
 	@echo 'make demo    a simulated rack, the gateway, certificates and curl lines (ARGS="--listen 127.0.0.1:9443" …)'
 	@echo 'make build   the static program: $(PMGATE)'
 	@echo 'make test    install what the tests need, run all of them'
 	@echo 'make soak    a million worlds of the simulation (SEEDS=…); a seed that goes wrong is printed'
+	@echo 'make powercut  a guest whose power is cut while it writes (ROUNDS=50 SEED=…): what was acknowledged must be there'
 	@echo 'make lint    formatting, clippy, documentation, dependencies'
 	@echo 'make bench   what a poll and a switch cost, beside a floor and net-snmp'
 
@@ -29,6 +30,10 @@ test:
 
 soak:
 	cargo test --locked --profile world --test world -- --seeds $(or $(SEEDS),1000000) --from $(or $(FROM),0)
+
+powercut: build
+	@tests/setup/powercut.sh
+	@python3 tests/powercut/powercut.py $(PMGATE) --rounds $(or $(ROUNDS),50) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint:
 	@tests/setup/build.sh

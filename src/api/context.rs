@@ -26,6 +26,8 @@ use crate::switching::{Site, Switching};
 use crate::tls::server::Server;
 use crate::wire::problem::Problem;
 
+use super::stream::{Broken, Turns};
+
 /// The gateway, as the API sees it.
 pub struct State {
     /// The rack.
@@ -41,7 +43,7 @@ pub struct State {
     /// Readings over time.
     pub store: Arc<Archive>,
     /// Turns at reading the store: so many readers at once, the others wait.
-    pub queries: tokio::sync::Semaphore,
+    pub turns: Turns,
     /// What was written and dropped.
     pub counts: Arc<Counts>,
     /// Traps taken and dropped.
@@ -63,7 +65,7 @@ pub struct State {
 }
 
 /// A body that is sent.
-pub type Body = BoxBody<Bytes, std::convert::Infallible>;
+pub type Body = BoxBody<Bytes, Broken>;
 
 /// What a handler returns.
 pub type Answer = Result<Response<Body>, Problem>;
@@ -87,7 +89,7 @@ pub struct Context {
 impl State {
     /// A turn at reading the store, once there is one.
     pub async fn query_turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
-        self.queries.acquire().await.map_err(|error| {
+        self.turns.working.acquire().await.map_err(|error| {
             Problem::new(503, "Shutting down", error.to_string(), "ask again in a moment")
         })
     }
@@ -187,9 +189,17 @@ impl Context {
     }
 }
 
+/// A body that cannot break off.
+pub fn whole<B>(body: B) -> Body
+where
+    B: hyper::body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + Sync + 'static,
+{
+    body.map_err(|never| match never {}).boxed()
+}
+
 /// A body of bytes.
 pub fn bytes(status: StatusCode, kind: &'static str, content: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(content.into()).boxed());
+    let mut response = Response::new(whole(Full::new(content.into())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

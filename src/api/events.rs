@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, channel::Channel};
+use http_body_util::channel::Channel;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::sync::broadcast::error::RecvError;
@@ -15,7 +15,7 @@ use crate::model::event::Event;
 use crate::wire::event::{EventBody, body};
 use crate::wire::problem::Problem;
 
-use super::context::{Answer, Context, json};
+use super::context::{Answer, Context, json, whole};
 use super::problem::bad;
 
 /// A comment this often, so that whatever stands between does not take the stream for dead.
@@ -54,7 +54,7 @@ pub async fn events(context: Context) -> Answer {
             () = stream(reading, sender, is_revoked) => {}
         }
     });
-    let mut response = Response::new(channel.boxed());
+    let mut response = Response::new(whole(channel));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)

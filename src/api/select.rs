@@ -1,15 +1,10 @@
 //! Which series a query is about: targets, or all outlets of PDUs, hosts and groups; and what they are folded into.
 
-use std::collections::BTreeMap;
-
 use crate::model::id::{GroupId, HostId, OutletId, PduId};
-use crate::model::limits::SERIES_POINTS;
 use crate::model::metric::{Metric, Scope};
-use crate::model::reading::Gap;
 use crate::model::time::{Span, Stamp};
-use crate::series::window::{Aggregate, Bucket, Buckets};
-use crate::store::Archive;
-use crate::store::reader::{Item, Scan, Series, parts, scan, target};
+use crate::series::window::Aggregate;
+use crate::store::reader::{Series, parts, target};
 use crate::wire::problem::Problem;
 
 use super::context::{Context, State};
@@ -52,9 +47,6 @@ impl By {
     pub const ALL: [(&'static str, By); 4] =
         [("pdu", By::Pdu), ("branch", By::Branch), ("host", By::Host), ("rack", By::Rack)];
 }
-
-/// Steps of all series of one PDU that may be in memory at once.
-const HELD: usize = 2_000_000;
 
 /// The series that a query names: `target` as often as needed, or `pdu`, `host`, `group`; `pdu=*` is all of them.
 pub async fn select(context: &Context, metric: Metric) -> Result<Vec<Series>, Problem> {
@@ -170,111 +162,13 @@ pub struct Window {
 }
 
 impl Window {
-    fn steps(&self) -> usize {
-        (self.end.since(self.start).0.div_ceil(self.step.0.max(1))) as usize
+    /// How many steps.
+    pub fn steps(&self) -> usize {
+        self.end.since(self.start).0.div_ceil(self.step.0.max(1)) as usize
     }
-}
 
-/// What a fold says of one step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Folded {
-    /// When the step begins.
-    pub at: Stamp,
-    /// The number, or why there is none.
-    pub value: Result<f64, Gap>,
-    /// Some of the series have no number here.
-    pub partial: bool,
-}
-
-/// The steps of each series, shown one after the other; those of one PDU are read together.
-pub fn each(
-    store: &Archive,
-    all: &[Series],
-    window: &Window,
-    show: &mut dyn FnMut(&Series, Vec<Bucket>),
-) -> Result<(), Problem> {
-    if window.steps() > SERIES_POINTS {
-        return Err(bad(
-            format!("that makes more than {SERIES_POINTS} steps"),
-            "ask for a larger step or a shorter time",
-        ));
+    /// How wide a step is, ms; at least one.
+    pub fn step_ms(&self) -> i64 {
+        i64::try_from(self.step.0.max(1)).unwrap_or(i64::MAX)
     }
-    let at_once = (HELD / window.steps().max(1)).max(1);
-    // A rate needs the reading before the window.
-    let needs_before = matches!(window.how, Aggregate::Rate);
-    let back = if needs_before { window.step.0.max(600_000) } else { 0 };
-    let from = Stamp(window.start.0.saturating_sub(i64::try_from(back).unwrap_or(i64::MAX)));
-    for of_pdu in all.chunk_by(|a, b| a.pdu == b.pdu) {
-        for some in of_pdu.chunks(at_once) {
-            let columns: Vec<(String, Metric)> =
-                some.iter().map(|series| (series.part.clone(), series.metric)).collect();
-            let new = || Buckets::new(window.start, window.end, window.step, window.how);
-            let mut buckets: Vec<Buckets> = some.iter().map(|_| new()).collect();
-            let step = Some((window.start, window.step));
-            let (pdu, end) = (&some[0].pdu, window.end);
-            let asked = Scan { pdu, columns: &columns, start: from, end, step };
-            scan(store, &asked, &mut |number, item| {
-                match item {
-                    Item::Sample(sample) => buckets[number].take(sample),
-                    Item::Rolled(rolled, width) => buckets[number].take_rolled(rolled, width),
-                }
-                true
-            })?;
-            some.iter().zip(buckets).for_each(|(series, buckets)| show(series, buckets.finish()));
-        }
-    }
-    Ok(())
-}
-
-/// Series folded into groups.
-pub fn folded(
-    store: &Archive,
-    all: &[(Series, String)],
-    window: &Window,
-    fold: Fold,
-) -> Result<BTreeMap<String, Vec<Folded>>, Problem> {
-    #[derive(Clone, Copy)]
-    struct Sum {
-        at: Stamp,
-        value: f64,
-        known: u32,
-        of: u32,
-        gap: Gap,
-    }
-    let groups: BTreeMap<(&PduId, &str), &String> =
-        all.iter().map(|(series, group)| ((&series.pdu, series.part.as_str()), group)).collect();
-    let mut sums: BTreeMap<String, Vec<Sum>> = BTreeMap::new();
-    let only: Vec<Series> = all.iter().map(|(series, _)| series.clone()).collect();
-    each(store, &only, window, &mut |series, steps| {
-        let Some(group) = groups.get(&(&series.pdu, series.part.as_str())) else { return };
-        let sums = sums.entry((*group).clone()).or_insert_with(|| {
-            let sum =
-                |step: &Bucket| Sum { at: step.at, value: 0.0, known: 0, of: 0, gap: Gap::NotRead };
-            steps.iter().map(sum).collect()
-        });
-        for (sum, step) in sums.iter_mut().zip(&steps) {
-            sum.of += 1;
-            match step.value {
-                Ok(value) => {
-                    sum.value = match fold {
-                        _ if sum.known == 0 => value,
-                        Fold::Sum | Fold::Avg => sum.value + value,
-                        Fold::Max => sum.value.max(value),
-                        Fold::Min => sum.value.min(value),
-                    };
-                    sum.known += 1;
-                }
-                Err(gap) => sum.gap = gap,
-            }
-        }
-    })?;
-    let told = |sum: &Sum| {
-        let value = match (sum.known, fold) {
-            (0, _) => Err(sum.gap),
-            (known, Fold::Avg) => Ok(sum.value / f64::from(known)),
-            _ => Ok(sum.value),
-        };
-        Folded { at: sum.at, value, partial: sum.known < sum.of }
-    };
-    Ok(sums.into_iter().map(|(group, sums)| (group, sums.iter().map(told).collect())).collect())
 }

@@ -1,62 +1,41 @@
-//! `/v1/series`.
+//! `/v1/series`: readings of one target or of many, by themselves or folded, over any stretch of time.
 
-use hyper::StatusCode;
-use hyper::header::ACCEPT;
-
-use crate::model::limits::SERIES_POINTS;
+use crate::model::limits::SERIES_STEPS;
 use crate::model::metric::{Kind, Metric};
-use crate::model::reading::{Datum, Gap};
 use crate::model::time::{Span, Stamp};
-use crate::series::window::{Aggregate, Bucket, Buckets, Sample};
+use crate::series::window::Aggregate;
 use crate::store::Archive;
-use crate::store::reader::{Item, Scan, Series, read, scan, target};
+use crate::store::reader::{Series, target};
 use crate::wire::problem::Problem;
-use crate::wire::series::{ManyBody, OneBody, PointBody, PointValue, SeriesBody};
+use crate::wire::series::SeriesBody;
 
-use super::context::{Answer, Context, bytes, json};
+use super::context::{Answer, Context};
+use super::history::History;
 use super::problem::{bad, not_found};
-use super::select::{By, Fold, Folded, Window, each, folded, group_of, select};
+use super::select::{By, Fold, Window, group_of, select};
+use super::sheet::{Form, Head, Sheet};
+use super::stream::{Outgoing, Stopped, stream};
 
 const KNOWN: [&str; 11] =
     ["target", "pdu", "host", "group", "metric", "start", "end", "step", "agg", "fold", "by"];
 
-/// Readings of a target over time.
+/// Readings of targets over time. The answer is sent while it is made; one that ends early was not whole.
 #[utoipa::path(get, path = "/v1/series", tag = "series",
     params(("target" = Option<String>, Query, description = "pdu-a, pdu-a/7, pdu-a/L1, pdu-a/B2, pdu-a/T1; as often as needed"),
         ("pdu" = Option<String>, Query, description = "all outlets of a PDU, * for all PDUs"), ("host" = Option<String>, Query, description = "the outlets of a host"), ("group" = Option<String>, Query, description = "the outlets of a group"),
         ("fold" = Option<String>, Query, description = "sum, avg, max or min over the series"), ("by" = Option<String>, Query, description = "what is folded together: pdu, branch, host or rack; rack unless told"), ("metric" = String, Query, description = "power_w, current_a, energy_wh, state, …"),
         ("start" = Option<String>, Query, description = "RFC 3339, seconds since 1970, or back from now as in -2h; -1h unless told"), ("end" = Option<String>, Query, description = "now unless told"),
-        ("step" = Option<String>, Query, description = "width of a step, as in 60s; without it the readings as they came"), ("agg" = Option<String>, Query, description = "avg, min, max, last or rate; avg unless told")),
-    responses((status = 200, body = SeriesBody), (status = 200, content_type = "text/csv", body = String), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
+        ("step" = Option<String>, Query, description = "width of a step, as in 60s; without it the readings as they came"), ("agg" = Option<String>, Query, description = "avg, min, max, last or rate; avg unless told"),
+        ("Accept" = Option<String>, Header, description = "text/csv, or application/vnd.apache.arrow.stream for an Arrow IPC stream with the columns of the CSV (times as UTC milliseconds, gaps as nulls beside their reason in quality); JSON unless told")),
+    responses((status = 200, description = "One target: SeriesBody. Several, or a selection: ManyBody", content((SeriesBody = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+        (status = 400, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub async fn series(context: Context) -> Answer {
     context.only(&KNOWN)?;
-    let is = |key: &str, among: &[&str]| among.contains(&key);
-    let targets = context.query.iter().filter(|(key, _)| key == "target").count();
-    let selects = |(key, _): &(String, String)| is(key, &["pdu", "host", "group", "fold", "by"]);
-    if targets > 1 || context.query.iter().any(selects) {
-        return many(context).await;
-    }
-    let query = Query::read(&context)?;
-    let turn = context.state.query_turn().await?;
-    let body = tokio::task::spawn_blocking({
-        let store = context.state.store.clone();
-        move || answer(store.as_ref(), &query)
-    });
-    let body = body.await;
-    drop(turn);
-    let body = body.map_err(|error| {
-        Problem::new(
-            500,
-            "Internal error",
-            error.to_string(),
-            "report this with the request that caused it",
-        )
-    })??;
-    if wants_csv(&context) {
-        Ok(bytes(StatusCode::OK, "text/csv; charset=utf-8", csv(&body)))
-    } else {
-        json(StatusCode::OK, &body)
-    }
+    let query = Query::read(&context).await?;
+    let form = Form::wanted(&context.headers);
+    let store = context.state.store.clone();
+    let make = move |out: &mut Outgoing| query.write(&store, form, out);
+    stream(context.state.turns.clone(), form.kind(), make).await
 }
 
 /// The end of the year 9999, ms since 1970: what RFC 3339 can say.
@@ -94,157 +73,134 @@ pub(super) fn times(context: &Context) -> Result<(Stamp, Stamp), Problem> {
     Ok((start, end))
 }
 
+/// A query that is right.
 struct Query {
-    target: String,
-    series: Series,
-    start: Stamp,
-    end: Stamp,
-    step: Option<(Span, Aggregate)>,
+    head: Head,
+    /// The series, in order, each with the group that it is folded into.
+    all: Vec<(Series, String)>,
+    fold: Option<Fold>,
 }
 
 impl Query {
-    fn read(context: &Context) -> Result<Self, Problem> {
+    async fn read(context: &Context) -> Result<Self, Problem> {
+        let selects = |(key, _): &&(String, String)| {
+            ["pdu", "host", "group", "fold", "by"].contains(&key.as_str())
+        };
+        let targets = context.query.iter().filter(|(key, _)| key == "target").count();
+        let is_one = targets <= 1 && context.query.iter().find(selects).is_none();
         let text = |name: &'static str| context.query::<String>(name, "text");
-        let missing = |name: &str, next: &str| bad(format!("{name} is missing"), next.to_owned());
-        let name =
-            text("target")?.ok_or_else(|| missing("target", "write target=pdu-a/7 or the like"))?;
-        let (pdu, part) = target(&name)
-            .map_err(|error| bad(error.to_string(), "write target=pdu-a/7 or the like"))?;
+        let one = if is_one { Some(Self::target(context)?) } else { None };
+        let metric = metric_of(context)?;
+        let (start, end) = times(context)?;
+        let step = step_of(text("step")?, text("agg")?, metric, start, end)?;
+        let fold = choice(context, "fold", &Fold::ALL)?;
+        let by = choice(context, "by", &By::ALL)?;
+        if by.is_some() && fold.is_none() {
+            return Err(bad("by without fold", "add fold=sum, avg, max or min"));
+        }
+        if fold.is_some() && metric.unit().is_none() {
+            return Err(bad("states cannot be folded", "leave fold out"));
+        }
+        if fold.is_some() && step.is_none() {
+            return Err(bad("step is missing", "what is folded needs a step, as step=60s"));
+        }
+        let (by_word, by) = by.unwrap_or(("rack", By::Rack));
+        let all: Vec<(Series, String)> = select(context, metric)
+            .await?
+            .into_iter()
+            .map(|series| {
+                let group = match fold {
+                    Some(_) => group_of(&context.state, &series, by),
+                    None => format!("{}/{}", series.pdu, series.part),
+                };
+                (series, group)
+            })
+            .collect();
+        if all.is_empty() {
+            return Err(bad("no series is selected", "write target=, pdu=, host= or group="));
+        }
+        let groups = if fold.is_some() { 1 } else { all.len() as u64 };
+        if let Some((step, _)) = step {
+            within(end.since(start).0 / step.0.max(1), groups)?;
+        }
+        let fold_words = fold.map(|(word, _)| (word, by_word));
+        let head = Head { target: one, metric, start, end, step, fold: fold_words };
+        Ok(Self { head, all, fold: fold.map(|(_, fold)| fold) })
+    }
+
+    /// The one target, as it was written.
+    fn target(context: &Context) -> Result<String, Problem> {
+        let next = "write target=pdu-a/7 or the like";
+        let name = context.query::<String>("target", "text")?;
+        let name = name.ok_or_else(|| bad("target is missing", next))?;
+        let (pdu, _) = target(&name).map_err(|error| bad(error.to_string(), next))?;
         if context.state.fleet.get(&pdu).is_none() {
             return Err(not_found(&format!("PDU \"{pdu}\"")));
         }
-        let metric = metric_of(context)?;
-        let (start, end) = times(context)?;
-        let step = Self::step(text("step")?, text("agg")?, metric, start, end)?;
-        Ok(Self { target: name, series: Series { pdu, part, metric }, start, end, step })
+        Ok(name)
     }
 
-    fn step(
-        step: Option<String>,
-        agg: Option<String>,
-        metric: Metric,
-        start: Stamp,
-        end: Stamp,
-    ) -> Result<Option<(Span, Aggregate)>, Problem> {
-        let names = Aggregate::ALL.map(|(name, _)| name).join(", ");
-        let Some(step) = step else {
-            return if agg.is_none() {
-                Ok(None)
-            } else {
-                Err(bad("agg without step", "add step=60s"))
-            };
-        };
-        let span: Span = step.parse().map_err(|_| {
-            bad(
-                format!("step={} is no stretch of time", step.chars().take(20).collect::<String>()),
-                "write step=60s, step=5m, step=1h",
-            )
-        })?;
-        let is_state = matches!(metric.kind(), Kind::Words(_));
-        let default = if is_state { "last" } else { "avg" };
-        let agg = agg.unwrap_or_else(|| default.to_owned());
-        let how = Aggregate::ALL.iter().find(|(name, _)| *name == agg).map(|(_, how)| *how);
-        let how = how.ok_or_else(|| {
-            bad(
-                format!("agg={} is not known", agg.chars().take(20).collect::<String>()),
-                format!("write agg= and one of {names}"),
-            )
-        })?;
-        if is_state && how != Aggregate::Last {
-            return Err(bad("a state has no mean, least or rate", "write agg=last"));
-        }
-        if span.0 == 0 || end.since(start).0 / span.0 > SERIES_POINTS as u64 {
-            return Err(bad(
-                format!("that makes more than {SERIES_POINTS} steps"),
-                "ask for a larger step or a shorter time",
-            ));
-        }
-        Ok(Some((span, how)))
-    }
-}
-
-async fn many(context: Context) -> Answer {
-    let metric = metric_of(&context)?;
-    let (start, end) = times(&context)?;
-    let text = |name: &'static str| context.query::<String>(name, "text");
-    let (step, how) = Query::step(text("step")?, text("agg")?, metric, start, end)?
-        .ok_or_else(|| bad("step is missing", "several series need a step, as step=60s"))?;
-    let window = Window { start, end, step, how };
-    let fold = choice(&context, "fold", &Fold::ALL)?;
-    let by = choice(&context, "by", &By::ALL)?;
-    if by.is_some() && fold.is_none() {
-        return Err(bad("by without fold", "add fold=sum, avg, max or min"));
-    }
-    if fold.is_some() && metric.unit().is_none() {
-        return Err(bad("states cannot be folded", "leave fold out"));
-    }
-    let all = select(&context, metric).await?;
-    if all.is_empty() {
-        return Err(bad("no series is selected", "write target=, pdu=, host= or group="));
-    }
-    if fold.is_none() && all.len() as u64 * (end.since(start).0 / step.0.max(1)) > HELD_POINTS {
-        return Err(bad(
-            format!("that makes more than {HELD_POINTS} points"),
-            "ask for a larger step, a shorter time, or fold=sum",
-        ));
-    }
-    let named: Vec<(Series, String)> = all
-        .into_iter()
-        .map(|series| {
-            let group = match fold {
-                Some(_) => group_of(&context.state, &series, by.map_or(By::Rack, |(_, by)| by)),
-                None => format!("{}/{}", series.pdu, series.part),
-            };
-            (series, group)
-        })
-        .collect();
-    let turn = context.state.query_turn().await?;
-    let store = context.state.store.clone();
-    let work = tokio::task::spawn_blocking(move || -> Result<Vec<OneBody>, Problem> {
-        let mut out = Vec::new();
-        if let Some((_, fold)) = fold {
-            for (target, steps) in folded(&store, &named, &window, fold)? {
-                let point = |step: &Folded| {
-                    let mut point = step_point(metric, &Bucket { at: step.at, value: step.value });
-                    if step.value.is_ok() && step.partial {
-                        point.quality = "partial";
-                    }
-                    point
-                };
-                out.push(OneBody { target, points: steps.iter().map(point).collect() });
+    fn write(&self, store: &Archive, form: Form, out: &mut Outgoing) -> Result<(), Stopped> {
+        let is_gone = out.gone();
+        let mut sheet = Sheet::begin(out, form, &self.head)?;
+        let mut history = History { store, sheet: &mut sheet, is_gone: &is_gone };
+        let Head { start, end, step, .. } = self.head;
+        let window = step.map(|(step, how)| Window { start, end, step, how });
+        let series = || self.all.iter().map(|(series, _)| series);
+        match (window, self.fold) {
+            (Some(window), Some(fold)) => history.folded(&self.all, &window, fold)?,
+            (Some(window), None) => {
+                history.each(&series().cloned().collect::<Vec<_>>(), &window)?;
             }
-        } else {
-            let only: Vec<Series> = named.iter().map(|(series, _)| series.clone()).collect();
-            each(&store, &only, &window, &mut |series, steps| {
-                let target = format!("{}/{}", series.pdu, series.part);
-                let points = steps.iter().map(|step| step_point(metric, step)).collect();
-                out.push(OneBody { target, points });
-            })?;
+            (None, _) => series().try_for_each(|series| history.readings(series, start, end))?,
         }
-        Ok(out)
-    });
-    let series = work.await.map_err(|error| {
-        Problem::new(500, "Internal error", error.to_string(), "report this with the request")
-    })??;
-    drop(turn);
-    let body = ManyBody {
-        metric: metric.key().to_owned(),
-        start: start.to_string(),
-        end: end.to_string(),
-        step_ms: step.0,
-        agg: how.word(),
-        fold: fold.map(|(word, _)| word),
-        by: fold.map(|_| by.map_or("rack", |(word, _)| word)),
-        series,
-    };
-    if wants_csv(&context) {
-        return Ok(bytes(StatusCode::OK, "text/csv; charset=utf-8", many_csv(&body)));
+        sheet.end()
     }
-    json(StatusCode::OK, &body)
 }
 
-/// Points of series that are not folded, in one answer.
-const HELD_POINTS: u64 = 500_000;
+/// Refuses what would be more steps than anybody can use.
+fn within(steps: u64, series: u64) -> Result<(), Problem> {
+    if steps.saturating_mul(series) <= SERIES_STEPS {
+        return Ok(());
+    }
+    Err(bad(
+        format!("that makes more than {SERIES_STEPS} steps"),
+        "ask for a larger step, a shorter time, or fold=sum",
+    ))
+}
+
+fn step_of(
+    step: Option<String>,
+    agg: Option<String>,
+    metric: Metric,
+    start: Stamp,
+    end: Stamp,
+) -> Result<Option<(Span, Aggregate)>, Problem> {
+    let names = Aggregate::ALL.map(|(name, _)| name).join(", ");
+    let Some(step) = step else {
+        return if agg.is_none() { Ok(None) } else { Err(bad("agg without step", "add step=60s")) };
+    };
+    let shown = |text: &str| text.chars().take(20).collect::<String>();
+    let next = "write step=60s, step=5m, step=1h";
+    let span: Span = step
+        .parse()
+        .map_err(|_| bad(format!("step={} is no stretch of time", shown(&step)), next))?;
+    if span.0 == 0 {
+        return Err(bad("a step of nothing makes no steps", next));
+    }
+    let is_state = matches!(metric.kind(), Kind::Words(_));
+    let default = if is_state { "last" } else { "avg" };
+    let agg = agg.unwrap_or_else(|| default.to_owned());
+    let how = Aggregate::ALL.iter().find(|(name, _)| *name == agg).map(|(_, how)| *how);
+    let how = how.ok_or_else(|| {
+        bad(format!("agg={} is not known", shown(&agg)), format!("write agg= and one of {names}"))
+    })?;
+    if is_state && how != Aggregate::Last {
+        return Err(bad("a state has no mean, least or rate", "write agg=last"));
+    }
+    within(end.since(start).0 / span.0, 1)?;
+    Ok(Some((span, how)))
+}
 
 fn choice<T: Copy>(
     context: &Context,
@@ -261,113 +217,4 @@ fn choice<T: Copy>(
             format!("write {name}= and one of {}", words.join(", ")),
         )
     })
-}
-
-fn many_csv(body: &ManyBody) -> String {
-    let mut text = format!("target,at,{},quality\r\n", body.metric);
-    for one in &body.series {
-        for point in &one.points {
-            let value = value_text(point);
-            text.push_str(&format!("{},{},{value},{}\r\n", one.target, point.at, point.quality));
-        }
-    }
-    text
-}
-
-fn value_text(point: &PointBody) -> String {
-    match &point.value {
-        PointValue::Number(number) => number.to_string(),
-        PointValue::Word(word) => (*word).to_owned(),
-        PointValue::Nothing(()) => String::new(),
-    }
-}
-
-fn wants_csv(context: &Context) -> bool {
-    let accept = context.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/csv"))
-}
-
-fn answer(store: &Archive, query: &Query) -> Result<SeriesBody, Problem> {
-    // A rate needs the reading before the window.
-    let from = match query.step {
-        Some((step, Aggregate::Rate)) => {
-            let back = i64::try_from(step.0.max(600_000)).unwrap_or(i64::MAX);
-            Stamp(query.start.0.saturating_sub(back))
-        }
-        _ => query.start,
-    };
-    let metric = query.series.metric;
-    let points = if let Some((step, how)) = query.step {
-        let mut buckets = Buckets::new(query.start, query.end, step, how);
-        let columns = [(query.series.part.clone(), metric)];
-        let step = Some((query.start, step));
-        let (pdu, start) = (&query.series.pdu, from);
-        let asked = Scan { pdu, columns: &columns, start, end: query.end, step };
-        scan(store, &asked, &mut |_, item| {
-            match item {
-                Item::Sample(sample) => buckets.take(sample),
-                Item::Rolled(rolled, width_ms) => buckets.take_rolled(rolled, width_ms),
-            }
-            true
-        })?;
-        buckets.finish().iter().map(|bucket| step_point(metric, bucket)).collect()
-    } else {
-        let found = read(store, &query.series, from, query.end, SERIES_POINTS)?;
-        if found.truncated {
-            return Err(bad(
-                format!("that are more than {SERIES_POINTS} readings"),
-                "ask for a step, as step=60s, or a shorter time",
-            ));
-        }
-        found.samples.iter().map(|sample| point(metric, *sample)).collect()
-    };
-    Ok(SeriesBody {
-        target: query.target.clone(),
-        metric: metric.key().to_owned(),
-        start: query.start.to_string(),
-        end: query.end.to_string(),
-        step_ms: query.step.map(|(step, _)| step.0),
-        agg: query.step.map(|(_, how)| how.word()),
-        points,
-    })
-}
-
-fn point(metric: Metric, (at, value): Sample) -> PointBody {
-    let (value, quality) = match Datum::from_stored(metric, value) {
-        Datum::Value(kept) => (
-            metric
-                .unit()
-                .map_or(PointValue::Nothing(()), |unit| PointValue::Number(unit.to_f64(kept))),
-            "good",
-        ),
-        Datum::Word(word) => (PointValue::Word(word.word()), "good"),
-        Datum::Gap(gap) => (PointValue::Nothing(()), gap.word()),
-    };
-    PointBody { at: at.to_string(), value, quality }
-}
-
-fn step_point(metric: Metric, bucket: &Bucket) -> PointBody {
-    match (bucket.value, metric.unit()) {
-        (Ok(kept), Some(unit)) => {
-            // As many decimals as the unit keeps, and three more for means and rates.
-            let scale = unit.scale() as f64;
-            let value = (kept * 1_000.0).round() / 1_000.0 / scale;
-            PointBody {
-                at: bucket.at.to_string(),
-                value: PointValue::Number(value),
-                quality: "good",
-            }
-        }
-        (Ok(kept), None) => point(metric, (bucket.at, Ok(kept as i64))),
-        (Err(gap), _) => point(metric, (bucket.at, Err::<i64, Gap>(gap))),
-    }
-}
-
-fn csv(body: &SeriesBody) -> String {
-    let mut text = format!("at,{},quality\r\n", body.metric);
-    for point in &body.points {
-        let value = value_text(point);
-        text.push_str(&format!("{},{value},{}\r\n", point.at, point.quality));
-    }
-    text
 }

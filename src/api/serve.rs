@@ -27,7 +27,7 @@ use crate::model::limits::{BODY_BYTES, CONNECTIONS, HANDSHAKES, STREAMS};
 use crate::tls::leaf::{self, LeafError};
 use crate::wire::problem::Problem;
 
-use super::context::{Body, State};
+use super::context::{Body, State, whole};
 use super::problem;
 use super::route::Routes;
 
@@ -291,7 +291,7 @@ fn without_body(mut response: Response<Body>) -> Response<Body> {
     if let Some(length) = response.body().size_hint().exact() {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    response.map(|_| Empty::new().boxed())
+    response.map(|_| whole(Empty::new()))
 }
 
 /// The body, whole. One that is too long is read on for a while and thrown away: a client that is still

@@ -9,11 +9,11 @@ use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::State;
 use crate::api::serve::Listener;
+use crate::api::{State, Turns};
 use crate::board::Board;
 use crate::cli::exit::{Exit, Outcome};
 use crate::device::traps::{self, Senders};
@@ -22,7 +22,7 @@ use crate::events::Events;
 use crate::link::trap::Receiver;
 use crate::model::event::About;
 use crate::model::id::RackId;
-use crate::model::limits::{QUERIES, STORE_ROWS};
+use crate::model::limits::{QUERIES, SLOW_READERS, STORE_ROWS};
 use crate::model::time::{Clock, SystemClock};
 use crate::profile::catalog::Catalog;
 use crate::store::archive::{Archive, Settings};
@@ -161,7 +161,11 @@ impl Gateway {
             fleet,
             switching,
             store,
-            queries: tokio::sync::Semaphore::new(QUERIES),
+            turns: Turns {
+                working: Arc::new(Semaphore::new(QUERIES)),
+                waiting: Arc::new(Semaphore::new(SLOW_READERS)),
+                stop: stop.clone(),
+            },
             counts,
             traps: senders,
             events: events.clone(),

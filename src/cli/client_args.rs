@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// How a gateway is reached.
 #[derive(Debug, Clone, Args)]
@@ -292,11 +292,23 @@ pub struct Series {
     /// avg, min, max, last or rate
     #[arg(long, requires = "step")]
     pub agg: Option<String>,
-    /// As CSV
+    /// As CSV, or as an Arrow IPC stream for pyarrow, pandas, Polars, DuckDB or R: to a file or a pipe
     #[arg(long, conflicts_with = "json")]
+    pub format: Option<Format>,
+    /// Short for --format csv
+    #[arg(long, conflicts_with_all = ["json", "format"])]
     pub csv: bool,
     #[command(flatten)]
     pub client: Client,
+}
+
+/// How readings are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A line a reading
+    Csv,
+    /// An Arrow IPC stream
+    Arrow,
 }
 
 /// `events`.

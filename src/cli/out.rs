@@ -14,6 +14,14 @@ pub fn line(text: &str) {
     }
 }
 
+/// Prints a piece of a result as it is.
+pub fn bytes(piece: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(piece).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
 /// Prints a value as JSON.
 pub fn json(value: &impl Serialize) -> Result<(), super::exit::Exit> {
     line(&serde_json::to_string_pretty(value).map_err(super::exit::Exit::failed)?);

@@ -21,7 +21,7 @@ use crate::model::limits::RESPONSE_BYTES;
 use crate::resolve::Address;
 
 use super::args::Client;
-use super::exit::Exit;
+use super::exit::{Exit, Outcome};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -174,11 +174,27 @@ impl Gateway {
         let response = self.send(method, path, headers, body).await?;
         let status = response.status();
         let collected = Limited::new(response.into_body(), RESPONSE_BYTES).collect().await;
-        let bytes = collected
-            .map_err(|error| Exit::unreachable(anyhow!("the answer did not come whole: {error}")))?
-            .to_bytes();
+        let bytes = collected.map_err(|error| cut(&error))?.to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if status.is_success() { Ok(text) } else { Err(problem(status.as_u16(), &text)) }
+    }
+
+    /// Hands an answer on piece by piece, however long it is.
+    pub async fn copy(&mut self, path: &str, accept: &str, take: impl Fn(&[u8])) -> Outcome {
+        let response = self.send(Method::GET, path, &[("accept", accept)], None).await?;
+        let status = response.status();
+        let mut body = response.into_body();
+        if !status.is_success() {
+            let told = Limited::new(body, RESPONSE_BYTES).collect().await;
+            let told = told.map_err(|error| cut(&error))?.to_bytes();
+            return Err(problem(status.as_u16(), &String::from_utf8_lossy(&told)));
+        }
+        while let Some(frame) = body.frame().await {
+            if let Some(piece) = frame.map_err(|error| cut(&error))?.data_ref() {
+                take(piece);
+            }
+        }
+        Ok(())
     }
 
     /// An answer as JSON.
@@ -204,6 +220,10 @@ impl Gateway {
             next = format!("{path}{join}cursor={}", escape(cursor));
         }
     }
+}
+
+fn cut(error: &dyn std::fmt::Display) -> Exit {
+    Exit::unreachable(anyhow!("the answer did not come whole: {error}"))
 }
 
 fn problem(status: u16, text: &str) -> Exit {

@@ -1,9 +1,9 @@
 //! `pmgate series`.
 
-use hyper::Method;
+use anyhow::anyhow;
 use serde_json::Value;
 
-use super::args::Series;
+use super::args::{Format, Series};
 use super::exit::{Exit, Outcome};
 use super::out;
 use super::pdu::text;
@@ -23,16 +23,21 @@ pub async fn run(args: Series) -> Outcome {
             path.push_str(&format!("&{key}={}", escape(value)));
         }
     }
-    let accept = if args.csv { "text/csv" } else { "application/json" };
-    let answer = Gateway::connect(&args.client)
-        .await?
-        .text(Method::GET, &path, &[("accept", accept)], None)
-        .await?;
-    if args.csv {
-        out::line(answer.trim_end());
-        return Ok(());
+    let format = if args.csv { Some(Format::Csv) } else { args.format };
+    if format == Some(Format::Arrow) && out::is_terminal() {
+        return Err(Exit::usage(anyhow!(
+            "an Arrow stream is not for a terminal: write it to a file, as in --format arrow > power.arrows"
+        )));
     }
-    let series: Value = serde_json::from_str(&answer).map_err(Exit::failed)?;
+    let mut gateway = Gateway::connect(&args.client).await?;
+    if let Some(format) = format {
+        let accept = match format {
+            Format::Csv => "text/csv",
+            Format::Arrow => "application/vnd.apache.arrow.stream",
+        };
+        return gateway.copy(&path, accept, out::bytes).await;
+    }
+    let series: Value = gateway.get(&path).await?;
     if args.client.json {
         return out::json(&series);
     }

@@ -64,8 +64,13 @@ pub const STREAMS: u32 = 64;
 /// Readers of the store at one time. Each holds a thread while it scans; the journal needs threads too.
 pub const QUERIES: usize = 4;
 
-/// Points in one answer of `/v1/series`; a longer one asks for a larger step.
-pub const SERIES_POINTS: usize = 100_000;
+/// Readers of the store whose clients are slower than they are: each holds a thread and some megabytes, and no turn.
+/// One more is broken off.
+pub const SLOW_READERS: usize = 16;
+
+/// Steps in one answer of `/v1/series`, of all its series: a rack of 480 outlets over two months by the minute. It is
+/// sent as it is made, so this bounds a minute's work, not memory.
+pub const SERIES_STEPS: u64 = 50_000_000;
 
 /// Characters of an identifier in a path or a config.
 pub const ID_CHARS: usize = 63;

@@ -55,10 +55,10 @@ pub struct ManyBody {
     pub start: String,
     /// Until when.
     pub end: String,
-    /// Width of a step.
-    pub step_ms: u64,
-    /// `avg`, `min`, `max`, `last` or `rate`: what a step says of one series.
-    pub agg: &'static str,
+    /// Width of a step; null for the readings as they came.
+    pub step_ms: Option<u64>,
+    /// `avg`, `min`, `max`, `last` or `rate`: what a step says of one series; null for the readings as they came.
+    pub agg: Option<&'static str>,
     /// `sum`, `avg`, `max` or `min`: what the series of a group become; null if they are not folded.
     pub fold: Option<&'static str>,
     /// `pdu`, `branch`, `host` or `rack`: what is folded together.

@@ -14,6 +14,7 @@ mod crash;
 mod demo;
 mod detect;
 mod drivers;
+mod export;
 mod families;
 mod fence;
 mod groups;
