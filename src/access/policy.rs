@@ -88,6 +88,18 @@ pub enum Denied {
         /// What was asked.
         what: &'static str,
     },
+    /// Nobody is known on whose rights a plan rests.
+    #[error("nobody is known any more on whose rights plan {plan} rests")]
+    Nobody {
+        /// The plan.
+        plan: String,
+    },
+    /// The certificate of the one who asked was revoked since.
+    #[error("{who}: the certificate that this was asked with was revoked")]
+    Revoked {
+        /// Who asked.
+        who: String,
+    },
     /// The policy does not reach that far.
     #[error("{who}: the policy of this gateway does not let this client switch {target} {action}")]
     Reach {

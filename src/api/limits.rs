@@ -12,5 +12,7 @@ use super::context::{Answer, Context, json};
     responses((status = 200, body = LimitList, description = "outlets, branches, phases, inlets, feeds, pairs of feeds")))]
 pub async fn list(context: Context) -> Answer {
     context.only(&[])?;
-    json(StatusCode::OK, &LimitList { limits: body::limits(&context.state.switching.limits()) })
+    let picture = context.state.switching.limits();
+    let (limits, draws) = (body::limits(&picture), body::draws(&picture));
+    json(StatusCode::OK, &LimitList { limits, draws })
 }

@@ -241,7 +241,7 @@ pub async fn approve(context: Context) -> Answer {
 #[utoipa::path(post, path = "/v1/plans/{plan}/lift", tag = "switching",
     params(("plan" = String, Path, description = "id of the plan")),
     request_body = DigestBody,
-    responses((status = 200, body = PlanBody), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json", description = "needs the role admin"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the digest is another")))]
+    responses((status = 200, body = PlanBody), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json", description = "needs the role admin"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the digest is another, or it names no locked outlet")))]
 pub async fn lift(context: Context) -> Answer {
     context.only(&[])?;
     let (id, digest) = (id(&context)?, digest(&context)?);

@@ -51,6 +51,7 @@ impl From<Refusal> for Problem {
             Refusal::NeedsApproval { .. } | Refusal::NeedsPlan => (409, "Needs approval"),
             Refusal::OwnApproval { .. } => (409, "Own approval"),
             Refusal::NeedsLift { .. } => (409, "Locks not lifted"),
+            Refusal::NothingToLift { .. } => (409, "Nothing to lift"),
             Refusal::Calendar(_) | Refusal::Conflict { .. } => (400, "Bad request"),
             Refusal::Changed { .. } => (409, "Plan does not fit any more"),
             Refusal::OtherDigest { .. } => (409, "Other digest"),

@@ -150,7 +150,7 @@ impl Gateway {
             tracing::warn!("{taken_up} plans were interrupted; their outlets are looked at");
         }
         switching.forget().await.context("the journal cannot be tidied")?;
-        switching.watch().await.context("the journal cannot be read")?;
+        switching.watch(store.clone()).await.context("the journal cannot be read")?;
         let address = listener.address;
         let state = Arc::new(State {
             rack: config.rack.clone(),

@@ -1,11 +1,10 @@
 //! `pmgate events`.
 
-use http_body_util::BodyExt as _;
-use hyper::Method;
 use serde_json::Value;
 
 use super::args::Events;
 use super::exit::{Exit, Outcome};
+use super::follow::Stream;
 use super::out;
 use super::pdu::text;
 use super::remote::Gateway;
@@ -39,28 +38,10 @@ pub async fn run(args: Events) -> Outcome {
 }
 
 async fn follow(gateway: &mut Gateway, args: &Events, seen: &mut Option<u64>) -> Outcome {
-    let id = seen.map_or_else(|| "0".into(), |id| id.to_string());
-    let mut response = gateway
-        .send(
-            Method::GET,
-            "/v1/events",
-            &[("last-event-id", &id), ("accept", "text/event-stream")],
-            None,
-        )
-        .await?;
-    let mut rest = String::new();
-    while let Some(frame) = response.body_mut().frame().await {
-        let frame = frame.map_err(Exit::unreachable)?;
-        let Some(data) = frame.data_ref() else { continue };
-        rest.push_str(&String::from_utf8_lossy(data));
-        while let Some(end) = rest.find("\n\n") {
-            let block: String = rest.drain(..end + 2).collect();
-            let data = block.lines().find_map(|line| line.strip_prefix("data: "));
-            if let Some(event) = data.and_then(|data| serde_json::from_str::<Value>(data).ok()) {
-                *seen = event["id"].as_u64().or(*seen);
-                print(&event, args.client.json);
-            }
-        }
+    let mut stream = Stream::open(gateway, Some(seen.unwrap_or(0))).await?;
+    while let Some(event) = stream.next().await? {
+        *seen = event["id"].as_u64().or(*seen);
+        print(&event, args.client.json);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod discover;
 pub mod driver;
 pub mod events;
 pub mod exit;
+mod follow;
 pub mod out;
 pub mod pdu;
 pub mod plan;

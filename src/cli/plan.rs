@@ -1,21 +1,18 @@
 //! `pmgate plan …`.
 
-use std::time::Duration;
-
 use anyhow::anyhow;
 use hyper::Method;
 use serde_json::{Value, json};
 
 use super::args::{Client, Plan, Wish};
 use super::exit::{Exit, Outcome};
+use super::follow::Watch;
 use super::out;
 use super::pdu::{number, text};
 use super::remote::{Gateway, escape};
 
 /// Characters of a bar.
 const WIDE: usize = 30;
-/// Between two looks at a plan that is followed.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// Carries a command about plans out.
 pub async fn run(command: Plan) -> Outcome {
@@ -189,6 +186,8 @@ fn show(plan: &Value, client: &Client) -> Outcome {
 async fn follow(gateway: &mut Gateway, id: &str, client: &Client) -> Outcome {
     let mut told: Vec<bool> = Vec::new();
     let bar = out::is_terminal() && !client.json;
+    // Opened before the first look, so that nothing is missed in between.
+    let mut watch = Watch::of(id, client).await;
     loop {
         let plan = gateway.get(&path(id)).await?;
         let steps = plan["steps"].as_array().cloned().unwrap_or_else(Vec::new);
@@ -242,6 +241,6 @@ async fn follow(gateway: &mut Gateway, id: &str, client: &Client) -> Outcome {
             let failed = || Exit::failed(anyhow!("plan {id} is {state}: {}", text(&plan, "next")));
             return if state == "done" { Ok(()) } else { Err(failed()) };
         }
-        tokio::time::sleep(LOOK).await;
+        watch.moved().await;
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::time::Tick;
 
-use super::picture::{Picture, Told};
-use super::site::{Feed, Member, Site};
+use super::picture::{Picture, Told, mva};
+use super::site::{Amperes, Feed, Member, Site};
 use super::world::{Outlet, Share};
 
 /// What hangs on a configured limit.
@@ -25,7 +25,7 @@ impl Picture {
         for (id, feed) in &site.feeds {
             let below = self.hanging_on(id, site);
             // Who does not know what hangs on a feed knows of no room on it.
-            let (load, how) = match below.lost {
+            let (load, how) = match &below.lost {
                 None => (below.load, "its load is the sum of what hangs on it".to_owned()),
                 Some(lost) => (
                     below.load.max(feed.rating),
@@ -36,6 +36,11 @@ impl Picture {
             let limit = self.limit(id.clone(), load, told);
             for at in &below.under {
                 self.world.outlets[*at].over.push(Share::whole(limit));
+            }
+            if let Some(amperes) = feed.amperes.filter(|of| of.phases == 3) {
+                for line in 0..3 {
+                    self.line_of(id, feed, amperes, line, &below, site);
+                }
             }
             members.insert(id, below.under);
         }
@@ -62,6 +67,82 @@ impl Picture {
             for at in under {
                 self.world.outlets[at].over.push(Share::whole(limit));
             }
+        }
+    }
+
+    /// One of the three phases of a configured limit: its breaker trips on the fullest, whatever their sum. What nobody
+    /// knows the phase of counts on each.
+    fn line_of(
+        &mut self,
+        id: &str,
+        feed: &Feed,
+        amperes: Amperes,
+        line: usize,
+        below: &Below,
+        site: &Site,
+    ) {
+        let lines = site.lines_below(id);
+        let limit = self.world.limits.len();
+        let mut shares: BTreeMap<usize, (Share, bool)> = BTreeMap::new();
+        for at in &below.under {
+            let pdu = &self.world.outlets[*at].id.pdu;
+            let may_be_on = &self.lines[*at];
+            let (permille, unsure) = match (may_be_on.is_empty(), lines.get(pdu)) {
+                (true, Some(own)) => (if *own == line { 1_000 } else { 0 }, false),
+                (true, None) => (1_000, true),
+                (false, _) => {
+                    let own = may_be_on.iter().find(|(at, _)| *at == line);
+                    let sum: i64 = may_be_on.iter().map(|(_, permille)| permille).sum();
+                    (own.map_or(0, |(_, permille)| *permille), sum > 1_500)
+                }
+            };
+            if permille > 0 {
+                shares.insert(*at, (Share { limit, permille }, unsure));
+            }
+        }
+        let flows = |at: &usize| {
+            shares.get(at).map_or(0, |(share, _)| share.of(self.world.outlets[*at].load))
+        };
+        let of_member = |member: &Member| {
+            let sum: i64 = self.below(member).iter().map(flows).sum();
+            let Member::Pdu(pdu) = member else { return sum };
+            let measured = match self.flows.get(pdu) {
+                Some(flows) => flows[line],
+                None if lines.get(pdu).is_none_or(|own| *own == line) => {
+                    self.inlets.get(pdu).copied().flatten()
+                }
+                None => None,
+            };
+            sum.max(measured.unwrap_or(0))
+        };
+        let load: i64 = site.members(id).into_iter().map(of_member).sum();
+        let rating = mva(amperes.milliamperes, amperes.millivolts);
+        let unsure = shares.values().any(|(_, unsure)| *unsure);
+        let how = match &below.lost {
+            None if unsure => {
+                "what hangs on it; of some of that nobody knows the phase, so it counts on each"
+            }
+            None => "what hangs on it",
+            Some(_) => "not known, so it counts as full",
+        };
+        let name = format!("{id}/L{}", line + 1);
+        let told = Told {
+            kind: "phase".into(),
+            rating,
+            phases: 1,
+            why: format!(
+                "one of the three phases of {id}, {} A at {} V; its load is {how}",
+                amperes.milliamperes / 1_000,
+                amperes.millivolts / 1_000
+            ),
+            ..configured(feed, site, "", below.seen)
+        };
+        let load = if below.lost.is_some() { load.max(rating) } else { load };
+        let limit = self.limit(name, load, told);
+        for (at, (share, unsure)) in shares {
+            let outlet = &mut self.world.outlets[at];
+            outlet.over.push(share);
+            outlet.unsure.extend(unsure.then_some(limit));
         }
     }
 

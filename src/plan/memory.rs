@@ -55,6 +55,8 @@ pub struct Memory {
     pub drew: BTreeMap<OutletId, i64>,
     /// What outlets draw after they are switched on, as the store shows it.
     pub learned: BTreeMap<OutletId, Draw>,
+    /// From how many switch-ons that was learned.
+    pub starts: BTreeMap<OutletId, usize>,
 }
 
 impl Memory {

@@ -20,6 +20,7 @@ mod search;
 pub mod shed;
 pub mod site;
 pub mod starts;
+mod wiring;
 pub mod world;
 
 pub use memory::Memory;
@@ -29,4 +30,5 @@ pub use record::{Mark, OnFailure, OnOverload, PlanState, Record, StepRecord, Ste
 pub use run::Runs;
 pub use search::{fits, plan};
 pub use site::Site;
+pub use wiring::strange;
 pub use world::{Draw, Goal, Host, Limit, Outlet, Relays, Share, Want, World};

@@ -13,7 +13,8 @@ use crate::model::topology::Part;
 use crate::model::view::PduView;
 
 use super::memory::Memory;
-use super::site::{HostSpec, Site};
+use super::site::{HostSpec, Site, Source};
+use super::wiring::Wiring;
 use super::world::{Host, Limit, Outlet, Relays, Share, World};
 
 /// How long a step is reckoned to keep its device, ms, where nothing better is known.
@@ -62,6 +63,12 @@ pub struct Picture {
     pub(super) inlets: BTreeMap<PduId, Option<i64>>,
     /// By PDU: when it was last read.
     pub(super) seen: BTreeMap<PduId, Option<Tick>>,
+    /// By PDU of three phases: what flows on each as measured, mVA; nothing if that was not read.
+    pub(super) flows: BTreeMap<PduId, Vec<Option<i64>>>,
+    /// By outlet: where it comes from what it is reckoned to draw, and from how many starts that was learned.
+    pub sources: Vec<(Source, usize)>,
+    /// By outlet of such a PDU: the phases that it may be on, from 0, with the thousandths that flow through each.
+    pub(super) lines: Vec<Vec<(usize, i64)>>,
 }
 
 /// What the picture is made of.
@@ -94,14 +101,19 @@ fn to_neutral(millivolts: i64) -> i64 {
 }
 
 /// Amperes of a single phase as mVA.
-pub(super) fn mva(milliamperes: i64, millivolts: i64) -> i64 {
+pub fn mva(milliamperes: i64, millivolts: i64) -> i64 {
     milliamperes.saturating_mul(millivolts) / 1_000
 }
 
-/// Thousandths of what is drawn between two lines of three that flow through each, against the neutral: 1 / √3.
-const BETWEEN: i64 = 578;
-/// The same of what is drawn evenly from three.
-const EVENLY: i64 = 334;
+/// By what an outlet's load is told, and at how many mV it is where that is a current; nothing if it has no meter.
+pub fn drawn_as(view: &PduView, site: &Site, at: u16, id: &OutletId) -> Option<(Metric, i64)> {
+    let drawn = Drawn::new(view, site);
+    let part = view.layout.parts(Scope::Outlet).get(usize::from(at))?;
+    let volts = drawn.volts_of(&Wiring::of(view, part, site, id).part);
+    let metrics = [Metric::ApparentPower, Metric::Current, Metric::Power];
+    let has = |metric: &&Metric| drawn.value(Scope::Outlet, at, **metric).is_some();
+    metrics.iter().find(has).map(|metric| (*metric, volts))
+}
 
 struct Drawn<'v> {
     view: &'v PduView,
@@ -252,6 +264,11 @@ impl Picture {
         let inlets_draw = drawn_by_inlets.map_or(0, |all| all.iter().sum());
         self.inlets.insert(view.id.clone(), known.then_some(inlets_draw));
         self.seen.insert(view.id.clone(), view.observed);
+        if phases.len() == 3 {
+            let flows = (0..3).map(|at| Some(drawn.load(Scope::Phase, at, 1, drawn.volts)?.0));
+            self.flows.insert(view.id.clone(), flows.collect());
+        }
+        let mut strange: Vec<(usize, OutletId)> = Vec::new();
         for (at, part) in view.outlets() {
             let id = OutletId { pdu: view.id.clone(), number: part.number };
             let relay = match view.outlet_state(at) {
@@ -266,7 +283,8 @@ impl Picture {
             let drew = measured.or_else(|| about.memory.drew.get(&id).copied());
             let learned = about.memory.learned.get(&id).copied();
             let host = about.host_of.get(&id).map(|(_, host)| *host);
-            let draw = about.site.draw(&id, host, learned, drew);
+            let (draw, source) = about.site.draw_with_source(&id, host, learned, drew);
+            self.sources.push((source, about.memory.starts.get(&id).copied().unwrap_or(0)));
             let load = match relay {
                 Relays::Off => 0,
                 _ => measured.unwrap_or(draw.steady),
@@ -282,6 +300,11 @@ impl Picture {
                 self.metered.insert(place);
             }
             self.parts.push(wiring.names(view));
+            self.lines.push(if phases.len() == 3 { wiring.on() } else { Vec::new() });
+            if !wiring.strange.is_empty() {
+                let beside = wiring.beside(&branches, &lines);
+                strange.extend(beside.into_iter().map(|limit| (limit, id.clone())));
+            }
             self.world.outlets.push(Outlet {
                 id,
                 device,
@@ -294,6 +317,12 @@ impl Picture {
                 off_for_ms: None,
                 host: None,
             });
+        }
+        for (limit, outlet) in strange {
+            let text = format!(
+                "; outlet {outlet} counts on it, as its configuration names a part that the PDU does not have"
+            );
+            self.told[limit].why.push_str(&text);
         }
     }
 
@@ -383,83 +412,5 @@ impl Picture {
                 min_feeds: host.min_feeds,
             });
         }
-    }
-}
-
-/// Where an outlet hangs, as the device and the site tell.
-struct Wiring {
-    /// The part with its branch and phases.
-    part: Part,
-    /// Whether it is on three phases.
-    on_three: bool,
-}
-
-impl Wiring {
-    fn of(view: &PduView, part: &Part, site: &Site, id: &OutletId) -> Self {
-        let mut part = part.clone();
-        let spec = site.outlets.get(id);
-        let place = |scope, name: &str| {
-            let at = view.layout.parts(scope).iter().position(|part| part.id == name)?;
-            u16::try_from(at).ok()
-        };
-        if let Some(branch) = spec.and_then(|spec| spec.branch.as_deref()) {
-            part.branch = place(Scope::Branch, branch).or(part.branch);
-        }
-        let phases = spec.map_or(&[][..], |spec| &spec.phases);
-        if let Some(first) = phases.first().and_then(|name| place(Scope::Phase, name)) {
-            part.phase = Some(first);
-            part.other_phase = phases.get(1).and_then(|name| place(Scope::Phase, name));
-        } else if part.phase.is_none()
-            && let Some(branch) = part.branch
-            && let Some(branch) = view.layout.parts(Scope::Branch).get(usize::from(branch))
-        {
-            (part.phase, part.other_phase) = (branch.phase, branch.other_phase);
-        }
-        Self { part, on_three: phases.len() == 3 }
-    }
-
-    /// Limits of which it is below one; below each, if nobody knows which, or none of the known is rated.
-    fn below(known: Option<u16>, all: &[(u16, usize)], permille: i64) -> Vec<Share> {
-        let is_above = |at: u16| known.is_none_or(|known| known == at);
-        let above = all.iter().filter(|(at, _)| is_above(*at));
-        above.map(|(_, limit)| Share { limit: *limit, permille }).collect()
-    }
-
-    /// The lines that it is on, and how much of what it draws flows through each.
-    fn lines(&self, all: &[(u16, usize)], count: usize) -> Vec<Share> {
-        if self.on_three {
-            return Self::below(None, all, EVENLY);
-        }
-        match (self.part.phase, self.part.other_phase) {
-            (Some(one), Some(other)) if count > 1 => {
-                let mut lines = Self::below(Some(one), all, BETWEEN);
-                lines.extend(Self::below(Some(other), all, BETWEEN));
-                lines
-            }
-            (phase, _) => Self::below(phase, all, 1_000),
-        }
-    }
-
-    /// The limits, by place, that it may be below or not.
-    fn unsure(&self, branches: &[(u16, usize)], lines: &[(u16, usize)]) -> Vec<usize> {
-        let (branch, phase) = (self.part.branch, self.part.phase);
-        let of = |known: bool, all: &[(u16, usize)]| {
-            let all: Vec<usize> = all.iter().map(|(_, limit)| *limit).collect();
-            if known || all.len() < 2 { Vec::new() } else { all }
-        };
-        [of(branch.is_some(), branches), of(phase.is_some() || self.on_three, lines)].concat()
-    }
-
-    /// The names of the branches and phases that it may be on.
-    fn names(&self, view: &PduView) -> BTreeSet<String> {
-        let named = |scope, known: &[Option<u16>]| {
-            let known: Vec<u16> = known.iter().flatten().copied().collect();
-            let parts = (0..).zip(view.layout.parts(scope));
-            let own = parts.filter(|(at, _)| known.is_empty() || known.contains(at));
-            own.map(|(_, part)| part.id.clone()).collect::<Vec<_>>()
-        };
-        let phases = [self.part.phase, self.part.other_phase].map(|p| p.filter(|_| !self.on_three));
-        let branches = named(Scope::Branch, &[self.part.branch]).into_iter();
-        branches.chain(named(Scope::Phase, &phases)).collect()
     }
 }

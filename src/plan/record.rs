@@ -58,6 +58,16 @@ pub enum OnFailure {
     Continue,
 }
 
+impl OnFailure {
+    /// The word in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            OnFailure::Stop => "stop",
+            OnFailure::Continue => "continue",
+        }
+    }
+}
+
 /// What becomes of the rest when more flows than was reckoned, and waiting does not help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -67,6 +77,16 @@ pub enum OnOverload {
     Stop,
     /// It is planned anew for what flows now; what does not fit any more is left out.
     Replan,
+}
+
+impl OnOverload {
+    /// The word in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            OnOverload::Stop => "stop",
+            OnOverload::Replan => "replan",
+        }
+    }
 }
 
 /// How a step stands.
@@ -191,6 +211,19 @@ pub struct Approval {
     pub at: i64,
 }
 
+/// A client on whose rights a plan rests, as its certificate named it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maker {
+    /// The trust domain.
+    pub domain: String,
+    /// The role.
+    pub role: String,
+    /// The name.
+    pub name: String,
+    /// Serial number of the certificate, hexadecimal.
+    pub serial: String,
+}
+
 /// What a wish is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -244,6 +277,9 @@ pub struct Record {
     pub reason: String,
     /// Who asked: name and role.
     pub by: String,
+    /// Those on whose rights it rests: who made it, and who ran it.
+    #[serde(default)]
+    pub makers: Vec<Maker>,
     /// When, ms since 1970.
     pub created: i64,
     /// When it ended.
@@ -308,6 +344,9 @@ pub struct Record {
     /// Whether it waits as long as it takes for a PDU that does not answer, or for room.
     #[serde(default)]
     pub patient: bool,
+    /// Hosts whose webhook was called since they were to go dark. One of which nothing was switched is taken back.
+    #[serde(default)]
+    pub drained: BTreeSet<HostId>,
 }
 
 impl Record {
@@ -319,6 +358,7 @@ impl Record {
             target,
             reason: String::new(),
             by,
+            makers: Vec::new(),
             created: now.0,
             finished: None,
             state: PlanState::Planned,
@@ -342,16 +382,20 @@ impl Record {
             parent: None,
             cancelled: None,
             patient: false,
+            drained: BTreeSet::new(),
         }
     }
 
-    /// SHA-256 over what was asked for and the steps made of it, hexadecimal. It stays the same while the steps are
+    /// SHA-256 over what was asked for (what may go dark with it and the reason included) and the steps made of it,
+    /// hexadecimal. It stays the same while the steps are
     /// carried out.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(format!("{:?}\n{}\n{}\n", self.action, self.target, self.created));
+        hash.update(format!("{:?} {} {:?}\n", self.reason, self.by_priority, self.goals));
         for step in &self.steps {
-            hash.update(format!("{} {:?} {}\n", step.outlet, step.relay, step.at_ms));
+            let (outlet, relay, keeps) = (&step.outlet, step.relay, step.keeps_host);
+            hash.update(format!("{outlet} {relay:?} {} {keeps}\n", step.at_ms));
         }
         hash.update(format!("{:?} {:?} {:?}\n", self.not_before, self.on_failure, self.mark));
         hash.update(format!("{:?} {:?} {:?}\n", self.on_overload, self.over_locks, self.calendar));
@@ -416,5 +460,31 @@ impl Record {
                 "see \"detail\" of the step that failed, mend that, and send the request again with a new Idempotency-Key",
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_another_when_the_reason_or_what_may_go_dark_is_another() {
+        let record = |reason: &str, drops_hosts, keeps_host| {
+            let id: PlanId = "p1".parse().unwrap();
+            let mut record =
+                Record::new(id, Action::Off, "pdu-a/1".into(), "alice (operator)".into(), Stamp(7));
+            let outlet: OutletId = "pdu-a/1".parse().unwrap();
+            record.reason = reason.into();
+            let select = Select::Outlet(outlet.clone());
+            record.goals = vec![Selected { select, action: Action::Off, drops_hosts }];
+            let step = StepRecord::pending(outlet, Relay::Off, 0, "asked for".into());
+            record.steps = vec![StepRecord { keeps_host, ..step }];
+            record.digest()
+        };
+        let digest = record("kernel", false, false);
+        assert_eq!(digest, record("kernel", false, false));
+        assert_ne!(digest, record("kernel", true, false));
+        assert_ne!(digest, record("kernel", false, true));
+        assert_ne!(digest, record("another", false, false));
     }
 }

@@ -128,6 +128,8 @@ pub struct Feed {
     pub inrush: Option<i64>,
     /// What it stands above.
     pub of: Vec<Member>,
+    /// PDUs of one phase among that, and on which of its three they are, from 0.
+    pub lines: BTreeMap<PduId, usize>,
     /// The other feed that it stands in for when that dies.
     pub pair: Option<String>,
 }
@@ -203,6 +205,38 @@ impl Default for Site {
     }
 }
 
+/// Where it comes from what an outlet is reckoned to draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The site says it of the outlet.
+    Outlet,
+    /// The site says it of the host.
+    Host,
+    /// Earlier starts.
+    Learned,
+    /// Earlier starts, and it draws more than it ever did.
+    More,
+    /// What it draws now, or drew before it was switched off here.
+    Now,
+    /// Nothing is known of it.
+    Default,
+}
+
+impl Source {
+    /// In words; `starts` is from how many it was learned.
+    pub fn told(self, starts: usize) -> String {
+        let ons = if starts == 1 { "switch-on" } else { "switch-ons" };
+        match self {
+            Source::Outlet => "configured at its [[outlet]]".into(),
+            Source::Host => "configured at its [[host]]".into(),
+            Source::Learned => format!("learned from {starts} {ons}"),
+            Source::More => format!("learned from {starts} {ons}, and it draws more now"),
+            Source::Now => "what it draws, or drew before it was switched off".into(),
+            Source::Default => "nothing is known of it: the default draw".into(),
+        }
+    }
+}
+
 /// What an outlet must draw now to be reckoned to draw the like again, mVA: less may be a host that is down.
 pub(super) const LEAST: i64 = 50_000;
 
@@ -217,6 +251,12 @@ impl Site {
         self.host_of(outlet).map_or(Span(0), |(_, host)| host.min_off)
     }
 
+    /// Whether the site says what an outlet draws, or its host.
+    pub fn is_configured(&self, outlet: &OutletId) -> bool {
+        let own = self.outlets.get(outlet).is_some_and(|spec| spec.draw.is_some());
+        own || self.host_of(outlet).is_some_and(|(_, host)| host.draw.is_some())
+    }
+
     /// What an outlet will draw: as it or its host is configured; else as was learned of it; else, where it is metered,
     /// what it draws now or drew before it was switched off here, a quarter more while it starts up, half as much again
     /// in the first moment; else the declared default.
@@ -227,6 +267,17 @@ impl Site {
         learned: Option<Draw>,
         now: Option<i64>,
     ) -> Draw {
+        self.draw_with_source(outlet, host, learned, now).0
+    }
+
+    /// The same, and where it comes from.
+    pub fn draw_with_source(
+        &self,
+        outlet: &OutletId,
+        host: Option<&HostSpec>,
+        learned: Option<Draw>,
+        now: Option<i64>,
+    ) -> (Draw, Source) {
         let own = self.outlets.get(outlet).and_then(|spec| spec.draw);
         let host = || host.and_then(|host| host.draw);
         let draws = now.filter(|now| *now >= LEAST).map(|now| Draw {
@@ -235,17 +286,27 @@ impl Site {
             steady: now,
             ..self.default_draw
         });
-        let seen = || match (learned, draws) {
+        if let Some(own) = own {
+            return (own, Source::Outlet);
+        }
+        if let Some(host) = host() {
+            return (host, Source::Host);
+        }
+        match (learned, draws) {
             // What it draws now may be more than it ever did.
-            (Some(learned), Some(now)) => Some(Draw {
-                inrush: learned.inrush.max(now.inrush),
-                boot: learned.boot.max(now.steady),
-                steady: learned.steady.max(now.steady),
-                ..learned
-            }),
-            (learned, now) => learned.or(now),
-        };
-        own.or_else(host).or_else(seen).unwrap_or(self.default_draw)
+            (Some(learned), Some(now)) => {
+                let draw = Draw {
+                    inrush: learned.inrush.max(now.inrush),
+                    boot: learned.boot.max(now.steady),
+                    steady: learned.steady.max(now.steady),
+                    ..learned
+                };
+                (draw, if draw == learned { Source::Learned } else { Source::More })
+            }
+            (Some(learned), None) => (learned, Source::Learned),
+            (None, Some(now)) => (now, Source::Now),
+            (None, None) => (self.default_draw, Source::Default),
+        }
     }
 
     /// PDUs with all that share a feed, or a host, with them.
@@ -286,6 +347,20 @@ impl Site {
             }
         }
         found
+    }
+
+    /// On which of three phases PDUs of one phase are that hang on a configured limit, or on those below it.
+    pub(super) fn lines_below(&self, feed: &str) -> BTreeMap<&PduId, usize> {
+        let (mut lines, mut open, mut seen) = (BTreeMap::new(), vec![feed], BTreeSet::new());
+        while let Some(id) = open.pop() {
+            let (true, Some(feed)) = (seen.insert(id), self.feeds.get(id)) else { continue };
+            lines.extend(feed.lines.iter().map(|(pdu, line)| (pdu, *line)));
+            open.extend(feed.of.iter().filter_map(|member| match member {
+                Member::Feed(id) => Some(id.as_str()),
+                _ => None,
+            }));
+        }
+        lines
     }
 
     fn pdus_of(&self, feed: &str) -> BTreeSet<PduId> {

@@ -15,13 +15,13 @@ use super::site::LEAST;
 use super::world::Draw;
 
 /// How long a start is watched.
-const WATCHED: Span = Span::seconds(600);
+pub const WATCHED: Span = Span::seconds(600);
 /// From when on what it draws is what it draws for long.
 const STEADY_FROM: Span = Span::seconds(420);
 /// The longest pause between two readings of a start that tells anything.
-const LONGEST_GAP: Span = Span::seconds(60);
+pub const LONGEST_GAP: Span = Span::seconds(60);
 /// How many starts of an outlet are remembered: the latest.
-const KEPT: usize = 32;
+pub const KEPT: usize = 32;
 
 /// One start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,11 +140,49 @@ impl Starts {
         })
     }
 
+    /// Whether anything is known of an outlet's starts.
+    pub fn knows(&self, outlet: &OutletId) -> bool {
+        self.known.contains_key(outlet)
+    }
+
+    /// Takes in starts out of the store, the oldest first, of an outlet of which none is known. True if it was so.
+    pub fn remember(&mut self, outlet: OutletId, starts: Vec<Start>) -> bool {
+        let new = !starts.is_empty() && !self.knows(&outlet);
+        if new {
+            self.known.insert(outlet, starts);
+        }
+        new
+    }
+
+    /// From how many starts each outlet's draw was learned.
+    pub fn counts(&self) -> BTreeMap<OutletId, usize> {
+        self.known.iter().map(|(id, known)| (id.clone(), known.len())).collect()
+    }
+
     /// All that was learned.
     pub fn draws(&self, default: Draw) -> BTreeMap<OutletId, Draw> {
         let outlets = self.known.keys();
         outlets.filter_map(|id| Some((id.clone(), self.draw(id, default)?))).collect()
     }
+}
+
+/// What the readings of a start tell, each with how long after it: if they go on for as long as a start is watched, and
+/// no pause between them is too long.
+pub fn start_of(readings: &[(Span, i64)]) -> Option<Start> {
+    let mut drawn: Vec<(Tick, i64)> = Vec::new();
+    let mut last = Tick(0);
+    for (since, load) in readings {
+        let at = Tick(since.0);
+        if at - last > LONGEST_GAP {
+            return None;
+        }
+        drawn.push((at, *load));
+        last = at;
+        if last.0 >= WATCHED.0 {
+            return told(&Watching { sent: Tick(0), on: Tick(0), drawn });
+        }
+    }
+    None
 }
 
 /// What a start that was watched to its end tells; nothing if nothing was drawn: an outlet with no load.
@@ -171,6 +209,35 @@ mod tests {
         let start = watched(|second| if second <= 90 { 480_000 } else { 310_000 + second as i64 });
         assert_eq!(start, Some(Start { boot: 480_000, boot_ms: 90_000, steady: 310_600 }));
         assert_eq!(watched(|_| 0), None, "nothing hangs on it");
+    }
+
+    #[test]
+    fn readings_of_the_store_tell_the_same_and_nothing_where_they_have_holes() {
+        let every = |seconds: usize| {
+            let readings = (0..=60_u64).map(|n| {
+                let load = if n <= 9 { 480_000 } else { 310_000 };
+                (Span::seconds(n * 10), load)
+            });
+            readings.step_by(seconds / 10).collect::<Vec<_>>()
+        };
+        let start = Start { boot: 480_000, boot_ms: 90_000, steady: 310_000 };
+        assert_eq!(start_of(&every(10)), Some(start));
+        assert_eq!(start_of(&every(60)).map(|start| start.boot), Some(480_000));
+        assert_eq!(start_of(&every(70)), None, "too far apart");
+        assert_eq!(start_of(&every(10)[..59]), None, "not to its end");
+    }
+
+    #[test]
+    fn what_was_watched_is_not_overwritten_by_the_store() {
+        let outlet: OutletId = "pdu-a/1".parse().unwrap();
+        let start = |boot| Start { boot, boot_ms: 60_000, steady: 300_000 };
+        let mut starts = Starts::default();
+        assert!(!starts.remember(outlet.clone(), Vec::new()) && !starts.knows(&outlet));
+        assert!(starts.remember(outlet.clone(), vec![start(400_000)]));
+        assert!(!starts.remember(outlet.clone(), vec![start(900_000)]));
+        assert_eq!(starts.counts().get(&outlet), Some(&1));
+        let default = super::super::site::Site::default().default_draw;
+        assert_eq!(starts.draw(&outlet, default).unwrap().boot, 400_000);
     }
 
     #[test]

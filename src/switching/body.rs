@@ -4,7 +4,7 @@ use crate::model::switching::Outcome;
 use crate::model::time::Stamp;
 use crate::plan::Picture;
 use crate::plan::record::{Approval, Record, StepRecord};
-use crate::wire::limit::LimitBody;
+use crate::wire::limit::{DrawBody, LimitBody};
 use crate::wire::plan::{ApprovalBody, PlanBody, StepBody};
 
 /// The body of a plan.
@@ -34,6 +34,9 @@ pub fn of(record: &Record) -> PlanBody {
         created_at: stamp(record.created),
         not_before: record.not_before.map(stamp),
         calendar: record.calendar.clone(),
+        on_failure: record.on_failure.word(),
+        on_overload: record.on_overload.word(),
+        order: if record.by_priority { "priority" } else { "fastest" },
         finished_at: record.finished.map(stamp),
         outcome: record.outcome().map(Outcome::word),
         steps: (1..).zip(&record.steps).map(step).collect(),
@@ -78,4 +81,22 @@ pub fn limits(picture: &Picture) -> Vec<LimitBody> {
             }
         })
         .collect()
+}
+
+/// What outlets are reckoned to draw, as bodies.
+pub fn draws(picture: &Picture) -> Vec<DrawBody> {
+    let watts = |mva: i64| mva as f64 / 1_000.0;
+    let outlets = picture.world.outlets.iter().zip(&picture.sources);
+    let draw = outlets.map(|(outlet, (source, starts))| {
+        let draw = outlet.draw.falling();
+        DrawBody {
+            outlet: outlet.id.to_string(),
+            steady_w: watts(draw.steady),
+            boot_w: watts(draw.boot),
+            boot_s: draw.boot_ms as f64 / 1_000.0,
+            inrush_w: watts(draw.inrush),
+            source: source.told(*starts),
+        }
+    });
+    draw.collect()
 }

@@ -1,11 +1,14 @@
 //! Plans by the calendar: kept once, made anew and run whenever their rule says so.
 
+use crate::access::Identity;
+use crate::access::policy::Denied;
 use crate::model::event::About;
 use crate::model::id::PlanId;
+use crate::model::switching::Outcome;
 use crate::model::time::Span;
 use crate::plan::calendar::Calendar;
 use crate::plan::guard::Hindrance;
-use crate::plan::record::{PlanState, Record};
+use crate::plan::record::{Maker, PlanState, Record, StepState};
 use crate::store::journal::Commit;
 
 use super::conduct::draft;
@@ -118,6 +121,10 @@ impl Switching {
         }
         record.parent = Some(parent.id.clone());
         record.by = format!("the calendar for {}", parent.by);
+        if let Err(refusal) = self.makers_may(parent, &record) {
+            self.stands_refused(record, &refusal).await?;
+            return Err(refusal);
+        }
         record.approvals.clone_from(&parent.approvals);
         record.lifted.clone_from(&parent.lifted);
         // A rule of approval that came since holds: what nobody agreed to is not run.
@@ -126,6 +133,38 @@ impl Switching {
             return Err(Refusal::NeedsApproval { plan: parent.id.to_string(), missing });
         }
         self.begin_by_itself(record).await
+    }
+
+    /// Whether those who put a plan on the calendar may still do, by the policy of today, what it does today.
+    fn makers_may(&self, parent: &Record, instance: &Record) -> Result<(), Refusal> {
+        let site = self.site.borrow().clone();
+        let makers =
+            if parent.makers.is_empty() { named(&parent.by) } else { parent.makers.clone() };
+        if makers.is_empty() {
+            return Err(Denied::Nobody { plan: parent.id.to_string() }.into());
+        }
+        for maker in &makers {
+            let uri = format!("spiffe://{}/role/{}/{}", maker.domain, maker.role, maker.name);
+            let who = Identity::from_uri(&uri, &maker.serial)
+                .map_err(|_| Denied::Nobody { plan: parent.id.to_string() })?;
+            if site.revoked.contains(&maker.serial) {
+                return Err(Denied::Revoked { who: who.to_string() }.into());
+            }
+            self.may(&who, instance)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a run that was refused, none of its steps begun.
+    async fn stands_refused(&self, mut record: Record, why: &Refusal) -> Result<(), Refusal> {
+        for step in &mut record.steps {
+            step.state = StepState::Ended(Outcome::Skipped);
+            step.detail = Some(why.to_string());
+        }
+        record.close(self.clock.stamp());
+        record.state = PlanState::Stopped;
+        let text = format!("plan {} is not begun: {why}", record.id);
+        self.keep(&record, "plan.refused", "the gateway", &text).await
     }
 
     /// Begins a plan that nobody waits for.
@@ -142,4 +181,21 @@ impl Switching {
         self.begin(record, Commit { plans, notes, ..Commit::default() }).await?;
         Ok(id)
     }
+}
+
+/// Those whom a plan that an earlier version kept names as "name (role); run by name (role)"; its domain was not kept,
+/// and no policy asks for it.
+fn named(by: &str) -> Vec<Maker> {
+    let one = |text: &str| {
+        let (name, role) = text.strip_suffix(')')?.split_once(" (")?;
+        let (name, role) = (name.to_owned(), role.to_owned());
+        Some(Maker { domain: "unknown".into(), role, name, serial: String::new() })
+    };
+    // One who is not understood may be the one who lost his rights: then nobody is known.
+    let mut makers = Vec::new();
+    for text in by.split("; run by ") {
+        let Some(maker) = one(text) else { return Vec::new() };
+        makers.push(maker);
+    }
+    makers
 }

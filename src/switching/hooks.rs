@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::model::id::{HostId, PlanId};
 use crate::model::secret::Secret;
 use crate::model::time::Span;
-use crate::plan::run::Moment;
+use crate::plan::run::{Moment, Unanswered};
 use crate::resolve::Address;
 
 use super::submit::Switching;
@@ -79,7 +79,8 @@ impl Switching {
         plan: &PlanId,
         host: &HostId,
         moment: Moment,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unanswered> {
+        let unanswered = |why: String| Unanswered { why, refused: false };
         let hook = {
             let site = self.site.borrow();
             let hooks = site.hooks.0.get(host);
@@ -101,22 +102,22 @@ impl Switching {
             let came = tokio::time::timeout(rest.duration(), call).await;
             let why = match came {
                 Ok(Ok(Came::Done)) => return Ok(()),
-                Ok(Ok(Came::Never(why))) => return Err(why),
+                Ok(Ok(Came::Never(why))) => return Err(Unanswered { why, refused: true }),
                 Ok(Ok(Came::Later(why))) => why,
                 Ok(Err(error)) => format!("{error:#}"),
                 Err(_) => "it does not answer".to_owned(),
             };
             if self.clock.tick() + AGAIN >= deadline {
-                return Err(format!("not done within {}: {why}", hook.within));
+                return Err(unanswered(format!("not done within {}: {why}", hook.within)));
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN.duration()) => {}
-                () = self.stop.cancelled() => return Err("the gateway is ending".into()),
+                () = self.stop.cancelled() => return Err(unanswered("the gateway is ending".into())),
             }
             // A node is not drained any further for a plan that was cancelled; it is taken back all the same.
             let open = self.runs().record(plan).is_some_and(|record| record.cancelled.is_none());
             if !open && moment == Moment::BeforeOff {
-                return Err(format!("plan {plan} was cancelled"));
+                return Err(unanswered(format!("plan {plan} was cancelled")));
             }
         }
     }

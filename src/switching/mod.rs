@@ -11,6 +11,7 @@ mod conduct;
 mod crash;
 pub mod hooks;
 mod locks;
+mod past;
 mod plans;
 mod refusal;
 pub mod site;

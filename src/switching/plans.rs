@@ -9,7 +9,9 @@ use crate::model::metric::Scope;
 use crate::model::switching::{Action, Relay};
 use crate::model::time::{Span, Stamp};
 use crate::plan::guard::Hindrance;
-use crate::plan::record::{Approval, OnFailure, OnOverload, PlanState, Record, Select, Selected};
+use crate::plan::record::{
+    Approval, Maker, OnFailure, OnOverload, PlanState, Record, Select, Selected,
+};
 use crate::plan::run::{recorded, reserve};
 use crate::plan::world::{Goal, Relays, Want};
 use crate::plan::{self, Picture, Plan, Sight};
@@ -30,6 +32,16 @@ pub enum Asker {
     Client(Identity),
     /// The gateway itself, as its configuration or somebody with the right to it told it to; and what of it.
     Gateway(String),
+}
+
+impl Asker {
+    /// On whose rights what it asks for rests; the gateway's own need none.
+    fn makers(&self) -> Vec<Maker> {
+        match self {
+            Asker::Client(who) => vec![maker(who)],
+            Asker::Gateway(_) => Vec::new(),
+        }
+    }
 }
 
 impl std::fmt::Display for Asker {
@@ -180,8 +192,9 @@ impl Switching {
         let target: Vec<String> = wish.goals.iter().map(|goal| goal.select.to_string()).collect();
         let actions: BTreeSet<&str> = wish.goals.iter().map(|goal| goal.action.word()).collect();
         let action = wish.goals.first().map_or(Action::Off, |goal| goal.action);
-        let record = Record {
+        let mut record = Record {
             reason: wish.reason.clone(),
+            makers: wish.who.makers(),
             mixed: actions.len() > 1,
             steps: recorded(world, made, goals),
             scheduled: Some(made.makespan_ms),
@@ -206,6 +219,12 @@ impl Switching {
                 points: made.timelines[*limit].clone(),
             }
         });
+
+        for (step, of) in record.steps.iter_mut().zip(&made.steps) {
+            if step.relay == Relay::On {
+                step.why.push_str(&reckoned(picture, of.outlet));
+            }
+        }
         Preview { timeline: timeline.collect(), loses_redundancy: loses(picture, made), record }
     }
 
@@ -240,7 +259,7 @@ impl Switching {
     }
 
     /// Makes a plan that is not under way durable as it stands, with a line in the audit, and tells.
-    async fn keep(
+    pub(super) async fn keep(
         &self,
         record: &Record,
         kind: &'static str,
@@ -296,6 +315,9 @@ impl Switching {
         let turn = self.turn_of(&format!("plan {id}"));
         let _turn = turn.lock().await;
         let mut record = self.planned(id, digest).await?;
+        if record.over_locks.is_empty() {
+            return Err(Refusal::NothingToLift { plan: id.to_string() });
+        }
         let by = who.to_string();
         record.lifted = Some(Approval { by: by.clone(), at: self.clock.stamp().0 });
         let outlets: Vec<String> = record.over_locks.keys().map(ToString::to_string).collect();
@@ -335,6 +357,7 @@ impl Switching {
             return Err(Refusal::NeedsLift { plan: id.to_string() });
         }
         record.by = format!("{}; run by {who}", record.by);
+        record.makers.push(maker(who));
         if record.calendar.is_some() {
             return self.put_on_calendar(record).await;
         }
@@ -353,7 +376,7 @@ impl Switching {
     }
 
     /// Whether a client may do all that a plan does.
-    fn may(&self, who: &Identity, record: &Record) -> Result<(), Refusal> {
+    pub(super) fn may(&self, who: &Identity, record: &Record) -> Result<(), Refusal> {
         let site = self.site.borrow().clone();
         for (host, outlets, action) in &record.asks {
             site.policy.allow_switching(who, *action, host.as_ref(), outlets)?;
@@ -422,6 +445,29 @@ pub(super) fn unfit(id: &PlanId, why: plan::run::Unfit) -> Refusal {
             Refusal::Changed { plan: id.to_string(), difference }
         }
         plan::run::Unfit::Refused(refusal) => Refusal::Unfit(refusal),
+    }
+}
+
+/// With what an on is reckoned, for its step.
+fn reckoned(picture: &Picture, at: usize) -> String {
+    let draw = picture.world.outlets[at].draw.falling();
+    let (source, starts) = picture.sources[at];
+    format!(
+        "; reckoned with {} W, {} W from {} s on: {}",
+        draw.boot / 1_000,
+        draw.steady / 1_000,
+        draw.settles_ms().div_ceil(1_000),
+        source.told(starts)
+    )
+}
+
+/// A client, as a plan keeps it.
+fn maker(who: &Identity) -> Maker {
+    Maker {
+        domain: who.domain.clone(),
+        role: who.role.word().to_owned(),
+        name: who.name.clone(),
+        serial: who.serial.clone(),
     }
 }
 

@@ -81,6 +81,12 @@ pub enum Refusal {
         /// The plan.
         plan: String,
     },
+    /// It names no locked outlet: there is nothing to lift.
+    #[error("plan {plan} names no locked outlet: there is nothing to lift")]
+    NothingToLift {
+        /// The plan.
+        plan: String,
+    },
     /// The calendar cannot be read.
     #[error("{0}")]
     Calendar(String),
@@ -144,6 +150,7 @@ impl Refusal {
             Refusal::NeedsPlan => "make a plan: POST /v1/plans; an approver approves it; run it",
             Refusal::OwnApproval { .. } => "ask another approver",
             Refusal::NeedsLift { .. } => "POST /v1/plans/{id}/lift with its digest, by an admin",
+            Refusal::NothingToLift { .. } => "run it: POST /v1/plans/{id}/run with its digest",
             Refusal::Calendar(_) => {
                 "write it as \"Mon-Fri 07:30 Europe/Berlin\", \"daily 22:00\" or \"Sun 03:15 UTC\""
             }

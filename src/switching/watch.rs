@@ -3,6 +3,7 @@
 //! wishes do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,8 +18,10 @@ use crate::plan::shed::{Act, Candidate, Flow, Rule, Standing};
 use crate::plan::starts::Starts;
 use crate::plan::world::Relays;
 use crate::plan::{Picture, Sight};
+use crate::store::Archive;
 use crate::store::journal::{Commit, JournalError};
 
+use super::past::Past;
 use super::plans::{Asker, Wish};
 use super::refusal::Refusal;
 use super::submit::{Switching, parse, to_json};
@@ -41,6 +44,9 @@ struct Watch {
     /// The plans that rules are at.
     busy: BTreeMap<String, PlanId>,
     restoring: Option<Restoring>,
+    past: Past,
+    /// Outlets whose configuration names parts that their PDUs do not have; told once.
+    strange: BTreeMap<OutletId, String>,
 }
 
 struct Restoring {
@@ -54,12 +60,14 @@ struct Found {
     lit: bool,
     learned: bool,
     dark: Vec<OutletId>,
+    strange: Vec<(OutletId, String)>,
     acts: Vec<(Rule, Act)>,
 }
 
 impl Switching {
     /// Watches until the gateway ends. Call once, after what the last run left was taken up.
-    pub async fn watch(&self) -> Result<(), JournalError> {
+    /// What outlets draw is learned out of `store` where it is not known otherwise.
+    pub async fn watch(&self, store: Arc<Archive>) -> Result<(), JournalError> {
         let mut watch = Watch {
             lit: self.remembered("lit").await?,
             starts: self.remembered("starts").await?,
@@ -83,7 +91,10 @@ impl Switching {
             clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    _ = clock.tick() => this.look_around(&mut watch).await,
+                    _ = clock.tick() => {
+                        this.look_around(&mut watch).await;
+                        this.look_back(&mut watch, &store).await;
+                    }
                     () = this.stop.cancelled() => return,
                 }
             }
@@ -117,7 +128,30 @@ impl Switching {
 
     fn learn(&self, starts: &Starts) {
         let default = self.site.borrow().default_draw;
-        self.with_runs(|runs, _| runs.memory.learned = starts.draws(default));
+        self.with_runs(|runs, _| {
+            runs.memory.learned = starts.draws(default);
+            runs.memory.starts = starts.counts();
+        });
+    }
+
+    /// Learns what outlets draw that nothing is known of, out of the store.
+    async fn look_back(&self, watch: &mut Watch, store: &Arc<Archive>) {
+        let (site, raw_days) = (self.site.borrow().clone(), store.settings.raw_days);
+        let (past, starts) = (&mut watch.past, &watch.starts);
+        self.with_runs(|_, sight| past.begin(&site, sight, starts, raw_days));
+        let Some((pdu, found)) = watch.past.go_on(store).await else { return };
+        let mut count = 0;
+        for (outlet, of) in found {
+            count += usize::from(watch.starts.remember(outlet, of));
+        }
+        if count == 0 {
+            return;
+        }
+        self.learn(&watch.starts);
+        let text = format!("what {count} outlets of {pdu} draw was learned out of the store");
+        tracing::info!(%pdu, "{text}");
+        self.events.tell("draws.learned", About::pdu(&pdu), text);
+        self.remember("starts", &watch.starts).await;
     }
 
     async fn look_around(&self, watch: &mut Watch) {
@@ -141,8 +175,10 @@ impl Switching {
                     acts.extend(act.map(|act| (rule.clone(), act)));
                 }
             }
-            Found { lit, learned, dark, acts }
+            let strange = crate::plan::strange(&site.rack, sight.views);
+            Found { lit, learned, dark, strange, acts }
         });
+        self.tell_strange(watch, found.strange);
         if found.lit {
             self.remember("lit", &watch.lit).await;
         }
@@ -166,6 +202,16 @@ impl Switching {
         for (rule, act) in found.acts {
             self.shed(watch, &rule, act).await;
         }
+    }
+
+    fn tell_strange(&self, watch: &mut Watch, found: Vec<(OutletId, String)>) {
+        for (outlet, text) in &found {
+            if watch.strange.get(outlet) != Some(text) {
+                tracing::warn!(%outlet, "{text}");
+                self.events.tell("outlet.unknown_part", About::outlet(outlet), text.clone());
+            }
+        }
+        watch.strange = found.into_iter().collect();
     }
 
     fn tell(&self, kind: &'static str, text: String) {

@@ -47,4 +47,23 @@ pub struct LimitBody {
 pub struct LimitList {
     /// The limits.
     pub limits: Vec<LimitBody>,
+    /// What each outlet is reckoned to draw once it is switched on.
+    pub draws: Vec<DrawBody>,
+}
+
+/// What an outlet is reckoned to draw once it is switched on; apparent powers.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DrawBody {
+    /// The outlet.
+    pub outlet: String,
+    /// For long, W.
+    pub steady_w: f64,
+    /// While it starts up, W.
+    pub boot_w: f64,
+    /// How long that lasts, s.
+    pub boot_s: f64,
+    /// In its first moment, W.
+    pub inrush_w: f64,
+    /// Where that comes from: configured, learned from so many switch-ons, measured, or the default.
+    pub source: String,
 }

@@ -28,6 +28,12 @@ pub struct PlanBody {
     /// When it is made anew and run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calendar: Option<String>,
+    /// `stop` or `continue`: what becomes of the rest when a step fails.
+    pub on_failure: &'static str,
+    /// `stop` or `replan`: what becomes of the rest when more flows than was reckoned, and waiting does not help.
+    pub on_overload: &'static str,
+    /// `fastest` or `priority`: in which order hosts go on.
+    pub order: &'static str,
     /// When it ended.
     pub finished_at: Option<String>,
     /// What came of it: the outcome of its last step that was begun.
@@ -120,8 +126,8 @@ pub struct StepBody {
     /// The steps that it waits for, by their numbers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<u32>,
-    /// `pending`, `intended`, `written`, or the outcome: `done`, `already_there`, `unverified`, `failed`,
-    /// `skipped`, `not_done`.
+    /// `pending`, `intended` (about to be written, or written and not seen yet), or the outcome: `done`,
+    /// `already_there`, `unverified`, `failed`, `skipped`, `not_done`.
     pub state: &'static str,
     /// What was seen or refused.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -25,7 +25,7 @@ fn refused(answer: &Answer) -> (u16, String) {
 }
 
 /// Rewrites a gateway's configuration, and has it taken up.
-fn reload(gateway: &Gateway, change: impl Fn(String) -> String) {
+pub fn reload(gateway: &Gateway, change: impl Fn(String) -> String) {
     let path = gateway.dir.path().join("gateway.toml");
     let count = |events: &Value| {
         let all = events.as_array().unwrap().iter();
@@ -153,6 +153,11 @@ async fn a_critical_outlet_is_switched_only_by_a_plan_whose_lock_an_admin_lifts(
     let plan = make(&curl, &wish);
     assert_eq!(plan["over_locks"], json!(["pdu-a/6"]), "{plan}");
     assert_eq!(refused(&run(&curl, &plan)), (409, "Locks not lifted".into()));
+    let harmless = make(&curl, &off(&["pdu-a/7"]));
+    let nothing = as_(&gateway, "admin", &harmless, "lift", &harmless["digest"]);
+    assert_eq!(refused(&nothing), (409, "Nothing to lift".into()));
+    let kept = curl.get(&format!("/v1/plans/{}", harmless["id"].as_str().unwrap()));
+    assert!(kept["lifted_by"].is_null(), "{kept}");
     for who in ["client", "approver", "viewer"] {
         assert_eq!(as_(&gateway, who, &plan, "lift", &plan["digest"]).status, 403, "{who}");
     }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::planned::{ended, make, relay, run, two_pdus};
-use crate::rig::{Gateway, Sim};
+use crate::rig::{Curl, Gateway, Sim};
 
 /// What a webhook's server was sent.
 #[derive(Debug, Clone)]
@@ -183,6 +183,53 @@ async fn a_node_is_drained_before_it_goes_dark_and_taken_back_once_it_is_up() {
     assert_eq!(after.header("authorization"), None, "a token goes only where it belongs");
     // Off, the hold, and the start-up lie between the two.
     assert!((after.at - before.at).as_millis() >= 2_500, "{calls:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_that_is_not_switched_off_is_taken_back_once() {
+    // It is at it when it is called first, and meanwhile an admin locks an outlet.
+    let server = Server::start(&[202]).await;
+    let hooks = hook("before_off", &server, "") + &hook("after_on", &server, "");
+    let (a, b, gateway) = two_pdus(&node(&hooks)).await;
+    server.look(relays(&a, &b));
+    let curl = gateway.curl();
+    let wish = json!({"goals": [{"select": {"hosts": ["node"]}, "action": "off"}]});
+    let plan = make(&curl, &wish);
+    assert_eq!(run(&curl, &plan).status, 202);
+    gateway.wait_for("/v1/status", |_| !server.calls().is_empty());
+    let admin = Curl::new(gateway.dir.path(), &gateway.url, "admin");
+    for outlet in ["pdu-a", "pdu-b"] {
+        let path = format!("/v1/pdus/{outlet}/outlets/5/lock");
+        let put = admin.send(&path, &["-X", "PUT", "-d", "{\"reason\":\"at work\"}"]);
+        assert!(put.status < 300, "{put:?}");
+    }
+    let stopped = ended(&gateway, &plan);
+    assert_eq!(stopped["state"], "stopped", "{stopped}");
+    assert_eq!((relay(&a, 5), relay(&b, 5)), (Relay::On, Relay::On));
+    let calls = server.calls();
+    let lines: Vec<&str> = calls.iter().map(|call| call.line.as_str()).collect();
+    let before = "POST /before_off?host=node";
+    assert_eq!(lines, [before, before, "POST /after_on?host=node"], "{calls:?}");
+    let audit = curl.get("/v1/audit?last=50");
+    let kinds =
+        audit["entries"].as_array().unwrap().iter().filter(|l| l["kind"] == "host.taken_back");
+    assert_eq!(kinds.count(), 1, "{audit}");
+    // A cancel while it is drained: the call is waited for, then it is taken back.
+    server.answers.lock().unwrap().extend([202, 202, 202, 202]);
+    for outlet in ["pdu-a", "pdu-b"] {
+        let path = format!("/v1/pdus/{outlet}/outlets/5/lock");
+        assert!(admin.send(&path, &["-X", "DELETE"]).status < 300);
+    }
+    let plan = make(&curl, &wish);
+    assert_eq!(run(&curl, &plan).status, 202);
+    gateway.wait_for("/v1/status", |_| server.calls().len() > 3);
+    let path = format!("/v1/plans/{}/cancel", plan["id"].as_str().unwrap());
+    server.answers.lock().unwrap().clear();
+    let cancelled = curl.post(&path, "", &[]);
+    assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
+    let calls = server.calls();
+    assert_eq!(calls.last().unwrap().line, "POST /after_on?host=node", "{calls:?}");
+    assert_eq!((relay(&a, 5), relay(&b, 5)), (Relay::On, Relay::On));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ mod fence;
 mod groups;
 mod history;
 mod hooks;
+mod learned;
 mod links;
 mod modbus;
 mod modbus_files;

@@ -99,6 +99,9 @@ async fn a_plan_is_previewed_kept_run_and_done() {
     assert_eq!((&plan["state"], &plan["action"]), (&"planned".into(), &"mixed".into()));
     assert_eq!(plan["steps"].as_array().unwrap().len(), 9, "{plan}");
     assert!(plan["makespan_ms"].as_u64().unwrap() > 1_000);
+    let policy = ["on_failure", "on_overload", "order"].map(|key| plan[key].as_str().unwrap());
+    assert_eq!(policy, ["stop", "stop", "fastest"], "{plan}");
+    is_documented(&curl, &plan);
     let line =
         plan["timeline"].as_array().unwrap().iter().find(|l| l["limit"] == "feed-a").unwrap();
     let budget = line["budget_w"].as_f64().unwrap();
@@ -130,6 +133,91 @@ async fn a_plan_is_previewed_kept_run_and_done() {
         assert!(stamp(&on) - stamp(&off) >= 1_000, "{done}");
     }
     assert_eq!(run(&curl, &plan).status, 409, "a plan is run once");
+}
+
+/// Every field of a plan and of its steps is in the API's own description.
+fn is_documented(curl: &Curl<'_>, plan: &Value) {
+    let document = curl.get("/openapi.json");
+    let schemas = &document["components"]["schemas"];
+    let mut bodies = vec![(plan, ["PlannedBody", "PlanBody"])];
+    bodies.extend(plan["steps"].as_array().unwrap().iter().map(|step| (step, ["StepBody"; 2])));
+    for (body, names) in bodies {
+        for key in body.as_object().unwrap().keys() {
+            let told = names.iter().any(|name| {
+                let text = schemas[*name].to_string();
+                text.contains(&format!("\"{key}\":"))
+            });
+            assert!(told, "{key} is in no schema of {names:?}");
+        }
+    }
+    let states = schemas["StepBody"]["properties"]["state"]["description"].as_str().unwrap();
+    assert!(states.contains("`intended`") && !states.contains("`written`"), "{states}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outlet_whose_branch_the_pdu_does_not_have_counts_on_each_and_that_is_told() {
+    let strange = "[[outlet]]\nid = \"pdu-a/7\"\nbranch = \"B9\"\n";
+    let (_a, _b, gateway) = two_pdus(strange).await;
+    let curl = gateway.curl();
+    let told = gateway.wait_for("/v1/events?last=200", |events| {
+        events.as_array().unwrap().iter().any(|event| event["kind"] == "outlet.unknown_part")
+    });
+    let told: Vec<&Value> = told
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["kind"] == "outlet.unknown_part")
+        .collect();
+    assert_eq!((told.len(), &told[0]["outlet"]), (1, &json!("pdu-a/7")), "{told:?}");
+    assert!(told[0]["text"].as_str().unwrap().contains("branch \"B9\""), "{told:?}");
+    let status = curl.get("/v1/status");
+    assert!(status["alarms"].to_string().contains("pdu-a/7"), "{status}");
+    let limits = curl.get("/v1/limits");
+    let why = |id: &str| {
+        let limit = limits["limits"].as_array().unwrap().iter().find(|l| l["id"] == id).unwrap();
+        limit["why"].as_str().unwrap().to_owned()
+    };
+    assert!(why("pdu-a/B1").contains("outlet pdu-a/7 counts on it"), "{limits}");
+    assert!(!why("pdu-b/B1").contains("counts on it"), "{limits}");
+    // In a preview it weighs on every branch of its PDU.
+    let wish = json!({"goals": [{"select": {"outlets": ["pdu-a/7"]}, "action": "cycle"}], "dry_run": true});
+    let dry = curl.post("/v1/plans", &wish.to_string(), &[]).json();
+    let lines: Vec<&str> =
+        dry["timeline"].as_array().unwrap().iter().map(|l| l["limit"].as_str().unwrap()).collect();
+    let branches = limits["limits"].as_array().unwrap().iter().filter(|limit| {
+        limit["kind"] == "branch" && limit["id"].as_str().unwrap().starts_with("pdu-a/")
+    });
+    for branch in branches {
+        assert!(lines.contains(&branch["id"].as_str().unwrap()), "{branch} not in {lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_phase_of_a_configured_limit_is_held_and_not_only_their_sum() {
+    // Three phases of 16 A: by their sum there is room for far more than one of them bears.
+    let limit = "[[limit]]\nid = \"room\"\nrating_a = 16\nvolts = 230\nphases = 3\nderate_percent = 100\nof = [\"pdu-a\", \"pdu-b@L2\"]\n";
+    let hosts =
+        "[[host]]\nid = \"big\"\noutlets = [\"pdu-b/8\"]\ndraw = { steady_w = 3000, boot_s = 1 }\n";
+    let (_a, b, gateway) = two_pdus_with(hosts, limit).await;
+    let curl = gateway.curl();
+    let limits = curl.get("/v1/limits");
+    let of = |id: &str| {
+        let all = limits["limits"].as_array().unwrap();
+        all.iter().find(|limit| limit["id"] == id).unwrap_or_else(|| panic!("no {id}: {limits}"))
+    };
+    let watts = |id: &str, key: &str| of(id)[key].as_f64().unwrap();
+    assert_eq!(of("room")["rating_w"], json!(11_040.0));
+    for line in ["room/L1", "room/L2", "room/L3"] {
+        assert_eq!((&of(line)["rating_w"], &of(line)["kind"]), (&json!(3_680.0), &json!("phase")));
+    }
+    // What hangs on pdu-b is on L2 and on no other.
+    assert!(watts("room/L2", "load_w") > watts("room/L3", "load_w") + 1_000.0, "{limits}");
+    assert_eq!(curl.power("pdu-b/8", "off").status, 200);
+    assert_eq!(relay(&b, 8), Relay::Off);
+    let wish = json!({"goals": [{"select": {"hosts": ["big"]}, "action": "on"}]});
+    let refused = curl.post("/v1/plans", &wish.to_string(), &[]);
+    assert_eq!(refused.status, 409, "{refused:?}");
+    assert_eq!(refused.json()["limit"], "room/L2", "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

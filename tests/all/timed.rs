@@ -134,3 +134,38 @@ async fn a_calendar_makes_its_plan_anew_also_after_a_restart_until_it_is_cancell
     let events = curl.get("/v1/events?last=100");
     assert!(events.as_array().unwrap().iter().any(|e| e["kind"] == "plan.by_calendar"), "{events}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_calendar_does_not_run_what_its_maker_may_no_longer_switch() {
+    let (a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let at = (now().0 + 10_000) / 60_000 * 60_000 + 60_000;
+    let mut wish = off(&["pdu-a/5"]);
+    wish["calendar"] = json!(format!("daily {} UTC", &Stamp(at).to_string()[11..16]));
+    let plan = make(&curl, &wish);
+    assert_eq!(run(&curl, &plan).status, 202);
+    // Since then the policy was narrowed.
+    crate::approved::reload(&gateway, |text| {
+        format!(
+            "{text}[[policy.grant]]\nname = \"client\"\nrole = \"operator\"\nreach = [\"pdu-b\"]\n"
+        )
+    });
+    let plans =
+        wait_minutes(&gateway, "/v1/plans", |plans| plans["plans"][0]["parent"] == plan["id"]);
+    let instance = &plans["plans"][0];
+    assert_eq!(instance["state"], "stopped", "{instance}");
+    assert_eq!(instance["steps"][0]["state"], "skipped", "{instance}");
+    let detail = instance["steps"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("the policy of this gateway does not let"), "{detail}");
+    assert_eq!(relay(&a, 5), Relay::On);
+    let events = gateway.wait_for("/v1/events?last=100", |events| {
+        events.as_array().unwrap().iter().any(|e| e["kind"] == "plan.missed")
+    });
+    let missed = events.as_array().unwrap().iter().find(|e| e["kind"] == "plan.missed").unwrap();
+    assert!(missed["text"].as_str().unwrap().contains("does not let"), "{missed}");
+    let audit = curl.get("/v1/audit?last=50");
+    let lines = audit["entries"].as_array().unwrap();
+    assert!(lines.iter().any(|line| line["kind"] == "plan.refused"), "{audit}");
+    let path = format!("/v1/plans/{}", plan["id"].as_str().unwrap());
+    assert_eq!(curl.get(&path)["state"], "scheduled", "it may be allowed again tomorrow");
+}

@@ -2,7 +2,7 @@
 //! with cards that are slow, lie, stick, reboot and lose answers, a network that delays and doubles, and crashes at every
 //! write of the journal. A seed determines a world; `cargo world SEED` replays it and tells what happened.
 //!
-//! cargo world [SEED | --seeds N [--from SEED] | --minutes N] [--without room|inrush|quiesce|feeds|witness]
+//! cargo world [SEED | --seeds N [--from SEED] | --minutes N] [--without room|inrush|quiesce|feeds|looking|witness]
 
 #![allow(
     clippy::unwrap_used,
@@ -56,6 +56,7 @@ fn main() {
                 "quiesce" => care.quiesce = false,
                 "feeds" => care.feeds = false,
                 "witness" => care.witness = false,
+                "looking" => care.looking = false,
                 other => panic!("there is no care \"{other}\""),
             },
             // What cargo test hands over to every test program.
@@ -171,6 +172,8 @@ fn mutants() -> bool {
         ("inrush", all, false),
         ("quiesce", Care { quiesce: false, ..all }, true),
         ("feeds", Care { feeds: false, ..all }, true),
+        ("looking", Care { looking: false, ..all }, true),
+        ("witness", Care { witness: false, ..all }, true),
     ];
     let mut caught = true;
     for (name, care, inrush) in mutants {

@@ -51,7 +51,12 @@ fn shed(item: &Item<'_>, devices: &[Settings], site: &Site) -> Option<Rule> {
     let named = limit.as_ref().and_then(|item| Some((item, item.text()?)));
     if let Some((item, name)) = named {
         let of_pdu = name.split_once('/').map(|(pdu, _)| pdu);
+        let phase_of = |(feed, part): (&str, &str)| {
+            let feed = site.feeds.get(feed).and_then(|feed| feed.amperes);
+            feed.is_some_and(|of| of.phases == 3) && ["L1", "L2", "L3"].contains(&part)
+        };
         let known = site.feeds.contains_key(name)
+            || name.split_once('/').is_some_and(phase_of)
             || of_pdu.is_some_and(|pdu| devices.iter().any(|device| device.id.as_str() == pdu));
         if !known {
             item.fault(format!("there is neither a [[limit]] nor a part of a [[pdu]] \"{name}\""));

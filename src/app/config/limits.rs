@@ -129,20 +129,46 @@ fn feed(item: &Item<'_>, devices: &[Settings], usual_volts: i64) -> Option<(Stri
         "of",
         "what it stands above, as in [\"pdu-a\", \"pdu-b/B1\", \"pdu-c/7\", \"limit:busway-1\"]",
     );
-    let of: Vec<Member> = of.map_or(Vec::new(), |list| {
-        list.list().iter().filter_map(|item| member(item, devices)).collect()
+    let of: Vec<(Member, Option<usize>)> = of.map_or(Vec::new(), |list| {
+        list.list().iter().filter_map(|item| member(item, devices, phases)).collect()
     });
     if of.is_empty() {
         fields.fault("of names nothing: a limit above nothing limits nothing");
     }
+    let own_name = id.filter(|id| phases == 3 && devices.iter().any(|of| of.id.as_str() == *id));
+    if let Some(id) = own_name {
+        fields.fault(format!(
+            "its phases would be called \"{id}/L1\" as those of the [[pdu]]: give it another id"
+        ));
+    }
     let pair = fields.get("pair").and_then(|i| i.text()).map(str::to_owned);
     fields.done();
-    let feed = Feed { kind, rating: rating?, amperes, derating, inrush, of, pair };
+    let lines = of.iter().filter_map(|(member, line)| match (member, line) {
+        (Member::Pdu(pdu), Some(line)) => Some((pdu.clone(), *line)),
+        _ => None,
+    });
+    let lines = lines.collect();
+    let of = of.into_iter().map(|(member, _)| member).collect();
+    let feed = Feed { kind, rating: rating?, amperes, derating, inrush, of, lines, pair };
     Some((id?.to_owned(), feed))
 }
 
-fn member(item: &Item<'_>, devices: &[Settings]) -> Option<Member> {
+/// What a limit stands above; of a PDU of one phase perhaps with the phase of the limit that it is on: `pdu-a@L2`.
+fn member(item: &Item<'_>, devices: &[Settings], phases: i64) -> Option<(Member, Option<usize>)> {
     let text = item.text()?;
+    let Some((pdu, line)) = text.split_once('@') else {
+        return Some((member_of(item, text, devices)?, None));
+    };
+    let line = ["L1", "L2", "L3"].iter().position(|name| *name == line);
+    let member = member_of(item, pdu, devices)?;
+    if phases != 3 || line.is_none() || !matches!(member, Member::Pdu(_)) {
+        item.fault("a phase is written as in \"pdu-a@L2\": of a PDU of one phase, on a limit with phases = 3");
+        return None;
+    }
+    Some((member, line))
+}
+
+fn member_of(item: &Item<'_>, text: &str, devices: &[Settings]) -> Option<Member> {
     if let Some(feed) = text.strip_prefix("limit:") {
         return Some(Member::Feed(feed.to_owned()));
     }

@@ -44,7 +44,8 @@ impl Runs {
         // The outcome of the last step and the end of the plan are one commit; but not where something is to be done
         // after it: a doubt within the plan, a webhook.
         let all_ended = run.record.steps.iter().all(|step| step.state.outcome().is_some());
-        if self.ending && !all_ended {
+        let left_drained = !run.left_drained(sight).is_empty();
+        if self.ending && (!all_ended || left_drained) {
             if run.doing.iter().all(Doing::is_idle) && !run.saving {
                 // The gateway is ending: the rest stays in the journal.
                 self.plans.remove(plan);
@@ -58,6 +59,9 @@ impl Runs {
         }
         if run.doing.iter().enumerate().any(|(at, doing)| run.goes_on(at, doing, sight)) {
             return false;
+        }
+        if left_drained {
+            return self.takes_back(plan, sight);
         }
         self.closes(plan, sight);
         true

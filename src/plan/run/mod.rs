@@ -4,6 +4,7 @@
 //!
 //! Never: a write before its intent is durable; a second write for one intent; a step on stale or unknown state.
 
+mod back;
 mod end;
 mod room;
 mod settle;
@@ -199,8 +200,17 @@ pub enum Heard {
         /// For whom.
         who: Who,
         /// What.
-        answer: Result<(), String>,
+        answer: Result<(), Unanswered>,
     },
+}
+
+/// Why a webhook did not do what it was called for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Why.
+    pub why: String,
+    /// Whether it refused. Else it may be at it.
+    pub refused: bool,
 }
 
 /// What the carrying out takes care of. All of it, but for the tests that show what each is for.
@@ -213,13 +223,15 @@ pub struct Care {
     pub quiesce: bool,
     /// Of the other feeds of a host that stays up.
     pub feeds: bool,
+    /// Of what the relay reads after a command that the device took.
+    pub looking: bool,
     /// Of loads that do not follow their relays.
     pub witness: bool,
 }
 
 impl Default for Care {
     fn default() -> Self {
-        Self { room: true, quiesce: true, feeds: true, witness: true }
+        Self { room: true, quiesce: true, feeds: true, looking: true, witness: true }
     }
 }
 

@@ -114,8 +114,7 @@ impl Phase {
     fn is_undecided(&self) -> bool {
         matches!(
             self,
-            Phase::Calls
-                | Phase::Guards { .. }
+            Phase::Guards { .. }
                 | Phase::LooksAged { .. }
                 | Phase::Feeds { .. }
                 | Phase::LooksFeed { .. }
@@ -215,7 +214,7 @@ impl Runs {
     }
 
     /// Back to where nothing was decided. A first step whose intent is durable with the plan was not written.
-    fn gives_up(&mut self, who: &Who) {
+    pub(super) fn gives_up(&mut self, who: &Who) {
         self.frees(who);
         self.doing(who).phase = Phase::Waits;
     }
@@ -477,6 +476,10 @@ impl Runs {
             }
         };
         match end {
+            WriteEnd::Sent(terms) if terms.acknowledged && !self.care.looking => {
+                sent(self, true, terms.within);
+                self.ends(who, Outcome::Done, None, sight);
+            }
             WriteEnd::Sent(terms) => {
                 sent(self, terms.acknowledged, terms.within);
                 self.starts_to_verify(who, terms, before, sight);

@@ -10,7 +10,7 @@ use super::super::picture::Sight;
 use super::super::record::OnFailure;
 use super::super::site::NoAnswer;
 use super::step::Phase;
-use super::{Deed, LONG_PATIENCE, Moment, PATIENCE, Runs, Who};
+use super::{Deed, LONG_PATIENCE, Moment, PATIENCE, Runs, Unanswered, Who};
 
 impl Runs {
     pub(super) fn may_begin(&mut self, who: &Who, sight: &Sight<'_>) -> bool {
@@ -58,6 +58,10 @@ impl Runs {
         });
         if let Some((id, _)) = calls {
             let (who, host) = (who.clone(), id.clone());
+            // Kept: should the plan stop before the host's first off, it is taken back, after a restart as well.
+            run.record.drained.insert(host.clone());
+            run.whole = true;
+            run.generation += 1;
             self.doing(&who).phase = Phase::Calls;
             self.deeds.push(Deed::Call { who, host, moment: Moment::BeforeOff });
             return true;
@@ -80,9 +84,14 @@ impl Runs {
     }
 
     /// What a webhook answered.
-    pub(super) fn called(&mut self, who: &Who, answer: Result<(), String>, sight: &Sight<'_>) {
+    pub(super) fn called(&mut self, who: &Who, answer: Result<(), Unanswered>, sight: &Sight<'_>) {
         let Some(run) = self.plans.get(&who.plan) else { return };
-        let outlet = run.record.steps[who.step].outlet.clone();
+        let step = &run.record.steps[who.step];
+        if step.relay == Relay::Off && matches!(run.doing[who.step].phase, Phase::CallsAfter) {
+            self.was_taken_back(who, answer, sight);
+            return;
+        }
+        let outlet = step.outlet.clone();
         let Some((id, host)) = sight.site.host_of(&outlet).map(|(id, host)| (id.clone(), host))
         else {
             // The host was taken out of the configuration meanwhile.
@@ -96,6 +105,16 @@ impl Runs {
         let before = matches!(run.doing[who.step].phase, Phase::Calls);
         let policy = if before { host.before_off } else { host.after_on };
         let stops = policy == Some(NoAnswer::Stop);
+        if before && answer.as_ref().is_err_and(|unanswered| unanswered.refused) {
+            self.undrained(&who.plan, &id);
+        }
+        let Some(run) = self.plans.get(&who.plan) else { return };
+        if before && (run.stopping || run.halted || self.ending) {
+            // It was waited for, so that nobody drains a node that is taken back.
+            self.gives_up(who);
+            return;
+        }
+        let answer = answer.map_err(|unanswered| unanswered.why);
         if let Err(why) = &answer {
             let (kind, about) =
                 ("host.no_answer", About { host: Some(id.clone()), ..About::plan(&who.plan) });

@@ -1,10 +1,13 @@
 //! The gateway in a world: its executor and its journal, which are the real ones, and how they start, are killed and are
 //! answered.
 
+use pmgate::model::metric::{Metric, Scope};
+use pmgate::model::reading::Datum;
+
 use super::{
-    Answer, BTreeMap, Commit, Deed, EPOCH, Happens, Heard, Journal, Known, LIFE, Lie, Outcome,
-    OutletId, PlanState, Record, Relay, Runs, Save, Sent, Sight, Stamp, StepState, Tick, Who,
-    World, WriteEnd, neighbour_of, terms, views,
+    Answer, BTreeMap, Claim, Commit, Deed, EPOCH, Happens, Heard, Journal, Known, LIFE, LOADED,
+    Lie, Outcome, OutletId, PlanId, PlanState, Record, Relay, Runs, Save, Sent, Sight, Stamp,
+    StepState, Tick, Who, World, WriteEnd, neighbour_of, terms, views,
 };
 
 impl World {
@@ -134,6 +137,7 @@ impl World {
             Deed::Show(record) => drop(self.known.insert(record.id.clone(), record.state)),
             Deed::Ended(record) => {
                 self.known.insert(record.id.clone(), record.state);
+                self.nothing_is_made_up(&record);
                 self.truthful(&record);
                 if self.hand.as_ref() == Some(&record.id) {
                     let after = self.random.ms(0, 300);
@@ -172,6 +176,46 @@ impl World {
             if record.scheduled.is_some() || record.steps.len() == 1 {
                 self.say(|| format!("  (undone since: {lie})"));
             }
+        }
+    }
+
+    fn claim(&mut self, plan: &PlanId, socket: usize, relay: Relay) {
+        let card = self.rack.sockets[socket].card;
+        let first = self.rack.sockets.iter().position(|of| of.card == card).unwrap();
+        let drawn = self.views[card].shown(Scope::Outlet, (socket - first) as u16, Metric::Power);
+        let claim = Claim {
+            run: self.run,
+            socket,
+            came_true: self.physics.contacts[socket].closed == (relay == Relay::On),
+            was_loaded: matches!(drawn, Some(Datum::Value(value)) if value >= LOADED),
+        };
+        let outlet = self.rack.sockets[socket].id.clone();
+        self.claims.insert((plan.clone(), outlet, relay), claim);
+    }
+
+    /// Nothing is said to be done that never was: the relay of an honest or a stuck outlet was seen there, and what an
+    /// outlet drew that was switched off has ceased.
+    fn nothing_is_made_up(&mut self, record: &Record) {
+        let done = record.steps.iter().filter(|s| s.state == StepState::Ended(Outcome::Done));
+        let mut made_up = Vec::new();
+        for step in done {
+            let key = (record.id.clone(), step.outlet.clone(), step.relay);
+            let claim = self.claims.get(&key).filter(|c| c.run == self.run && !c.came_true);
+            let Some(claim) = claim else { continue };
+            let told = match self.rack.sockets[claim.socket].lie {
+                Lie::None | Lie::Stuck => true,
+                Lie::Welded | Lie::Neighbour => {
+                    let flows = self.physics.flows(&self.rack, claim.socket);
+                    step.relay == Relay::Off && claim.was_loaded && flows >= LOADED
+                }
+            };
+            if told {
+                made_up.push(format!("{} {}", step.outlet, step.relay.word()));
+            }
+        }
+        if !made_up.is_empty() {
+            let what = made_up.join(", ");
+            self.wrong(&format!("plan {} says that it switched {what}, and it did not", record.id));
         }
     }
 
@@ -256,6 +300,7 @@ impl World {
             self.wrong(&format!("{outlet} is written twice for one step"));
             return;
         }
+        self.claim(&who.plan, socket, relay);
         let at = self.rack.sockets[socket].card;
         let card = self.rack.cards[at].clone();
         let run = self.run;

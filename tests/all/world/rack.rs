@@ -223,6 +223,7 @@ fn breakers(rack: &mut Rack, random: &mut Seeded, each: usize) {
             derating: None,
             inrush: None,
             of,
+            lines: BTreeMap::new(),
             pair: paired.then(|| format!("feed-{}", ["b", "a"][side])),
         };
         rack.site.feeds.insert(name, feed);

@@ -74,6 +74,20 @@ struct Sent {
     asked: u64,
 }
 
+/// A command that was written.
+#[derive(Debug, Clone)]
+struct Claim {
+    run: u64,
+    socket: usize,
+    /// Whether the contact was where it should be at any moment since.
+    came_true: bool,
+    /// Whether the outlet's meter, as the gateway saw it, told of a load then.
+    was_loaded: bool,
+}
+
+/// What a meter must tell for an off to be believed by it, mW.
+const LOADED: i64 = 20_000;
+
 /// What is told of a world when it is over.
 #[derive(Debug, Default, Clone)]
 pub struct Story {
@@ -118,6 +132,8 @@ pub struct World {
     hand: Option<PlanId>,
     /// How often each plan told each outlet each thing: a step has another number once a plan was planned anew.
     sent: BTreeMap<(PlanId, OutletId, Relay), usize>,
+    /// What is to come of each command of this run of the gateway: it may be said to be done only once that is so.
+    claims: BTreeMap<(PlanId, OutletId, Relay), Claim>,
     /// Plans that were accepted, as they were last seen.
     known: BTreeMap<PlanId, PlanState>,
     /// Hosts that nobody promised to keep.
@@ -161,6 +177,7 @@ impl World {
             hands: Vec::new(),
             hand: None,
             sent: BTreeMap::new(),
+            claims: BTreeMap::new(),
             known: BTreeMap::new(),
             dropped: BTreeSet::new(),
             woken: None,
@@ -431,6 +448,9 @@ impl World {
         if let Some(physical) = physical {
             self.say(|| format!("  socket {physical} {}", relay.word()));
             self.physics.set(&self.rack, physical, closed);
+            for ((_, _, wished), claim) in &mut self.claims {
+                claim.came_true |= claim.socket == physical && (*wished == Relay::On) == closed;
+            }
         }
     }
 

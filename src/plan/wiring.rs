@@ -1,0 +1,151 @@
+//! Where outlets hang within their PDU: on which branch, on which phases, as the device and the site tell. Where they
+//! contradict each other, or tell nothing, an outlet counts on each.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::model::id::OutletId;
+use crate::model::metric::Scope;
+use crate::model::topology::Part;
+use crate::model::view::PduView;
+
+use super::site::Site;
+use super::world::Share;
+
+/// Thousandths of what is drawn between two lines of three that flow through each, against the neutral: 1 / √3.
+const BETWEEN: i64 = 578;
+/// The same of what is drawn evenly from three.
+const EVENLY: i64 = 334;
+
+/// What `[[outlet]]` names and the PDU, once its parts are known, does not have, in words, by outlet.
+pub fn strange(site: &Site, views: &[Arc<PduView>]) -> Vec<(OutletId, String)> {
+    let named = site.outlets.iter().filter(|(_, of)| of.branch.is_some() || !of.phases.is_empty());
+    let strange = named.filter_map(|(id, _)| {
+        let view = views.iter().find(|view| view.id == id.pdu)?;
+        let at = view.layout.outlet(id.number)?;
+        let part = &view.layout.parts(Scope::Outlet)[usize::from(at)];
+        let strange = Wiring::of(view, part, site, id).strange;
+        let has = |scope| {
+            let names = view.layout.parts(scope).iter().map(|part| part.id.as_str());
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let (branches, phases) = (has(Scope::Branch), has(Scope::Phase));
+        let text = format!(
+            "[[outlet]] \"{id}\" names {}, and its PDU has no such part (branches: {branches}; phases: {phases}): it counts on each of them",
+            strange.join(" and ")
+        );
+        (!strange.is_empty()).then(|| (id.clone(), text))
+    });
+    strange.collect()
+}
+
+/// Where an outlet hangs, as the device and the site tell.
+pub(super) struct Wiring {
+    /// The part with its branch and phases.
+    pub part: Part,
+    /// Whether it is on three phases.
+    on_three: bool,
+    /// What the site names and the PDU does not have: `branch "B9"`. Nobody knows then where it hangs.
+    pub strange: Vec<String>,
+}
+
+impl Wiring {
+    pub(super) fn of(view: &PduView, part: &Part, site: &Site, id: &OutletId) -> Self {
+        let mut part = part.clone();
+        let spec = site.outlets.get(id);
+        let place = |scope, name: &str| {
+            let at = view.layout.parts(scope).iter().position(|part| part.id == name)?;
+            u16::try_from(at).ok()
+        };
+        let mut strange = Vec::new();
+        if let Some(branch) = spec.and_then(|spec| spec.branch.as_deref()) {
+            part.branch = place(Scope::Branch, branch);
+            if part.branch.is_none() {
+                strange.push(format!("branch \"{branch}\""));
+            }
+        }
+        let names = spec.map_or(&[][..], |spec| &spec.phases);
+        let phases: Vec<Option<u16>> = names.iter().map(|n| place(Scope::Phase, n)).collect();
+        let missing = names.iter().zip(&phases).filter(|(_, phase)| phase.is_none());
+        let missing: Vec<String> = missing.map(|(n, _)| format!("phase \"{n}\"")).collect();
+        let mut on_three = names.len() == 3;
+        if !missing.is_empty() {
+            (part.phase, part.other_phase, on_three) = (None, None, false);
+            strange.extend(missing);
+        } else if let Some(first) = phases.first().copied().flatten() {
+            part.phase = Some(first);
+            part.other_phase = phases.get(1).copied().flatten();
+        } else if part.phase.is_none()
+            && let Some(branch) = part.branch
+            && let Some(branch) = view.layout.parts(Scope::Branch).get(usize::from(branch))
+        {
+            (part.phase, part.other_phase) = (branch.phase, branch.other_phase);
+        }
+        Self { part, on_three, strange }
+    }
+
+    /// Limits of which it is below one; below each, if nobody knows which, or none of the known is rated.
+    pub(super) fn below(known: Option<u16>, all: &[(u16, usize)], permille: i64) -> Vec<Share> {
+        let is_above = |at: u16| known.is_none_or(|known| known == at);
+        let above = all.iter().filter(|(at, _)| is_above(*at));
+        above.map(|(_, limit)| Share { limit: *limit, permille }).collect()
+    }
+
+    /// The lines that it is on, and how much of what it draws flows through each.
+    pub(super) fn lines(&self, all: &[(u16, usize)], count: usize) -> Vec<Share> {
+        if self.on_three {
+            return Self::below(None, all, EVENLY);
+        }
+        match (self.part.phase, self.part.other_phase) {
+            (Some(one), Some(other)) if count > 1 => {
+                let mut lines = Self::below(Some(one), all, BETWEEN);
+                lines.extend(Self::below(Some(other), all, BETWEEN));
+                lines
+            }
+            (phase, _) => Self::below(phase, all, 1_000),
+        }
+    }
+
+    /// The limits, by place, that it may be below or not.
+    pub(super) fn unsure(&self, branches: &[(u16, usize)], lines: &[(u16, usize)]) -> Vec<usize> {
+        let (branch, phase) = (self.part.branch, self.part.phase);
+        let of = |known: bool, all: &[(u16, usize)]| {
+            let all: Vec<usize> = all.iter().map(|(_, limit)| *limit).collect();
+            if known || all.len() < 2 { Vec::new() } else { all }
+        };
+        [of(branch.is_some(), branches), of(phase.is_some() || self.on_three, lines)].concat()
+    }
+
+    /// The limits that it counts on since nobody knows which of them it is on: those of the kinds that are named wrongly.
+    pub(super) fn beside(&self, branches: &[(u16, usize)], lines: &[(u16, usize)]) -> Vec<usize> {
+        let of = |kind: &str, all: &[(u16, usize)]| {
+            let named = self.strange.iter().any(|part| part.starts_with(kind));
+            if named { all.iter().map(|(_, limit)| *limit).collect() } else { Vec::new() }
+        };
+        [of("branch", branches), of("phase", lines)].concat()
+    }
+
+    /// Of three phases those that it may be on, from 0, with the thousandths of what it draws that flow through each.
+    pub(super) fn on(&self) -> Vec<(usize, i64)> {
+        let place = |phase: Option<u16>| phase.map(usize::from);
+        match (self.on_three, place(self.part.phase), place(self.part.other_phase)) {
+            (true, ..) => (0..3).map(|at| (at, EVENLY)).collect(),
+            (_, Some(one), Some(other)) => vec![(one, BETWEEN), (other, BETWEEN)],
+            (_, Some(one), None) => vec![(one, 1_000)],
+            (_, None, _) => (0..3).map(|at| (at, 1_000)).collect(),
+        }
+    }
+
+    /// The names of the branches and phases that it may be on.
+    pub(super) fn names(&self, view: &PduView) -> BTreeSet<String> {
+        let named = |scope, known: &[Option<u16>]| {
+            let known: Vec<u16> = known.iter().flatten().copied().collect();
+            let parts = (0..).zip(view.layout.parts(scope));
+            let own = parts.filter(|(at, _)| known.is_empty() || known.contains(at));
+            own.map(|(_, part)| part.id.clone()).collect::<Vec<_>>()
+        };
+        let phases = [self.part.phase, self.part.other_phase].map(|p| p.filter(|_| !self.on_three));
+        let branches = named(Scope::Branch, &[self.part.branch]).into_iter();
+        branches.chain(named(Scope::Phase, &phases)).collect()
+    }
+}

@@ -1,0 +1,210 @@
+//! What outlets drew after earlier switch-ons, out of the store: for outlets of which neither the configuration says what
+//! they draw nor a start was watched yet. A PDU at a time, a day a second, in a thread that may block: polling waits for
+//! none of it. The newest starts count, at most as many as are kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::model::id::{OutletId, PduId};
+use crate::model::metric::{Metric, Word};
+use crate::model::time::{Span, Stamp};
+use crate::model::topology::Layout;
+use crate::plan::Sight;
+use crate::plan::picture::{drawn_as, mva};
+use crate::plan::starts::{KEPT, LONGEST_GAP, Start, Starts, WATCHED, start_of};
+use crate::store::reader::{Item, Scan, scan};
+use crate::store::{Archive, StoreError};
+
+use super::site::Site;
+
+const DAY_MS: i64 = 86_400_000;
+/// How long one day may be read: an appliance reads one in some milliseconds; what takes longer is left out.
+const LONGEST: Span = Span::seconds(5);
+
+/// An outlet whose starts are looked for.
+#[derive(Debug, Clone)]
+struct Sought {
+    outlet: OutletId,
+    /// Its name in the store.
+    part: String,
+    /// By what its load is told, and at how many mV where that is a current.
+    metric: Metric,
+    millivolts: i64,
+}
+
+/// A PDU that is gone through, day by day, the newest first.
+struct Search {
+    pdu: PduId,
+    outlets: Arc<Vec<Sought>>,
+    /// The days that are left, from the first to before the last.
+    days: std::ops::Range<i64>,
+    /// What was found, the newest first.
+    found: BTreeMap<OutletId, Vec<Start>>,
+}
+
+type Day = Result<Vec<(OutletId, Start)>, StoreError>;
+
+/// The looking back.
+#[derive(Default)]
+pub(super) struct Past {
+    /// PDUs that were gone through, with the layout that they had.
+    done: BTreeMap<PduId, Arc<Layout>>,
+    /// The configuration by which that was.
+    site: Option<Arc<Site>>,
+    search: Option<Search>,
+    day: Option<JoinHandle<Day>>,
+}
+
+impl Past {
+    /// Finds a PDU with outlets that nothing is known of.
+    pub fn begin(&mut self, site: &Arc<Site>, sight: &Sight<'_>, starts: &Starts, raw_days: i64) {
+        if self.search.is_some() {
+            return;
+        }
+        if self.site.as_ref().is_none_or(|of| !Arc::ptr_eq(of, site)) {
+            self.done.clear();
+            self.site = Some(site.clone());
+        }
+        let is_new = |layout: Option<&Arc<Layout>>, now: &Arc<Layout>| {
+            layout.is_none_or(|layout| !Arc::ptr_eq(layout, now))
+        };
+        let views = sight.views.iter().filter(|view| view.observed.is_some());
+        for view in views {
+            if !is_new(self.done.get(&view.id), &view.layout) {
+                continue;
+            }
+            self.done.insert(view.id.clone(), view.layout.clone());
+            let outlets = view.outlets().filter_map(|(at, part)| {
+                let outlet = OutletId { pdu: view.id.clone(), number: part.number };
+                let (metric, millivolts) = drawn_as(view, sight.site, at, &outlet)?;
+                let wanted = !sight.site.is_configured(&outlet) && !starts.knows(&outlet);
+                let part = part.id.clone();
+                wanted.then_some(Sought { outlet, part, metric, millivolts })
+            });
+            let outlets: Vec<Sought> = outlets.collect();
+            if outlets.is_empty() {
+                continue;
+            }
+            let today = sight.stamp.0.div_euclid(DAY_MS);
+            self.search = Some(Search {
+                pdu: view.id.clone(),
+                outlets: Arc::new(outlets),
+                days: today - raw_days.max(1)..today + 1,
+                found: BTreeMap::new(),
+            });
+            return;
+        }
+    }
+
+    /// Goes on by a day, if one is to be gone through. Gives what was found once a PDU is through: the oldest first.
+    pub async fn go_on(
+        &mut self,
+        archive: &Arc<Archive>,
+    ) -> Option<(PduId, BTreeMap<OutletId, Vec<Start>>)> {
+        if self.day.as_ref().is_some_and(|day| !day.is_finished()) {
+            return None;
+        }
+        let search = self.search.as_mut()?;
+        if let Some(day) = self.day.take() {
+            match day.await {
+                Ok(Ok(found)) => {
+                    for (outlet, start) in found {
+                        search.found.entry(outlet).or_default().push(start);
+                    }
+                }
+                Ok(Err(error)) => {
+                    let pdu = &search.pdu;
+                    tracing::warn!(%pdu, %error, "starts of {pdu} are not looked for in the store");
+                    search.days.end = search.days.start;
+                }
+                Err(error) => tracing::error!(%error, "a day of the store was not gone through"),
+            }
+        }
+        let enough = |of: &Sought| search.found.get(&of.outlet).is_some_and(|of| of.len() >= KEPT);
+        let over = search.days.is_empty() || search.outlets.iter().all(enough);
+        if !over {
+            search.days.end -= 1;
+            let (archive, outlets, day) =
+                (archive.clone(), search.outlets.clone(), search.days.end);
+            self.day =
+                Some(tokio::task::spawn_blocking(move || starts_of_day(&archive, &outlets, day)));
+            return None;
+        }
+        let mut search = self.search.take()?;
+        for starts in search.found.values_mut() {
+            starts.truncate(KEPT);
+            starts.reverse();
+        }
+        Some((search.pdu, search.found))
+    }
+}
+
+/// The starts of a day, the newest first.
+fn starts_of_day(archive: &Archive, outlets: &[Sought], day: i64) -> Day {
+    let Some(first) = outlets.first() else { return Ok(Vec::new()) };
+    let began = std::time::Instant::now();
+    let in_time = || began.elapsed() < LONGEST.duration();
+    let (begin, end) = (day * DAY_MS, (day + 1) * DAY_MS);
+    let (gap, watched) = (LONGEST_GAP.0 as i64, WATCHED.0 as i64);
+    let columns: Vec<_> = outlets.iter().map(|of| (of.part.clone(), Metric::State)).collect();
+    let pdu = &first.outlet.pdu;
+    let states = Scan {
+        pdu,
+        columns: &columns,
+        start: Stamp(begin - gap),
+        end: Stamp(end + watched + gap),
+        step: None,
+    };
+    // By outlet: its last state, and when it went on and when off again.
+    let mut last: Vec<Option<(Stamp, bool)>> = vec![None; outlets.len()];
+    let mut ons: Vec<(Stamp, usize, Option<Stamp>)> = Vec::new();
+    scan(archive, &states, &mut |column, item| {
+        let Item::Sample((at, Ok(number))) = item else { return in_time() };
+        let on = match Word::from_number(number) {
+            Some(Word::On) => true,
+            Some(Word::Off) => false,
+            _ => return in_time(),
+        };
+        let before = last[column].replace((at, on));
+        let fresh = before.filter(|(was, _)| at.since(*was) <= LONGEST_GAP);
+        match fresh {
+            Some((_, false)) if on && (begin..end).contains(&at.0) => ons.push((at, column, None)),
+            Some((_, true)) if !on => {
+                if let Some(open) = ons.iter_mut().rev().find(|(_, of, _)| *of == column) {
+                    open.2 = open.2.or(Some(at));
+                }
+            }
+            _ => {}
+        }
+        in_time()
+    })?;
+    ons.sort_by_key(|(at, column, _)| (std::cmp::Reverse(*at), *column));
+    let mut found = Vec::new();
+    for (on, column, off) in ons {
+        // Of one that went off again too soon nothing is learned.
+        if off.is_some_and(|off| off.since(on) < WATCHED) {
+            continue;
+        }
+        if !in_time() {
+            tracing::warn!(%pdu, "a day of {pdu} takes too long to go through; the rest is left out");
+            break;
+        }
+        let of = &outlets[column];
+        let columns = [(of.part.clone(), of.metric)];
+        let end = Stamp(on.0 + watched + gap);
+        let drawn = Scan { pdu, columns: &columns, start: on, end, step: None };
+        let mut readings = Vec::new();
+        scan(archive, &drawn, &mut |_, item| {
+            if let Item::Sample((at, Ok(value))) = item {
+                let current = of.metric == Metric::Current;
+                let load = if current { mva(value, of.millivolts) } else { value };
+                readings.push((at.since(on), load));
+            }
+            true
+        })?;
+        found.extend(start_of(&readings).map(|start| (of.outlet.clone(), start)));
+    }
+    Ok(found)
+}

@@ -1,0 +1,104 @@
+//! What outlets draw when they are switched on, learned out of the store.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pmgate::model::metric::{Metric, Scope, Word};
+use pmgate::model::reading::Datum;
+use pmgate::model::time::{Clock as _, Stamp, SystemClock};
+use pmgate::model::topology::{Layout, Part, Slot};
+use pmgate::sim::families::Family;
+use pmgate::store::Archive;
+use pmgate::store::archive::Settings;
+use pmgate::store::writer::{Counts, Row, Writer};
+use serde_json::{Value, json};
+
+use crate::rig::{Gateway, Sim, pdu_section};
+
+/// The readings of outlet 5 of pdu-a, ten seconds apart: off for two minutes, then on, drawing `boot` mA for 90 s and
+/// 1.9 A after, for so many seconds.
+fn start(layout: &Arc<Layout>, at: Stamp, boot: i64, seconds: i64) -> Vec<Row> {
+    let row = |second: i64| {
+        let on = second >= 0 && second < seconds;
+        let drawn = match second {
+            _ if !on => 0,
+            0..90 => boot,
+            _ => 1_900,
+        };
+        let word = if on { Word::On } else { Word::Off };
+        Row {
+            pdu: "pdu-a".parse().unwrap(),
+            layout: layout.clone(),
+            at: Stamp(at.0 + second * 1_000),
+            data: vec![(0, Datum::Word(word)), (1, Datum::Value(drawn))],
+        }
+    };
+    (-12..seconds / 10 + 3).map(|n| row(n * 10)).collect()
+}
+
+fn write_history(state: &Path) {
+    let outlet = Part { number: 5, id: "5".into(), ..Part::default() };
+    let slot = |metric| Slot { scope: Scope::Outlet, part: 0, metric };
+    let layout = Layout::new(
+        [vec![], vec![], vec![], vec![outlet], vec![]],
+        vec![slot(Metric::State), slot(Metric::Current)],
+    );
+    let places = [Metric::State, Metric::Current].map(|metric| layout.place(slot(metric)));
+    assert_eq!(places, [Some(0), Some(1)], "the columns stand as the rows have them");
+    let now = SystemClock::start().stamp().0;
+    let ago = |hours: i64| Stamp(now - hours * 3_600_000);
+    let alarm = Box::new(|kind: &'static str, text: String| panic!("{kind}: {text}"));
+    let archive =
+        Arc::new(Archive::open(&state.join("history"), Settings::default(), alarm).unwrap());
+    let mut writer = Writer::new(archive, Arc::new(Counts::default()));
+    writer.write(&start(&layout, ago(60), 2_200, 900));
+    // It went off again before it was through: nothing is learned of it.
+    writer.write(&start(&layout, ago(40), 9_000, 180));
+    writer.write(&start(&layout, ago(30), 2_600, 900));
+    writer.flush();
+}
+
+fn draw_of(limits: &Value, outlet: &str) -> Value {
+    let draws = limits["draws"].as_array().unwrap().iter();
+    draws.clone().find(|draw| draw["outlet"] == outlet).cloned().unwrap_or(Value::Null)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_outlet_draws_is_learned_out_of_the_store_and_that_is_said() {
+    let sim = Sim::start(Family::ApcRpdu2, 8).await;
+    let sections = pdu_section("pdu-a", sim.address, "write_gap_ms = 0\nfast_s = 1");
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        let before = draw_of(&gateway.curl().get("/v1/limits"), "pdu-a/5");
+        assert!(!before["source"].as_str().unwrap().contains("learned"), "{before}");
+        let dir = gateway.kill();
+        write_history(&dir.path().join("state"));
+        let gateway = Gateway::in_dir(dir, &sections, &[]);
+        let is_learned =
+            |limits: &Value| draw_of(limits, "pdu-a/5")["source"] == "learned from 2 switch-ons";
+        let limits = gateway.wait_for("/v1/limits", is_learned);
+        let draw = draw_of(&limits, "pdu-a/5");
+        let watts = |key: &str| draw[key].as_f64().unwrap();
+        // 2.6 A and 1.9 A at some 231 V.
+        assert!((590.0..612.0).contains(&watts("boot_w")), "{draw}");
+        assert!((430.0..448.0).contains(&watts("steady_w")), "{draw}");
+        assert_eq!(draw["boot_s"], json!(80.0), "{draw}");
+        assert!((watts("inrush_w") - watts("boot_w") * 1.5).abs() < 1.0, "{draw}");
+        let other = draw_of(&limits, "pdu-a/6");
+        assert!(!other["source"].as_str().unwrap().contains("learned"), "{other}");
+        let curl = gateway.curl();
+        assert_eq!(curl.power("pdu-a/5", "off").status, 200);
+        let wish = json!({"goals": [{"select": {"outlets": ["pdu-a/5"]}, "action": "on"}], "dry_run": true});
+        let plan = curl.post("/v1/plans", &wish.to_string(), &[]).json();
+        let why = plan["steps"][0]["why"].as_str().unwrap();
+        assert!(why.contains("learned from 2 switch-ons"), "{why}");
+        // Kept: the next run need not look again.
+        let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
+        gateway.wait_for("/v1/limits", is_learned);
+        let events = gateway.curl().get("/v1/events?last=100");
+        assert!(!events.to_string().contains("out of the store"), "{events}");
+    })
+    .await
+    .unwrap();
+}
