@@ -408,6 +408,7 @@ mod tests {
     #[test]
     fn a_bus_of_direct_current_may_be_below_zero() {
         let mut bus = spec(Metric::Voltage, "1 V");
+        bus.absent.clear();
         assert_eq!(decode(&bus, &text("-55.2")), Datum::Gap(Gap::Implausible));
         bus.sense = Sense::Quantity {
             count: "1 V".parse().unwrap(),
