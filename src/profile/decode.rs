@@ -308,6 +308,7 @@ pub fn holds(check: &Check, answer: &Answer, shape: Option<Shape>) -> bool {
         Check::Equals(wanted) => wanted.contains(&text()),
         Check::Starts(wanted) => wanted.iter().any(|start| text().starts_with(start.as_str())),
         Check::Contains(wanted) => wanted.iter().any(|part| text().contains(part.as_str())),
+        Check::Without(unwanted) => !unwanted.iter().any(|part| text().contains(part.as_str())),
         Check::Under(bases) => {
             let is_under = |oid: &Oid| bases.iter().any(|base| oid.is_under(base));
             if let Raw::Value(Value::Oid(oid)) = raw {
