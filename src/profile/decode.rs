@@ -54,6 +54,8 @@ const POISON: [i64; 7] =
     [0xFFFF, 0x7FFF_FFFF, 0xFFFF_FFFF, -0x8000, -0x8000_0000, i64::MAX, i64::MIN];
 /// Those of them that a wider number may well mean.
 const NARROW: [i64; 2] = [0xFFFF, -0x8000];
+/// Absolute zero in kept steps: what sensors of warmth send for nothing, and firmware that was made from theirs.
+const ABSOLUTE_ZERO: [i64; 2] = [-273_100, -273_150];
 /// What firmware sends for "nothing" where a sign would otherwise be believed: one count of fed back power is the
 /// smaller loss.
 const NEGATIVE: [i64; 5] = [-1, -2, -99, -999, -9999];
@@ -100,6 +102,7 @@ fn quantity(
     sign: Sign,
 ) -> Result<i64, Gap> {
     let absolute = sign == Sign::Dropped;
+    let signed = spec.point.metric == Metric::Power || sign == Sign::Polarity;
     let value = match number(raw, spec.shape)? {
         Number::Whole(whole) => {
             if spec.absent.contains(&whole) {
@@ -111,7 +114,7 @@ fn quantity(
                 shape.words > 1 && matches!(shape.kind, ShapeKind::Unsigned | ShapeKind::Signed)
             });
             let poison = POISON.contains(&whole) && !((counter || wide) && NARROW.contains(&whole));
-            let nothing = spec.point.metric == Metric::Power && NEGATIVE.contains(&whole);
+            let nothing = signed && NEGATIVE.contains(&whole);
             if poison || (nothing && !absolute) {
                 return Err(Gap::Implausible);
             }
@@ -132,8 +135,9 @@ fn quantity(
     let value = value.ok_or(Gap::Implausible)?;
     let value = if absolute { value.saturating_abs() } else { value };
     let value = if fahrenheit { celsius(value) } else { value };
+    let cold = sign == Sign::Polarity && ABSOLUTE_ZERO.contains(&value);
     let size = if sign == Sign::Polarity { value.saturating_abs() } else { value };
-    if plausible(spec.point, size) { Ok(value) } else { Err(Gap::Implausible) }
+    if plausible(spec.point, size) && !cold { Ok(value) } else { Err(Gap::Implausible) }
 }
 
 fn scaled(float: f64) -> Option<i64> {
@@ -159,10 +163,9 @@ fn plausible(point: Point, value: i64) -> bool {
         (low * scale..=high * scale).contains(&value)
     };
     match unit {
-        // What is behind a feed may feed back: a brake, a battery, the sun. Nothing does into a socket. Absolute zero is what
-        // sensors of warmth send for nothing, and firmware that was made from theirs.
+        // What is behind a feed may feed back: a brake, a battery, the sun. Nothing does into a socket.
         Unit::Watt if metric == Metric::Power && point.scope != Scope::Outlet => {
-            within(-10_000_000, 10_000_000) && value != -273_100 && value != -273_150
+            within(-10_000_000, 10_000_000) && !ABSOLUTE_ZERO.contains(&value)
         }
         Unit::Watt | Unit::VoltAmpere => within(0, 10_000_000),
         Unit::Ampere => within(0, 10_000),
@@ -305,6 +308,7 @@ pub fn holds(check: &Check, answer: &Answer, shape: Option<Shape>) -> bool {
         Check::Equals(wanted) => wanted.contains(&text()),
         Check::Starts(wanted) => wanted.iter().any(|start| text().starts_with(start.as_str())),
         Check::Contains(wanted) => wanted.iter().any(|part| text().contains(part.as_str())),
+        Check::Without(unwanted) => !unwanted.iter().any(|part| text().contains(part.as_str())),
         Check::Under(bases) => {
             let is_under = |oid: &Oid| bases.iter().any(|base| oid.is_under(base));
             if let Raw::Value(Value::Oid(oid)) = raw {
@@ -405,6 +409,7 @@ mod tests {
     #[test]
     fn a_bus_of_direct_current_may_be_below_zero() {
         let mut bus = spec(Metric::Voltage, "1 V");
+        bus.absent.clear();
         assert_eq!(decode(&bus, &text("-55.2")), Datum::Gap(Gap::Implausible));
         bus.sense = Sense::Quantity {
             count: "1 V".parse().unwrap(),
@@ -413,7 +418,9 @@ mod tests {
         };
         assert_eq!(decode(&bus, &text("-55.2")), Datum::Value(-55_200));
         assert_eq!(decode(&bus, &text("-1.0")), Datum::Value(-1_000));
-        assert_eq!(decode(&bus, &text("-2001")), Datum::Gap(Gap::Implausible));
+        for nothing in ["-2001", "-9999", "-273.1"] {
+            assert_eq!(decode(&bus, &text(nothing)), Datum::Gap(Gap::Implausible), "{nothing}");
+        }
         assert_eq!(decode(&bus, &whole(-0x8000)), Datum::Gap(Gap::Implausible));
     }
 

@@ -207,6 +207,8 @@ pub enum Check {
     Starts(Vec<String>),
     /// A text that contains one of these.
     Contains(Vec<String>),
+    /// A text that contains none of these.
+    Without(Vec<String>),
     /// An OID equal to or under one of these.
     Under(Vec<Oid>),
 }

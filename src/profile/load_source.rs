@@ -249,6 +249,7 @@ fn check(fields: &Fields<'_>) -> Option<Check> {
     }
     found.extend(fields.get("starts").map(|i| Check::Starts(texts(i))));
     found.extend(fields.get("contains").map(|i| Check::Contains(texts(i))));
+    found.extend(fields.get("without").map(|i| Check::Without(texts(i))));
     if let Some(item) = fields.get("under") {
         let oids = item.one_or_more().iter().filter_map(Item::parsed::<Oid>).collect();
         found.push(Check::Under(oids));
@@ -256,7 +257,7 @@ fn check(fields: &Fields<'_>) -> Option<Check> {
     match found.len() {
         1 => found.pop(),
         0 => {
-            fields.fault("does not say what should be there: write one of exists, is, not, equals, starts, contains, under");
+            fields.fault("does not say what should be there: write one of exists, is, not, equals, starts, contains, without, under");
             None
         }
         _ => {

@@ -86,6 +86,49 @@ async fn models_that_lack_a_part_of_their_tree_are_told_all_the_same() {
     assert!(told(catalog(), &rittal).await.is_err());
 }
 
+/// Firmware and resold cards answer the enterprise alone, or a product of another number.
+#[tokio::test]
+async fn a_card_that_calls_itself_otherwise_is_told_by_what_it_has() {
+    for (driver, calls_itself) in [
+        ("apc-cpdu", "318.1.3.4.10"),
+        ("apc-rpdu", "318"),
+        ("apc-rpdu2", "318.1.3.4.5"),
+        ("cyberpower", "3808.1.1.7"),
+        ("eaton-epdu", "534.10.2.1"),
+        ("geist-v5", "21239.42.1.53"),
+        ("janitza", "34278.10.5"),
+        ("tripplite", "850.1"),
+        ("tripplite-ats", "850.1"),
+    ] {
+        let mut device = Device::of(driver);
+        let named = device
+            .rows()
+            .insert("1.3.6.1.2.1.1.2.0".parse().unwrap(), format!("6|1.3.6.1.4.1.{calls_itself}"));
+        assert!(named.is_some(), "{driver}");
+        is_told(&device, driver).await;
+    }
+    // Without a model, and of a gateway whose only PDU has a great address.
+    let mut sentry = Device::of("sentry4");
+    for tree in ["1.1.3", "2.2.1.5", "8.3"] {
+        sentry.without(format!("1.3.6.1.4.1.1718.4.1.{tree}"));
+    }
+    sentry.without("1.3.6.1.2.1.1.1");
+    is_told(&sentry, "sentry4").await;
+    is_told(&Device::recorded("schleifenbauer", "schleifenbauer-far"), "schleifenbauer").await;
+    // What says of itself that it is one, and tells no more.
+    for (driver, id, descr) in [
+        ("raritan-px1", "13742.4", "Raritan Dominion PX - Firmware Version 010507-11172"),
+        ("apc-masterswitch", "318", "APC MasterSwitch PDU"),
+    ] {
+        let mut device = Device::of(driver);
+        device.rows().clear();
+        device.text("1.3.6.1.2.1.1.1.0", descr);
+        let id = format!("6|1.3.6.1.4.1.{id}");
+        device.rows().insert("1.3.6.1.2.1.1.2.0".parse().unwrap(), id);
+        is_told(&device, driver).await;
+    }
+}
+
 #[tokio::test]
 async fn a_pdu_may_be_the_second_device_of_its_card() {
     let mut device = Device::of("tripplite");

@@ -80,6 +80,14 @@ async fn a_lone_unit_with_a_great_address_is_read_and_not_switched_until_it_is_n
     assert_eq!(named.adopted.mixed(), None);
 }
 
+#[tokio::test]
+async fn the_neutral_of_three_infeeds_does_not_take_their_total() {
+    let read = Device::recorded("sentry3", "sentry3-wye").read(None).await;
+    assert_eq!(read.numbers(Scope::Inlet), [1, 2, 3]);
+    assert_eq!(read.of("branch.current"), [(104, 1.94)]);
+    assert_eq!(read.body()["inlet"]["power_w"], 314.0);
+}
+
 /// A stand-in of a device, which takes writes as the recording of that name does.
 async fn stand_in(device: &Device, rules: &str, stop: &CancellationToken) -> std::net::SocketAddr {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
