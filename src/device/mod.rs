@@ -6,11 +6,13 @@ pub mod fleet;
 mod orders;
 mod read;
 mod serve;
+mod startup;
 pub mod target;
 mod task;
 pub mod traps;
 
 pub use fleet::Fleet;
 pub use orders::{Handle, OrderError};
+pub use startup::Startups;
 pub use target::{Manners, Target};
 pub use task::{Services, Settings, spawn};

@@ -9,8 +9,10 @@ use crate::model::id::PduId;
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::{Datum, Gap};
 use crate::model::switching::{Known, Relay, Seen, Terms};
-use crate::model::time::Tick;
+use crate::model::time::{Span, Tick};
 use crate::model::view::PduView;
+
+use super::startup::Startups;
 
 /// Why an order was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +50,10 @@ pub(super) enum Order {
     Look { number: u16, everything: bool, reply: oneshot::Sender<Result<Seen, OrderError>> },
     /// Read everything of one outlet: its load has changed.
     Refresh { number: u16 },
+    /// Read what the outlets do when the PDU's power comes back.
+    Startups { reply: oneshot::Sender<Result<Startups, OrderError>> },
+    /// Set that of one.
+    SetStartup { number: u16, delay: Span, reply: oneshot::Sender<Result<(), OrderError>> },
     /// Write one outlet; sent at most once.
     Write {
         number: u16,
@@ -150,6 +156,16 @@ impl Handle {
         known: Known,
     ) -> Result<Terms, OrderError> {
         self.order(|reply| Order::Write { number, relay, known, reply }).await
+    }
+
+    /// Reads what the outlets do by themselves when the PDU's power comes back; it is on the board then.
+    pub async fn startups(&self) -> Result<Startups, OrderError> {
+        self.order(|reply| Order::Startups { reply }).await
+    }
+
+    /// Sets how long after that an outlet comes on, and reads it back.
+    pub async fn set_startup(&self, number: u16, delay: Span) -> Result<(), OrderError> {
+        self.order(|reply| Order::SetStartup { number, delay, reply }).await
     }
 
     async fn order<T>(

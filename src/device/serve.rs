@@ -28,6 +28,8 @@ impl Device {
                 Order::Refresh { .. } => {}
                 Order::Look { reply, .. } => drop(reply.send(Err(error))),
                 Order::Write { reply, .. } => drop(reply.send(Err(error))),
+                Order::Startups { reply } => drop(reply.send(Err(error))),
+                Order::SetStartup { reply, .. } => drop(reply.send(Err(error))),
             }
         }
     }
@@ -44,6 +46,14 @@ impl Device {
                 if let Err(error) = self.look(adopted, number, true).await {
                     tracing::debug!(pdu = %self.settings.id, %error, "an outlet of {} was not refreshed", self.settings.id);
                 }
+            }
+            Order::Startups { reply } => {
+                let result = self.startups(adopted).await;
+                drop(reply.send(result));
+            }
+            Order::SetStartup { number, delay, reply } => {
+                let result = self.set_startup(adopted, number, delay).await;
+                drop(reply.send(result));
             }
             Order::Write { number, relay, known, reply } => {
                 let result = self.write(adopted, number, relay, &known).await;
@@ -183,7 +193,7 @@ impl Device {
         Ok(terms)
     }
 
-    async fn wait_for_write_gap(&mut self, gap: Span) {
+    pub(super) async fn wait_for_write_gap(&mut self, gap: Span) {
         if let Some(last) = self.last_write {
             let rest = (last + gap) - self.services.clock.tick();
             tokio::time::sleep(rest.duration()).await;

@@ -143,3 +143,20 @@ pub fn state_word(state: Result<Word, Gap>) -> String {
         Err(gap) => format!("unknown ({gap})"),
     }
 }
+/// What a PDU does with an outlet by itself when its power comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerOn {
+    /// It stays off.
+    Never,
+    /// It is switched on after so long.
+    After(Span),
+}
+
+impl std::fmt::Display for PowerOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PowerOn::Never => f.write_str("never"),
+            PowerOn::After(delay) => delay.fmt(f),
+        }
+    }
+}

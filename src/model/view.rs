@@ -1,10 +1,12 @@
 //! The latest of one PDU, as everything that reads sees it. A new one replaces it after every poll.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::id::{DriverId, PduId};
 use super::metric::{Metric, Scope, Word};
 use super::reading::{Datum, Gap, Quality, Reading};
+use super::switching::PowerOn;
 use super::time::{Stamp, Tick};
 use super::topology::{Identity, Layout, Part, Slot};
 
@@ -69,6 +71,8 @@ pub struct PduView {
     pub failed_polls: u64,
     /// The device has failed so often that only the schedule's own attempts go out.
     pub breaker_open: bool,
+    /// What its outlets do when its power comes back, by their numbers; of those of which that was read.
+    pub startups: Arc<BTreeMap<u16, PowerOn>>,
     /// Counts the changes of this view.
     pub version: u64,
 }
@@ -91,6 +95,7 @@ impl PduView {
             complete: None,
             failed_polls: 0,
             breaker_open: false,
+            startups: Arc::default(),
             version: 0,
         }
     }

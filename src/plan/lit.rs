@@ -21,11 +21,13 @@ pub struct Restore {
     pub settle: Span,
     /// How long PDUs that are still away are waited for.
     pub wait: Span,
+    /// Whether the power-on delays of PDUs are set by what the limits allow.
+    pub sets_delays: bool,
 }
 
 impl Default for Restore {
     fn default() -> Self {
-        Self { settle: Span::seconds(30), wait: Span::seconds(120) }
+        Self { settle: Span::seconds(30), wait: Span::seconds(120), sets_delays: false }
     }
 }
 

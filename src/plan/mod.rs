@@ -11,6 +11,7 @@ mod less;
 pub mod lit;
 mod loads;
 pub mod memory;
+pub mod onset;
 pub mod picture;
 pub mod planner;
 mod queue;

@@ -2,9 +2,10 @@
 
 use crate::model::ask::{Ask, Registers, Value};
 use crate::model::oid::Oid;
-use crate::model::switching::Relay;
+use crate::model::switching::{PowerOn, Relay};
+use crate::model::time::Span;
 
-use super::format::{Profile, Source, Write, WriteValue};
+use super::format::{Profile, Source, Startup, Write, WriteValue};
 use super::instance::Instance;
 use super::rows::{Row, item_at};
 use super::sweep::Item;
@@ -67,6 +68,14 @@ impl List {
     }
 }
 
+/// Where the power-on delay of an outlet is, by its place.
+pub fn startup_at(startup: &Startup, instance: &Instance, outlet: u16) -> Option<Oid> {
+    match item_at(&startup.source, instance.outlet_row(outlet)?)? {
+        Item::Oid(oid) => Some(oid),
+        _ => None,
+    }
+}
+
 /// The writes, in order, for an outlet by its place.
 pub fn writes(
     profile: &Profile,
@@ -125,6 +134,30 @@ fn absent(profile: &Profile) -> Vec<i64> {
 /// Whether a write goes where the driver may write at all: a source of the driver's own.
 pub fn targets(profile: &Profile) -> impl Iterator<Item = &Source> {
     profile.on.iter().chain(&profile.off).flat_map(|verb| &verb.writes).map(|write| &write.target)
+}
+
+impl Startup {
+    /// What a number of the device means.
+    pub fn told(&self, value: i64) -> Option<PowerOn> {
+        if self.never.contains(&value) {
+            return Some(PowerOn::Never);
+        }
+        let known = (self.range.0..=self.range.1).contains(&value);
+        let units = u64::try_from(value).ok().filter(|_| known)?;
+        Some(PowerOn::After(Span(units * self.unit_ms)))
+    }
+
+    /// The number of a delay, if the device takes it.
+    pub fn raw(&self, delay: Span) -> Option<i64> {
+        let value = i64::try_from(delay.0 / self.unit_ms).ok()?;
+        let whole = delay.0.is_multiple_of(self.unit_ms);
+        (whole && (self.range.0..=self.range.1).contains(&value)).then_some(value)
+    }
+
+    /// The longest delay, ms.
+    pub fn most_ms(&self) -> u64 {
+        u64::try_from(self.range.1).unwrap_or(0).saturating_mul(self.unit_ms)
+    }
 }
 
 #[cfg(test)]

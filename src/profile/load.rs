@@ -16,7 +16,7 @@ use super::format::{
 };
 use super::load_parts::{Shared, points, tables};
 use super::load_source::{Context, sources, test};
-use super::load_verbs::{pacing, proofs, verbs};
+use super::load_verbs::{Control, control, pacing, proofs};
 use super::units::Units;
 
 /// What every agent says of itself (SNMPv2-MIB system).
@@ -80,7 +80,8 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         .into_iter()
         .chain(unit_hole.clone())
         .collect();
-    let (on, off) = verbs(&root, Context { named, holes: Some(&outlet_holes), ..context });
+    let Control { on, off, startup } =
+        control(&root, Context { named, holes: Some(&outlet_holes), ..context });
     for needs in on.iter().chain(&off).filter_map(|verb| verb.needs.as_ref()) {
         if !shared.capabilities.contains(needs) {
             root.fault(format!(
@@ -118,6 +119,7 @@ fn profile(root: Fields<'_>) -> Option<Profile> {
         sums,
         on,
         off,
+        startup,
         pacing,
         proofs,
     })

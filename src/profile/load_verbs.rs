@@ -4,18 +4,71 @@ use crate::model::document::{Fields, Item};
 use crate::model::metric::{Metric, Point, Scope};
 use crate::model::quantity::{Count, decimal};
 
-use super::format::{Pacing, Proof, Source, Verb, Write, WriteValue};
+use super::format::{Pacing, Proof, Source, Startup, Verb, Write, WriteValue};
 use super::load_source::{Context, source};
 
 /// `[control.outlet.on]` and `[control.outlet.off]`.
 /// Alternatives are written as `[[control.outlet.on]]`, each with the capability that it needs.
-pub(super) fn verbs(root: &Fields<'_>, context: Context<'_>) -> (Vec<Verb>, Vec<Verb>) {
-    let Some(outlet) = root.get("control").and_then(|item| item.fields()) else {
-        return (Vec::new(), Vec::new());
+pub(super) fn control(root: &Fields<'_>, context: Context<'_>) -> Control {
+    let Some(fields) = root.get("control").and_then(|item| item.fields()) else {
+        return Control::default();
     };
-    let item = outlet.need("outlet", "the verbs of an outlet");
-    outlet.done();
-    let Some(verbs) = item.and_then(|item| item.fields()) else {
+    let item = fields.need("outlet", "the verbs of an outlet");
+    let startup = fields.get("startup").and_then(|item| startup(&item, context));
+    fields.done();
+    let (on, off) = item.map_or_else(Default::default, |item| verbs(&item, context));
+    Control { on, off, startup }
+}
+
+/// The switching half of a driver.
+#[derive(Default)]
+pub(super) struct Control {
+    pub on: Vec<Verb>,
+    pub off: Vec<Verb>,
+    pub startup: Option<Startup>,
+}
+
+/// `[control.startup]`.
+fn startup(item: &Item<'_>, context: Context<'_>) -> Option<Startup> {
+    if !context.snmp {
+        item.fault("is read and written over SNMP only: leave it out");
+        return None;
+    }
+    let fields = item.fields()?;
+    let delay = fields
+        .need("delay", "where the power-on delay of an outlet is, { oid = \"1.3.6.1.…{row}\" }")
+        .and_then(|item| source(&item, context));
+    let unit_ms = fields
+        .need("unit_ms", "what one count is worth: 1000 for seconds")
+        .and_then(|i| i.integer(1..=60_000));
+    let range = fields.need("range", "the least and the most that it takes: [0, 7200]");
+    let range = range.and_then(|list| {
+        let all = list.list();
+        let numbers: Vec<i64> = all.iter().filter_map(|i| i.integer(0..=2_147_483_647)).collect();
+        match numbers[..] {
+            [least, most] if least < most => Some((least, most)),
+            _ => {
+                list.fault("is the least and the most: write range = [0, 7200]");
+                None
+            }
+        }
+    });
+    let never = fields.get("never").map_or(Vec::new(), |list| {
+        let all = list.list();
+        all.iter().filter_map(|i| i.integer(-2_147_483_648..=2_147_483_647)).collect()
+    });
+    if let (Some((least, most)), Some(list)) = (range, fields.get("never"))
+        && never.iter().any(|number: &i64| (least..=most).contains(number))
+    {
+        list.fault("is within the range: a number is a delay, or that it stays off");
+    }
+    fields.done();
+    let source = delay.filter(|delay| matches!(delay, Source::Oid(_)));
+    Some(Startup { source: source?, unit_ms: unit_ms? as u64, range: range?, never })
+}
+
+fn verbs(item: &Item<'_>, context: Context<'_>) -> (Vec<Verb>, Vec<Verb>) {
+    let Some(verbs) = item.fields() else {
         return (Vec::new(), Vec::new());
     };
     let alternatives = |item: Option<Item<'_>>, word: &str| -> Vec<Verb> {

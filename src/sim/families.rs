@@ -138,6 +138,7 @@ fn apc(tree: &mut Builder, pdu: &Pdu, serial: &str) {
         let pending = Form::States(vec![(Word::Yes, 1), (Word::No, 2)]);
         tree.meter(&c("9.2.3.1.5"), &row, (S::Outlet, outlet, M::State), states(2, 1));
         tree.meter(&c("9.2.3.1.6"), &row, (S::Outlet, outlet, M::Pending), pending.clone());
+        tree.put(&c("9.2.1.1.5"), &row, Object::Startup { outlet });
         let command =
             Object::Command { outlet, on: 1, off: 2, cycle: Some(3), reads: states(1, 2) };
         tree.put(&c("9.2.4.1.5"), &row, command.clone());

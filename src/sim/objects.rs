@@ -53,7 +53,15 @@ pub enum Object {
         /// What reading it gives: its state with these numbers, or this number.
         reads: Form,
     },
+    /// How many seconds after the PDU has its power back an outlet comes on; -1 for never.
+    Startup {
+        /// Place of the outlet.
+        outlet: u16,
+    },
 }
+
+/// The longest delay of a simulated PDU, s.
+const LONGEST_S: i64 = 7_200;
 
 /// Why a write is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +111,10 @@ impl Tree {
                 let known = [Some(*on), Some(*off), *cycle].contains(&Some(*number));
                 if known { Ok(()) } else { Err(Refusal::WrongValue) }
             }
-            (Some(Object::Command { .. }), _) => Err(Refusal::WrongType),
+            (Some(Object::Startup { .. }), Value::Integer(seconds)) => {
+                if (-1..=LONGEST_S).contains(seconds) { Ok(()) } else { Err(Refusal::WrongValue) }
+            }
+            (Some(Object::Command { .. } | Object::Startup { .. }), _) => Err(Refusal::WrongType),
             _ => Err(Refusal::NotWritable),
         }
     }
@@ -111,6 +122,11 @@ impl Tree {
     /// Carries a write out.
     pub fn write(&self, oid: &Oid, value: &Value) -> Result<(), Refusal> {
         self.check(oid, value)?;
+        if let Some(Object::Startup { outlet }) = self.objects.get(oid) {
+            let seconds = value.number().and_then(|seconds| u64::try_from(seconds).ok());
+            self.lock().set_startup(*outlet, seconds.map(Span::seconds));
+            return Ok(());
+        }
         let Some(Object::Command { outlet, on, cycle, .. }) = self.objects.get(oid) else {
             return Err(Refusal::NotWritable);
         };
@@ -132,6 +148,10 @@ impl Tree {
             Object::Meter { scope, part, metric, form } => {
                 let shown = self.lock().value(*scope, *part, *metric, self.clock.tick());
                 Value::Integer(on_wire(form, *metric, shown.unwrap_or(0)))
+            }
+            Object::Startup { outlet } => {
+                let delay = self.lock().startup(*outlet);
+                Value::Integer(delay.map_or(-1, |delay| (delay.0 / 1_000) as i64))
             }
             Object::Command { outlet, reads, .. } => {
                 let state =

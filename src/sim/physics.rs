@@ -31,6 +31,8 @@ struct Outlet {
     relay: Relay,
     /// A switching under way: to what, and when it happens.
     moving: Vec<(Relay, Tick)>,
+    /// How long after the PDU has its power back it closes by itself; nothing for never.
+    startup: Option<Span>,
     since: Tick,
     /// Energy in mW·ms, counted up to `counted`.
     energy: i128,
@@ -74,7 +76,15 @@ impl Pdu {
             };
             let age = Tick(0);
             let energy = i128::from(roll % 9_000_000) * 1_000 * 3_600_000;
-            Outlet { load, relay: Relay::On, moving: Vec::new(), since: age, energy, counted: age }
+            Outlet {
+                load,
+                relay: Relay::On,
+                moving: Vec::new(),
+                startup: Some(Span(0)),
+                since: age,
+                energy,
+                counted: age,
+            }
         };
         Self {
             seed,
@@ -123,6 +133,37 @@ impl Pdu {
         outlet.settle(now);
         outlet.moving = vec![(Relay::Off, at), (Relay::On, at + hold)];
         true
+    }
+
+    /// Its power fails: nothing is carried out any more, and every relay opens.
+    pub fn loses_power(&mut self, now: Tick) {
+        for outlet in &mut self.outlets {
+            outlet.settle(now);
+            outlet.count_to(now);
+            outlet.moving.clear();
+            (outlet.relay, outlet.since) = (Relay::Off, now);
+        }
+    }
+
+    /// It has its power back: each relay closes after its own delay, or stays open.
+    pub fn gets_power(&mut self, now: Tick) {
+        for outlet in &mut self.outlets {
+            outlet.settle(now);
+            outlet.moving =
+                outlet.startup.map(|delay| (Relay::On, now + delay)).into_iter().collect();
+        }
+    }
+
+    /// How long after the PDU has its power back an outlet comes on; nothing for never, or for one that is not there.
+    pub fn startup(&self, outlet: u16) -> Option<Span> {
+        self.outlets.get(usize::from(outlet))?.startup
+    }
+
+    /// Sets that.
+    pub fn set_startup(&mut self, outlet: u16, delay: Option<Span>) {
+        if let Some(outlet) = self.outlets.get_mut(usize::from(outlet)) {
+            outlet.startup = delay;
+        }
     }
 
     /// What a relay does now.
@@ -341,6 +382,23 @@ mod tests {
         let after = watts(&mut pdu, 0, on + Span(60_000));
         assert!((after - steady).abs() < steady / 20);
         assert!(!pdu.switch(8, Relay::On, on));
+    }
+
+    #[test]
+    fn after_an_outage_each_outlet_comes_on_by_its_own_delay_or_not_at_all() {
+        let mut pdu = Pdu::new(7, 3, 1, 1);
+        pdu.set_startup(1, Some(Span::seconds(40)));
+        pdu.set_startup(2, None);
+        pdu.loses_power(NOW);
+        let relays = |pdu: &mut Pdu, at: Tick| [0, 1, 2].map(|n| pdu.relay(n, at).unwrap());
+        let (on, off) = (Relay::On, Relay::Off);
+        assert_eq!(relays(&mut pdu, NOW + Span::seconds(60)), [off, off, off]);
+        let back = NOW + Span::seconds(60);
+        pdu.gets_power(back);
+        assert_eq!(relays(&mut pdu, back + Span(1)), [on, off, off]);
+        assert_eq!(relays(&mut pdu, back + Span(39_999)), [on, off, off]);
+        assert_eq!(relays(&mut pdu, back + Span::seconds(40)), [on, on, off]);
+        assert_eq!(relays(&mut pdu, back + Span::seconds(9_000)), [on, on, off]);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Written {
     Number(i64),
+    /// From the one to the other.
+    Range(i64, i64),
     Anything,
 }
 
@@ -35,6 +37,9 @@ impl Written {
     fn is(self, value: &Value) -> bool {
         match self {
             Written::Number(number) => value.number() == Some(number),
+            Written::Range(least, most) => {
+                value.number().is_some_and(|number| (least..=most).contains(&number))
+            }
             Written::Anything => true,
         }
     }
@@ -53,7 +58,7 @@ enum Becomes {
 /// Why a text is no rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "line {line}: {text}; a rule is: WRITTEN-OID -> CHANGED-OID 1:2, 2:1@500 (written:new@milliseconds, = for as recorded, *:* for whatever was written)"
+    "line {line}: {text}; a rule is: WRITTEN-OID -> CHANGED-OID 1:2, 2:1@500 (written:new@milliseconds, = for as recorded, *:* for whatever was written, -1..7200:* for a number in a range)"
 )]
 pub struct RuleError {
     line: usize,
@@ -89,7 +94,10 @@ impl Rule {
             let (to, after) = to.split_once('@').unwrap_or((to, "0"));
             let from = match from {
                 "*" => Written::Anything,
-                number => Written::Number(number.parse().ok()?),
+                number => match number.split_once("..") {
+                    Some((least, most)) => Written::Range(least.parse().ok()?, most.parse().ok()?),
+                    None => Written::Number(number.parse().ok()?),
+                },
             };
             let to = match to {
                 "=" => Becomes::Recorded,

@@ -9,6 +9,7 @@ pub mod body;
 mod calendar;
 mod conduct;
 mod crash;
+mod delays;
 pub mod hooks;
 mod locks;
 mod past;

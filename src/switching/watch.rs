@@ -21,6 +21,7 @@ use crate::plan::{Picture, Sight};
 use crate::store::Archive;
 use crate::store::journal::{Commit, JournalError};
 
+use super::delays::Rounds;
 use super::past::Past;
 use super::plans::{Asker, Wish};
 use super::refusal::Refusal;
@@ -45,6 +46,7 @@ struct Watch {
     busy: BTreeMap<String, PlanId>,
     restoring: Option<Restoring>,
     past: Past,
+    rounds: Rounds,
     /// Outlets whose configuration names parts that their PDUs do not have; told once.
     strange: BTreeMap<OutletId, String>,
 }
@@ -94,6 +96,7 @@ impl Switching {
                     _ = clock.tick() => {
                         this.look_around(&mut watch).await;
                         this.look_back(&mut watch, &store).await;
+                        this.keep_delays(&mut watch.rounds);
                     }
                     () = this.stop.cancelled() => return,
                 }

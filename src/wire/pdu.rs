@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::model::id::{OutletId, PduId};
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::{Datum, Gap, Quality};
+use crate::model::switching::PowerOn;
 use crate::model::time::Tick;
 use crate::model::topology::Part;
 use crate::model::view::PduView;
@@ -257,6 +258,12 @@ pub struct OutletBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     pub rating_a: Field,
+    /// How long after its own power came back the PDU switches it on by itself, s; absent where that was not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_on_delay_s: Option<f64>,
+    /// True where the PDU is set never to switch it on by itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stays_off: bool,
     /// `good`, `partial` or `bad`.
     pub quality: &'static str,
     /// Why values are null.
@@ -503,6 +510,11 @@ pub fn outlet(view: &PduView, at: u16, part: &Part, site: &dyn Site) -> OutletBo
         frequency_hz: take.take(Metric::Frequency),
         energy_wh: take.take(Metric::Energy),
         rating_a: take.take(Metric::Rating),
+        power_on_delay_s: match view.startups.get(&part.number) {
+            Some(PowerOn::After(delay)) => Some(delay.0 as f64 / 1_000.0),
+            Some(PowerOn::Never) | None => None,
+        },
+        stays_off: view.startups.get(&part.number) == Some(&PowerOn::Never),
         quality: "",
         gaps: Gaps::new(),
         id,

@@ -11,6 +11,7 @@ mod cli;
 mod coalesce;
 mod config;
 mod crash;
+mod delays;
 mod demo;
 mod detect;
 mod drivers;

@@ -3,9 +3,10 @@
 use pmgate::model::switching::Relay;
 use pmgate::model::time::{Stamp, Tick};
 use pmgate::sim::families::Family;
+use pmgate::sim::physics::Pdu;
 use serde_json::{Value, json};
 
-use crate::rig::{Curl, Gateway, Sim, pdu_section, pmgate};
+use crate::rig::{Curl, Gateway, Sim, communities, pdu_section, pmgate};
 
 pub async fn two_pdus(more: &str) -> (Sim, Sim, Gateway) {
     let hosts: String = (1..=4)
@@ -194,11 +195,22 @@ async fn an_outlet_whose_branch_the_pdu_does_not_have_counts_on_each_and_that_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_phase_of_a_configured_limit_is_held_and_not_only_their_sum() {
-    // Three phases of 16 A: by their sum there is room for far more than one of them bears.
-    let limit = "[[limit]]\nid = \"room\"\nrating_a = 16\nvolts = 230\nphases = 3\nderate_percent = 100\nof = [\"pdu-a\", \"pdu-b@L2\"]\n";
+    // Three phases of 12 A: by their sum there is room for far more than one of them bears.
+    let limit = "[[limit]]\nid = \"room\"\nrating_a = 12\nvolts = 230\nphases = 3\nderate_percent = 100\nof = [\"pdu-a\", \"pdu-b@L2\"]\n";
     let hosts =
-        "[[host]]\nid = \"big\"\noutlets = [\"pdu-b/8\"]\ndraw = { steady_w = 3000, boot_s = 1 }\n";
-    let (_a, b, gateway) = two_pdus_with(hosts, limit).await;
+        "[[host]]\nid = \"big\"\noutlets = [\"pdu-b/8\"]\ndraw = { steady_w = 100, boot_s = 1 }\n";
+    let a = Sim::start(Family::ApcRpdu2, 8).await;
+    let b = Sim::of(Family::Sentry4, Pdu::new(1, 8, 1, 1), communities()).await;
+    let pdus = [("pdu-a", &a), ("pdu-b", &b)]
+        .map(|(id, sim)| pdu_section(id, sim.address, "write_gap_ms = 0\nfast_s = 1"));
+    let sections = format!("{}{limit}{hosts}", pdus.concat());
+    let gateway = tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        gateway.wait_online("pdu-b");
+        gateway
+    });
+    let gateway = gateway.await.unwrap();
     let curl = gateway.curl();
     let limits = curl.get("/v1/limits");
     let of = |id: &str| {
@@ -206,9 +218,9 @@ async fn each_phase_of_a_configured_limit_is_held_and_not_only_their_sum() {
         all.iter().find(|limit| limit["id"] == id).unwrap_or_else(|| panic!("no {id}: {limits}"))
     };
     let watts = |id: &str, key: &str| of(id)[key].as_f64().unwrap();
-    assert_eq!(of("room")["rating_w"], json!(11_040.0));
+    assert_eq!(of("room")["rating_w"], json!(8_280.0));
     for line in ["room/L1", "room/L2", "room/L3"] {
-        assert_eq!((&of(line)["rating_w"], &of(line)["kind"]), (&json!(3_680.0), &json!("phase")));
+        assert_eq!((&of(line)["rating_w"], &of(line)["kind"]), (&json!(2_760.0), &json!("phase")));
     }
     // What hangs on pdu-b is on L2 and on no other.
     assert!(watts("room/L2", "load_w") > watts("room/L3", "load_w") + 1_000.0, "{limits}");

@@ -55,9 +55,13 @@ impl Sim {
     }
 
     pub async fn with(family: Family, outlets: u16, access: Access) -> Self {
+        Self::of(family, Pdu::new(1, outlets, 3, 3), access).await
+    }
+
+    pub async fn of(family: Family, pdu: Pdu, access: Access) -> Self {
         let stop = CancellationToken::new();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let pdu = Arc::new(Mutex::new(Pdu::new(1, outlets, 3, 3)));
+        let pdu = Arc::new(Mutex::new(pdu));
         let address = pmgate::sim::snmp::serve(
             family,
             pdu.clone(),

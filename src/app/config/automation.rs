@@ -22,6 +22,10 @@ pub(super) fn restore(root: &Fields<'_>) -> Option<Restore> {
     if let Some(wait) = seconds("wait_s") {
         restore.wait = wait;
     }
+    let delays = [("keep", false), ("set", true)];
+    if let Some(set) = fields.get("power_on_delays").and_then(|i| i.one_of(&delays)) {
+        restore.sets_delays = set;
+    }
     fields.done();
     Some(restore)
 }

@@ -1,0 +1,75 @@
+//! When each outlet is to come on after all of the rack lost its power and has it back: the delays that PDUs keep
+//! themselves, so that the rack comes up within its limits also while no gateway is there to see to it.
+
+use std::collections::BTreeMap;
+
+use crate::model::id::OutletId;
+
+use super::picture::{Picture, STEP_MS};
+use super::planner::Refusal;
+use super::search::plan;
+use super::world::{Goal, Relays, Want, World};
+
+/// What is drawn is rounded up to so many mVA: a reading that wavers changes no delay.
+const ROUGHLY: i64 = 50_000;
+
+/// The delay of each of these outlets, ms, a multiple of `unit_ms`; hosts by their priority and what they come after.
+/// Outlets that are not among them come on at once, as far as anybody knows, and have their room from the beginning.
+pub fn onsets(
+    picture: &Picture,
+    settable: &[OutletId],
+    unit_ms: u64,
+) -> Result<BTreeMap<OutletId, u64>, Refusal> {
+    let unit_ms = unit_ms.max(1);
+    let mut world = picture.world.clone();
+    world.by_priority = true;
+    rounded(&mut world, unit_ms);
+    let set: Vec<usize> =
+        settable.iter().filter_map(|outlet| picture.outlets.get(outlet).copied()).collect();
+    for limit in &mut world.limits {
+        (limit.load, limit.surge, limit.surge_ms) = (0, 0, 0);
+    }
+    for at in 0..world.outlets.len() {
+        let outlet = &mut world.outlets[at];
+        (outlet.min_off_ms, outlet.off_for_ms) = (0, None);
+        (outlet.relay, outlet.load) = (Relays::Off, 0);
+        if set.contains(&at) {
+            continue;
+        }
+        (outlet.relay, outlet.load) = (Relays::On, outlet.draw.boot);
+        for share in outlet.over.clone() {
+            let draw = world.outlets[at].draw;
+            let limit = &mut world.limits[share.limit];
+            limit.load += share.of(draw.boot);
+            limit.surges(share.of(draw.inrush - draw.boot), draw.inrush_ms);
+        }
+    }
+    let goal = |outlet: &usize| {
+        let why = "the rack has its power back".to_owned();
+        Goal { outlet: *outlet, want: Want::On, drops_host: true, why }
+    };
+    let goals: Vec<Goal> = set.iter().map(goal).collect();
+    let made = plan(&world, &goals)?;
+    let steps = made.steps.iter();
+    Ok(steps.map(|step| (world.outlets[step.outlet].id.clone(), step.at_ms)).collect())
+}
+
+/// Every time in it a multiple of the unit, so that the steps begin at multiples of it.
+fn rounded(world: &mut World, unit_ms: u64) {
+    let up = |ms: u64| ms.div_ceil(unit_ms) * unit_ms;
+    world.hold_ms = up(world.hold_ms);
+    for step_ms in &mut world.step_ms {
+        *step_ms = up(STEP_MS.max(*step_ms));
+    }
+    for host in &mut world.hosts {
+        (host.feed_gap_ms, host.hold_ms) = (up(host.feed_gap_ms), up(host.hold_ms));
+    }
+    let roughly = |mva: i64| (mva + ROUGHLY - 1).div_euclid(ROUGHLY) * ROUGHLY;
+    for outlet in &mut world.outlets {
+        let mut draw = outlet.draw.falling();
+        (draw.inrush_ms, draw.boot_ms) = (up(draw.inrush_ms), up(draw.boot_ms));
+        (draw.steady, draw.boot) = (roughly(draw.steady), roughly(draw.boot));
+        draw.inrush = roughly(draw.inrush);
+        outlet.draw = draw;
+    }
+}

@@ -1,0 +1,165 @@
+//! The power-on delays that PDUs keep themselves: shown, left alone unless the site wants them set, and set such that the
+//! rack comes up within its limits while no gateway sees to it.
+
+use std::sync::{Arc, Mutex};
+
+use pmgate::model::metric::{Metric, Scope};
+use pmgate::model::switching::Relay;
+use pmgate::model::time::{Span, Tick};
+use pmgate::sim::families::Family;
+use pmgate::sim::physics::{Load, Pdu};
+use serde_json::Value;
+
+use crate::families::stand_ins;
+use crate::rig::{Gateway, Sim, pdu_section};
+
+const LOAD: Load = Load {
+    steady_mw: 280_000,
+    boot_percent: 200,
+    boot: Span(20_000),
+    inrush_percent: 300,
+    inrush: Span(100),
+    power_factor: 9_500,
+};
+
+/// What a PDU draws at most, VA, second by second after its power came back.
+fn most_after_an_outage(pdu: &Mutex<Pdu>) -> i64 {
+    let mut pdu = pdu.lock().unwrap().clone();
+    let (dark, back) = (Tick(10_000_000), Tick(10_060_000));
+    pdu.loses_power(dark);
+    pdu.gets_power(back);
+    let drawn = |second: u64| {
+        let at = back + Span(second * 1_000 + 500);
+        pdu.value(Scope::Inlet, 0, Metric::ApparentPower, at).unwrap() / 1_000
+    };
+    (0..600).map(drawn).max().unwrap()
+}
+
+fn delays(gateway: &Gateway, pdu: &str) -> Vec<Option<f64>> {
+    let outlets = gateway.curl().get(&format!("/v1/pdus/{pdu}/outlets"));
+    let outlets = outlets["outlets"].as_array().unwrap().iter();
+    outlets.map(|outlet| outlet["power_on_delay_s"].as_f64()).collect()
+}
+
+fn kinds<'e>(events: &'e Value, kind: &'static str) -> impl Iterator<Item = &'e Value> {
+    events.as_array().unwrap().iter().filter(move |event| event["kind"] == kind)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rack_comes_up_within_its_limits_by_the_delays_of_its_pdus() {
+    let (a, b) = (Sim::start(Family::ApcRpdu2, 8).await, Sim::start(Family::ApcRpdu2, 2).await);
+    a.pdu.lock().unwrap().load_all(LOAD);
+    // Somebody wants outlet 3 to stay off after an outage.
+    a.pdu.lock().unwrap().set_startup(2, None);
+    let all_at_once = most_after_an_outage(&a.pdu);
+    let hosts: String = (1..=8)
+        .map(|n| {
+            format!("[[host]]\nid = \"h{n}\"\noutlets = [\"pdu-a/{n}\"]\npriority = {n}\ndraw = {{ steady_w = 300, boot_w = 600, boot_s = 20, inrush_w = 900 }}\n")
+        })
+        .collect();
+    let sections = format!(
+        "[restore]\npower_on_delays = \"set\"\n[[limit]]\nid = \"feed\"\nrating_w = 3000\nderate_percent = 100\nof = [\"pdu-a\"]\n[[outlet]]\nid = \"pdu-a/4\"\ncritical = \"the storage\"\n{}{}{hosts}",
+        pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1"),
+        pdu_section("pdu-b", b.address, "read_only = true\nfast_s = 1"),
+    );
+    let (of_a, of_b) = (a.pdu.clone(), b.pdu.clone());
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        let events = gateway
+            .wait_for("/v1/events?last=500", |events| kinds(events, "delays.set").next().is_some());
+        assert_eq!(kinds(&events, "delays.refused").count(), 0, "{events}");
+        let set = delays(&gateway, "pdu-a");
+        // What is set never to come on, and what is locked, stays as it was; the others have times of their own.
+        assert_eq!((set[2], set[3]), (None, Some(0.0)), "{set:?}");
+        assert_eq!(gateway.curl().get("/v1/pdus/pdu-a/outlets/3")["stays_off"], true);
+        let mut times: Vec<f64> =
+            [7, 6, 5, 4, 1, 0].iter().map(|at: &usize| set[*at].unwrap()).collect();
+        assert!(times.is_sorted(), "by priority: {set:?}");
+        times.dedup();
+        assert_eq!(times.len(), 6, "one after the other: {set:?}");
+        let in_device: Vec<Option<Span>> =
+            (0..8).map(|outlet| of_a.lock().unwrap().startup(outlet)).collect();
+        for (shown, real) in set.iter().zip(&in_device) {
+            assert_eq!(shown.map(|s| s as u64 * 1_000), real.map(|real| real.0));
+        }
+        // Where nothing may be switched nothing is set; it is shown all the same.
+        assert_eq!(delays(&gateway, "pdu-b"), [Some(0.0), Some(0.0)]);
+        assert!((0..2).all(|outlet| of_b.lock().unwrap().startup(outlet) == Some(Span(0))));
+        let audit = gateway.curl().get("/v1/audit?last=200");
+        let lines = audit["entries"].as_array().unwrap();
+        let lines = lines.iter().filter(|line| line["kind"] == "outlet.power_on_delay");
+        assert_eq!(lines.count(), 6, "{audit}");
+        // The proof: seven outlets that come on at once are too much, by their delays they are not.
+        let by_delays = most_after_an_outage(&of_a);
+        assert!(all_at_once > 4_000 && by_delays <= 3_000, "{all_at_once} VA, {by_delays} VA");
+        assert!(by_delays > 2_000, "they do come on: {by_delays} VA");
+        assert_eq!(of_a.lock().unwrap().relay(0, Tick(0)), Some(Relay::On), "nothing is switched");
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delays_are_left_alone_unless_the_site_wants_them_set() {
+    let sim = Sim::start(Family::ApcRpdu2, 3).await;
+    sim.pdu.lock().unwrap().set_startup(1, Some(Span::seconds(7)));
+    let sections = format!("[restore]\n{}", pdu_section("pdu-a", sim.address, "fast_s = 1"));
+    let pdu: Arc<Mutex<Pdu>> = sim.pdu.clone();
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        let path = "/v1/pdus/pdu-a/outlets/2";
+        gateway.wait_for(path, |outlet| outlet["power_on_delay_s"] == 7.0);
+        assert_eq!(delays(&gateway, "pdu-a"), [Some(0.0), Some(7.0), Some(0.0)]);
+        let events = gateway.curl().get("/v1/events?last=200");
+        assert_eq!(kinds(&events, "delays.set").count(), 0, "{events}");
+        let audit = gateway.curl().get("/v1/audit?last=200");
+        assert!(!audit.to_string().contains("outlet.power_on_delay"), "{audit}");
+        assert_eq!(pdu.lock().unwrap().startup(1), Some(Span::seconds(7)));
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn families_that_keep_delays_take_them() {
+    let names = ["apc-rpdu2", "cyberpower", "dell-rpdu", "eaton-epdu"];
+    let stand_ins = stand_ins(&names).await;
+    let pdus: String = stand_ins
+        .at
+        .iter()
+        .map(|(name, at)| pdu_section(name, *at, "write_gap_ms = 0\nallow_unknown = true"))
+        .collect();
+    let sections = format!(
+        "[restore]\npower_on_delays = \"set\"\n[switching]\ndefault_draw = {{ steady_w = 20, boot_w = 30, boot_s = 2, inrush_w = 40 }}\n{pdus}"
+    );
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        let events = gateway.wait_for("/v1/events?last=900", |events| {
+            let told = kinds(events, "delays.set").count();
+            told >= names.len() || kinds(events, "delays.refused").next().is_some()
+        });
+        assert_eq!(kinds(&events, "delays.refused").count(), 0, "{events}");
+        let mut shown = Vec::new();
+        for name in names {
+            let mut set: Vec<f64> =
+                delays(&gateway, name).into_iter().map(Option::unwrap).collect();
+            shown.push(set.clone());
+            assert!(set.len() > 1, "{name}: {set:?}");
+            set.sort_by(f64::total_cmp);
+            assert!(set.windows(2).all(|two| two[1] - two[0] >= 2.0), "{name}: {set:?}");
+        }
+        // They are in the devices: the next run reads them there, and has nothing to set.
+        let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
+        for (name, before) in names.iter().zip(&shown) {
+            let path = format!("/v1/pdus/{name}/outlets");
+            gateway.wait_for(&path, |body| {
+                let outlets = body["outlets"].as_array().unwrap();
+                !outlets.is_empty() && outlets.iter().all(|o| o["power_on_delay_s"].is_number())
+            });
+            let after: Vec<f64> = delays(&gateway, name).into_iter().map(Option::unwrap).collect();
+            assert_eq!(&after, before, "{name}");
+        }
+    })
+    .await
+    .unwrap();
+}
