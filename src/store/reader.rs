@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::model::id::PduId;
 use crate::model::metric::Metric;
 use crate::model::time::{Span, Stamp};
-use crate::series::block::Head;
+use crate::series::block::{Head, Value};
 use crate::series::cells;
 use crate::series::rollup::{self, Rolled};
 use crate::series::row::Packed;
@@ -15,8 +15,8 @@ use crate::series::window::Sample;
 
 use super::archive::Archive;
 use super::chunk::{ChunkStore, StoreError};
-use super::seal::{Loaded, MINUTE_MS};
-use super::shelf::{DAY_MS, HOUR_MS, Kind, Name, Shelf, key, unkey};
+use super::seal::Loaded;
+use super::shelf::{DAY_MS, HOUR_MS, Kind, MINUTE_MS, Name, Shelf, key, unkey};
 use super::writer::{Schema, verified};
 
 /// Readings of a series.
@@ -266,12 +266,12 @@ impl<'a, 's> Pieces<'a, 's> {
 
     fn block(&mut self, head: &Head<'_>, loaded: &Loaded) {
         let (start, end) = (self.asked.start.0, self.asked.end.0);
-        let mut groups: HashMap<u16, Option<Vec<u8>>> = HashMap::new();
+        let mut groups: HashMap<u16, Option<Value>> = HashMap::new();
         for (number, (part, _)) in self.asked.columns.iter().enumerate() {
             let Some(entry) = head.find(part, self.keys[number]) else { continue };
             let times = head.times_of(entry);
             let group = groups.entry(entry.group).or_insert_with(|| loaded.group(entry.group));
-            let cells = group.as_deref().and_then(|group| entry.cells(group).ok());
+            let cells = group.as_ref().and_then(|group| entry.cells(group).ok());
             let Some(cells) = cells.and_then(|cells| cells::decode(cells, times.len())) else {
                 self.damaged += 1;
                 continue;
@@ -363,11 +363,11 @@ fn rolled_day(
     // A damaged rollup says nothing; the next tier may.
     let Ok(head) = Head::open(loaded.head()) else { return Ok(Shown::Nothing) };
     let mut damaged = 0;
-    let mut groups: HashMap<u16, Option<Vec<u8>>> = HashMap::new();
+    let mut groups: HashMap<u16, Option<Value>> = HashMap::new();
     for (number, (part, metric)) in asked.columns.iter().enumerate() {
         let Some(entry) = head.find(part, metric.key()) else { continue };
         let group = groups.entry(entry.group).or_insert_with(|| loaded.group(entry.group));
-        let coded = group.as_deref().and_then(|group| entry.cells(group).ok());
+        let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
         let Some(steps) = coded.and_then(|coded| rollup::decode(coded, &head.times_of(entry)))
         else {
             damaged += 1;
