@@ -108,7 +108,7 @@ fn ingest(args: &[String]) {
             .map(|(poll, pdu)| row(poll, pdu))
             .collect();
         let (before, began) = (cpu(), Instant::now());
-        // As the gateway does: what came within a quarter of a second is one batch; one poll of each PDU.
+        // As the gateway does: one poll of each PDU, row by row.
         rows.chunks(pdus).for_each(|rows| writer.write(rows));
         // A minute before the day's grace ends, so that the day itself is sealed at the end, by itself.
         keeper::round(&archive, Stamp(first + (from + hour) as i64 * STEP_MS + 180_000));

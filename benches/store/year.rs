@@ -20,9 +20,9 @@ use super::{METRICS, archive, cpu, layout, rss_kib};
 /// 2026-01-01.
 const FIRST: i64 = 20_454;
 const DAYS: i64 = 365;
-/// Days at the end that are polled every ten seconds: all of which more than hours are left. Days before that are
-/// polled once a minute; an hour of either takes the same room.
-const FINE: i64 = 92;
+/// Days at the end that are polled every ten seconds: all of which the readings are there. Days before that are polled once
+/// a minute, for the making to end the same day: an hour takes the same room then, a minute less.
+const FINE: i64 = 15;
 const PDUS: usize = 4;
 const OUTLETS: u16 = 48;
 const DAY_MS: i64 = 86_400_000;

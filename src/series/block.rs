@@ -2,6 +2,7 @@
 //! says which columns there are and where each lies in a few large values, each with a checksum of its own: one
 //! reading is found without touching the others, and a flipped bit costs one column.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::code::{pull, pull_bytes, pull_count, pull_text, push, push_text};
@@ -227,9 +228,9 @@ impl<'b> Head<'b> {
     }
 
     /// The times of the rows that have a column.
-    pub fn times_of(&self, entry: &Entry<'_>) -> Vec<i64> {
+    pub fn times_of(&self, entry: &Entry<'_>) -> Cow<'_, [i64]> {
         if (0..self.shapes).all(|shape| entry.in_shape(shape)) {
-            return self.times.clone();
+            return Cow::Borrowed(&self.times);
         }
         let rows = self.times.iter().zip(&self.shape_of);
         rows.filter(|(_, shape)| entry.in_shape(**shape as usize)).map(|(at, _)| *at).collect()

@@ -166,35 +166,36 @@ impl<'s> Merged<'s> {
 
     /// The cells of a column with their moments, rising.
     pub fn column(&mut self, name: &Name) -> Vec<(i64, Cell)> {
-        let mut out: Vec<(i64, usize, Cell)> = Vec::new();
-        let mut damaged = 0;
+        let mut out: Vec<(i64, Cell)> = Vec::with_capacity(self.rows.len());
+        let mut cells = Vec::new();
         for (number, source) in self.sources.iter().enumerate() {
+            let lost = |at: i64| !self.lost.is_empty() && self.lost.contains(&(number, at));
             match source {
                 Source::Rows(rows) => {
-                    out.extend(rows.column(name).iter().map(|(at, cell)| (*at, number, *cell)));
+                    let column = rows.column(name).iter();
+                    out.extend(column.filter(|(at, _)| !lost(*at)));
                 }
                 Source::Block(head, fetch) => {
                     let Some(entry) = head.find(&name.0, &name.1) else { continue };
                     let times = head.times_of(entry);
                     let group = fetch(entry.group);
-                    let cells = group.as_ref().and_then(|group| entry.cells(group).ok());
-                    let cells = cells.and_then(|cells| cells::decode(cells, times.len()));
-                    let cells = cells.unwrap_or_else(|| {
-                        damaged += 1;
-                        vec![Err(Gap::Damaged); times.len()]
-                    });
-                    out.extend(times.into_iter().zip(cells).map(|(at, cell)| (at, number, cell)));
+                    let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
+                    let read =
+                        coded.and_then(|coded| cells::decode_into(coded, times.len(), &mut cells));
+                    if read.is_none() {
+                        self.damaged += 1;
+                        cells.clear();
+                        cells.resize(times.len(), Err(Gap::Damaged));
+                    }
+                    let column = times.iter().copied().zip(cells.iter().copied());
+                    out.extend(column.filter(|(at, _)| !lost(*at)));
                 }
             }
         }
-        self.damaged += damaged;
-        if !out.is_sorted_by_key(|(at, source, _)| (*at, *source)) {
-            out.sort_by_key(|(at, source, _)| (*at, *source));
+        if !out.is_sorted_by_key(|(at, _)| *at) {
+            out.sort_by_key(|(at, _)| *at);
         }
-        let kept = |(at, source, _): &(i64, usize, Cell)| {
-            self.lost.is_empty() || !self.lost.contains(&(*source, *at))
-        };
-        out.into_iter().filter(kept).map(|(at, _, cell)| (at, cell)).collect()
+        out
     }
 
     /// The block; each column is shown on its way, for what else is made from it.
@@ -244,7 +245,7 @@ mod tests {
             let group = &stored.groups[usize::from(entry.group) - 1];
             let cells = cells::decode(entry.cells(group).unwrap(), times.len()).unwrap();
             let name = (entry.part.to_owned(), entry.key.to_owned());
-            (name, times.into_iter().zip(cells).collect())
+            (name, times.iter().copied().zip(cells).collect())
         };
         head.columns.iter().map(read).collect()
     }

@@ -193,7 +193,7 @@ impl Steps<'_> {
             *damaged += 1;
             vec![Err(Gap::Damaged); times.len()]
         });
-        roll(times.into_iter().zip(cells), width_ms)
+        roll(times.iter().copied().zip(cells), width_ms)
     }
 }
 

@@ -147,6 +147,7 @@ fn put(
     };
     let fetch = |number| kept.as_ref().and_then(|kept| kept.group(number));
     let before = head.as_ref().map_or(0, groups);
+    let replaces = kept.is_some();
     let kept = head.as_ref().map(|head| Steps::Rolled(head, &fetch));
     let all = || kept.iter().chain(sources);
     let mut damaged = 0;
@@ -165,7 +166,10 @@ fn put(
     let shelf = archive.shelf_or_new(of.name);
     let store = archive.store(&shelf)?;
     let changes = put_block(of.kind, pdu, day * DAY_MS, block, before);
-    store.apply(&changes).inspect_err(|error| failed(archive, &shelf, error))
+    // A new block one value after the other, which takes sled less room; what takes the place of another all at once.
+    let at_once = if replaces { changes.len() } else { 1 };
+    let applied = changes.chunks(at_once).try_for_each(|changes| store.apply(changes));
+    applied.inspect_err(|error| failed(archive, &shelf, error))
 }
 
 fn found(archive: &Archive, of: Of, pdu: &str, day: i64) -> Result<Option<Loaded>, StoreError> {

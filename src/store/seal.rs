@@ -67,17 +67,18 @@ impl Loaded {
     }
 }
 
-/// The changes that put a block; values that an older block of the same moment had go.
+/// The changes that put a block, the head last: where they are made one by one, there is no block before there is all of
+/// it. Values that an older block of the same moment had go.
 pub fn put_block(kind: Kind, pdu: &str, at: i64, block: Stored, before: usize) -> Vec<Change> {
     let mut changes = vec![Change::Put(device_key(pdu), checked(&[]))];
     let count = block.groups.len();
-    changes.push(Change::Put(part(kind, pdu, at, 0), block.head));
     for (number, group) in (1_u16..).zip(block.groups) {
         changes.push(Change::Put(part(kind, pdu, at, number), Arc::unwrap_or_clone(group)));
     }
     for number in count + 1..=before {
         changes.push(Change::Delete(part(kind, pdu, at, number as u16)));
     }
+    changes.push(Change::Put(part(kind, pdu, at, 0), block.head));
     changes
 }
 
