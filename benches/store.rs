@@ -1,7 +1,8 @@
 //! The time-series store by itself: `ingest DIR FILE PDUS FIRST_MS` writes a file of numbers (i64, little-endian, one
 //! column after the other: outlet, metric, time) poll by poll as the gateway does, seals, and prints what it cost;
 //! `query DIR …` asks; `fill DIR ROWS` writes until killed and prints what is durable; `check DIR` reads
-//! all of it; `fuzz COUNT SEED` feeds the decoders.
+//! all of it; `fuzz COUNT SEED` feeds the decoders; `year DIR` makes a year of four PDUs and `ask-year DIR` asks it; `fixture DIR` makes
+//! a store for `tests/stores/`.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
@@ -15,9 +16,14 @@ use pmgate::model::time::{Span, Stamp};
 use pmgate::model::topology::{Layout, Part, Slot};
 use pmgate::series::window::{Aggregate, Buckets};
 use pmgate::store::archive::{Archive, Settings, bytes_in};
-use pmgate::store::keeper;
 use pmgate::store::reader::{Item, Scan, scan};
 use pmgate::store::writer::{Counts, Row, Writer};
+use pmgate::store::{keeper, roll};
+
+#[path = "store/fixture.rs"]
+mod fixture;
+#[path = "store/year.rs"]
+mod year;
 
 const METRICS: [Metric; 8] = [
     Metric::State,
@@ -31,19 +37,10 @@ const METRICS: [Metric; 8] = [
 ];
 const STEP_MS: i64 = 10_000;
 
-/// CPU seconds of all threads of this process.
+/// CPU seconds of this process, its ended threads too.
 fn cpu() -> f64 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let ns = tasks.filter_map(|task| {
-        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<f64>().ok()
-    });
-    // What threads that have ended took is in the process's own account, in ticks.
-    let live: f64 = ns.sum::<f64>() / 1e9;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split(' ').collect();
-    let ticks = fields[12].parse::<f64>().unwrap() + fields[13].parse::<f64>().unwrap();
-    live.max(ticks / 100.0)
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
 }
 
 fn rss_kib() -> u64 {
@@ -66,6 +63,16 @@ fn layout(outlets: u16, metrics: &[Metric]) -> Arc<Layout> {
     Layout::new(parts, slots.collect())
 }
 
+/// Where the value of each slot is among outlets' values in the order of metrics: slots are sorted by metric within an
+/// outlet.
+fn places(layout: &Layout, metrics: &[Metric]) -> Vec<usize> {
+    let place = |slot: &Slot| {
+        let metric = metrics.iter().position(|metric| *metric == slot.metric).unwrap();
+        usize::from(slot.part) * metrics.len() + metric
+    };
+    layout.slots().iter().map(place).collect()
+}
+
 fn ingest(args: &[String]) {
     let [dir, file, pdus, metrics, first] = args else { panic!("DIR FILE PDUS METRICS FIRST_MS") };
     let (pdus, first): (usize, i64) = (pdus.parse().unwrap(), first.parse().unwrap());
@@ -77,15 +84,7 @@ fn ingest(args: &[String]) {
     let columns = pdus * 48 * metrics.len();
     let polls = values.len() / columns;
     let layout = layout(48, metrics);
-    // Slots are sorted by metric within an outlet; the file has its own order.
-    let place: Vec<usize> = layout
-        .slots()
-        .iter()
-        .map(|slot| {
-            usize::from(slot.part) * metrics.len()
-                + metrics.iter().position(|m| *m == slot.metric).unwrap()
-        })
-        .collect();
+    let place = places(&layout, metrics);
     // Rows are made before, as a poll makes them; what the store does with them is what counts.
     let row = |poll: usize, pdu: usize| {
         let datum = |(slot, at): (usize, &usize)| {
@@ -109,7 +108,7 @@ fn ingest(args: &[String]) {
             .map(|(poll, pdu)| row(poll, pdu))
             .collect();
         let (before, began) = (cpu(), Instant::now());
-        // As the gateway does: what came within a quarter of a second is one batch; one poll of each PDU.
+        // As the gateway does: one poll of each PDU, row by row.
         rows.chunks(pdus).for_each(|rows| writer.write(rows));
         // A minute before the day's grace ends, so that the day itself is sealed at the end, by itself.
         keeper::round(&archive, Stamp(first + (from + hour) as i64 * STEP_MS + 180_000));
@@ -120,27 +119,37 @@ fn ingest(args: &[String]) {
     let (before, began) = (cpu(), Instant::now());
     let live = bytes_in(Path::new(dir));
     keeper::seal_all(&archive).unwrap();
-    let sealing = cpu() - before;
-    let samples = (columns * polls) as f64;
+    let (sealing, seal_wall) = (cpu() - before, began.elapsed().as_secs_f64());
     drop(writer);
-    drop(archive);
+    let samples = (columns * polls) as f64;
     let by = |word: &str| -> u64 {
         let dirs = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
         let mine = dirs.filter(|e| e.file_name().to_string_lossy().starts_with(word));
         mine.map(|entry| bytes_in(&entry.path())).sum()
     };
+    let bytes = bytes_in(Path::new(dir));
+    let (day_bytes, hour_bytes) = (by("day-"), by("hours-"));
+    // What the readings become when they go: measured in a copy, for the store itself is asked afterwards.
+    let copied = format!("{dir}.minutes");
+    let status = std::process::Command::new("cp").args(["-a", dir, &copied]).status();
+    assert!(status.unwrap().success());
+    let before = cpu();
+    let gone = self::archive(Path::new(&copied), Settings::default());
+    for shelf in gone.shelves() {
+        roll::before_going(&gone, shelf.name).unwrap();
+    }
+    let rolling = cpu() - before;
+    drop((gone, archive));
+    let minute_bytes = bytes_in(Path::new(&copied)) - bytes;
+    std::fs::remove_dir_all(&copied).unwrap();
     println!(
-        "{{\"samples\":{samples},\"live_bytes\":{live},\"day_bytes\":{},\"minute_bytes\":{},\"hour_bytes\":{},\"bytes\":{},\"bytes_per_sample\":{:.4},\"raw_bytes_per_sample\":{:.4},\"ingest_cpu_us\":{:.4},\"seal_day_cpu_us\":{:.4},\"wall_s\":{:.2},\"seal_wall_s\":{:.2},\"rss_kib\":{}}}",
-        by("day-"),
-        by("minutes-"),
-        by("hours-"),
-        bytes_in(Path::new(dir)),
-        bytes_in(Path::new(dir)) as f64 / samples,
-        by("day-") as f64 / samples,
+        "{{\"samples\":{samples},\"live_bytes\":{live},\"day_bytes\":{day_bytes},\"hour_bytes\":{hour_bytes},\"bytes\":{bytes},\"bytes_per_sample\":{:.4},\"raw_bytes_per_sample\":{:.4},\"minute_bytes_per_sample\":{:.4},\"ingest_cpu_us\":{:.4},\"seal_day_cpu_us\":{:.4},\"minutes_cpu_us\":{:.4},\"wall_s\":{wall:.2},\"seal_wall_s\":{seal_wall:.2},\"rss_kib\":{}}}",
+        bytes as f64 / samples,
+        day_bytes as f64 / samples,
+        minute_bytes as f64 / samples,
         spent / samples * 1e6,
         sealing / samples * 1e6,
-        wall,
-        began.elapsed().as_secs_f64(),
+        rolling / samples * 1e6,
         rss_kib()
     );
 }
@@ -211,13 +220,13 @@ fn value(n: i64, column: i64) -> i64 {
 /// Says after each flush how many rows are durable.
 fn fill(args: &[String]) {
     let [dir, most] = args else { panic!("DIR ROWS") };
-    let archive = archive(Path::new(dir), Settings { free_percent: 0, ..Settings::default() });
+    let archive = archive(Path::new(dir), filling());
     keeper::find_rows(&archive);
     let pdu: pmgate::model::id::PduId = "pdu-a".parse().unwrap();
     let layout = layout(48, &METRICS[2..3]);
     let counts = Arc::new(Counts::default());
     let mut writer = Writer::new(archive.clone(), counts.clone());
-    let from = durable(&archive).0;
+    let from = durable(&archive).whole;
     println!("from {from}");
     for n in from..most.parse::<i64>().unwrap() {
         let data = (0..48_u16).map(|c| (c, Datum::Value(value(n, i64::from(c))))).collect();
@@ -238,38 +247,75 @@ fn fill(args: &[String]) {
     println!("done");
 }
 
-/// How many rows there are from the first on without a hole, how many in all, and how many values are wrong. Where the
-/// store cannot be read at present, as on a disk without a free byte, it says so and ends.
-fn durable(archive: &Archive) -> (i64, i64, u64) {
+/// How `fill` keeps: readings for a day, so that minutes take their place as it goes.
+fn filling() -> Settings {
+    Settings { free_percent: 0, raw_days: 1, ..Settings::default() }
+}
+
+/// What is there of what [`fill`] wrote, by readings or by minutes.
+struct Durable {
+    /// Rows from the first on without a hole.
+    whole: i64,
+    rows: i64,
+    wrong: u64,
+    /// What is known to be damaged.
+    damaged: usize,
+}
+
+/// Where the store cannot be read at present, as on a disk without a free byte, it says so and ends.
+fn durable(archive: &Archive) -> Durable {
     let pdu: pmgate::model::id::PduId = "pdu-a".parse().unwrap();
     let columns: Vec<(String, Metric)> =
         (1..=48).map(|n: i64| (n.to_string(), Metric::Power)).collect();
     let (start, end) = (Stamp(0), Stamp(i64::MAX));
-    let asked = Scan { pdu: &pdu, columns: &columns, start, end, step: None };
+    let step = Some((start, Span(60_000)));
+    let asked = Scan { pdu: &pdu, columns: &columns, start, end, step };
     let (mut next, mut rows, mut wrong) = (vec![0_i64; 48], 0, 0);
-    scan(archive, &asked, &mut |column, item| {
-        let Item::Sample((at, cell)) = item else { return true };
-        let n = at.0 / STEP_MS;
-        wrong += u64::from(cell.is_ok_and(|cell| cell != value(n, column as i64)));
-        rows += i64::from(column == 0);
-        if cell.is_ok() && next[column] == n {
-            next[column] += 1;
+    let failed = |error| -> usize {
+        println!("{{\"error\":\"{error}\"}}");
+        std::process::exit(0);
+    };
+    let mut damaged = scan(archive, &asked, &mut |column, item| {
+        let (at, count, right) = match item {
+            Item::Sample((at, Ok(cell))) => (at.0, 1, cell == value(at.0 / STEP_MS, column as i64)),
+            // Hours alone are a loss.
+            Item::Rolled(step, width) if step.count > 0 && width == 60_000 => {
+                (step.at, width / STEP_MS, *step == rolled(step.at, width, column as i64))
+            }
+            Item::Sample(_) | Item::Rolled(..) => return true,
+        };
+        wrong += u64::from(!right);
+        rows += if column == 0 { count } else { 0 };
+        if next[column] == at / STEP_MS {
+            next[column] += count;
         }
         true
     })
-    .unwrap_or_else(|error| {
-        println!("{{\"error\":\"{error}\"}}");
-        std::process::exit(0);
-    });
-    (next.into_iter().min().unwrap(), rows, wrong)
+    .unwrap_or_else(failed);
+    // Of days that have both, the readings too.
+    let asked = Scan { step: None, ..asked };
+    damaged += scan(archive, &asked, &mut |column, item| {
+        let Item::Sample((at, Ok(cell))) = item else { return true };
+        wrong += u64::from(cell != value(at.0 / STEP_MS, column as i64));
+        true
+    })
+    .unwrap_or_else(failed);
+    Durable { whole: next.into_iter().min().unwrap(), rows, wrong, damaged }
+}
+
+/// What a step of [`value`] rolls up to.
+fn rolled(at: i64, width: i64, column: i64) -> pmgate::series::rollup::Rolled {
+    let numbers = at / STEP_MS..(at + width) / STEP_MS;
+    let readings = numbers.map(|n| (n * STEP_MS, Ok(value(n, column))));
+    pmgate::series::rollup::roll(readings, width)[0]
 }
 
 fn check(args: &[String]) {
     let began = Instant::now();
     let archive = archive(Path::new(&args[0]), Settings::default());
-    let (whole, rows, wrong) = durable(&archive);
+    let Durable { whole, rows, wrong, damaged } = durable(&archive);
     println!(
-        "{{\"whole\":{whole},\"rows\":{rows},\"wrong\":{wrong},\"alarms\":{},\"ms\":{}}}",
+        "{{\"whole\":{whole},\"rows\":{rows},\"wrong\":{wrong},\"damaged\":{damaged},\"alarms\":{},\"ms\":{}}}",
         archive.alarms().len(),
         began.elapsed().as_millis()
     );
@@ -292,13 +338,14 @@ fn fuzz(args: &[String]) {
     let mut rows = merge::Rows::default();
     let name = |n: i64| (n.to_string(), "power_w".to_owned());
     let names: Vec<_> = (1..4).map(name).collect();
+    let shape = rows.shape(&names);
     for n in 0..200_i64 {
-        rows.add(n * 10_000, &names, (0..3).map(|c| Ok(value(n, c))));
+        rows.add(n * 10_000, shape, (0..3).map(|c| Ok(value(n, c))));
     }
     let block = merge::Merged::new(vec![merge::Source::Rows(&rows)]).block(|_, column| {
         let cells: Vec<_> = column.iter().map(|(_, cell)| *cell).collect();
         seeds.push(cells::encode(&cells));
-        seeds.push(rollup::encode(&rollup::roll(column, 60_000)));
+        seeds.push(rollup::encode(&rollup::roll(column.iter().copied(), 60_000)));
     });
     seeds.push(block.head.clone());
     seeds.push(column::encode(&(0..300).map(|n| n * n).collect::<Vec<i64>>()));
@@ -355,6 +402,9 @@ fn main() {
         Some((verb, rest)) if verb == "fill" => fill(rest),
         Some((verb, rest)) if verb == "check" => check(rest),
         Some((verb, rest)) if verb == "fuzz" => fuzz(rest),
+        Some((verb, rest)) if verb == "fixture" => fixture::make(rest),
+        Some((verb, rest)) if verb == "year" => year::make(rest),
+        Some((verb, rest)) if verb == "ask-year" => year::ask(rest),
         _ => println!("see the head of benches/store.rs for what to ask"),
     }
 }

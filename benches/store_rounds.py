@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What the store survives: killed while writing, and a disk that is full. STORE names the bench program (cargo bench --bench store --no-run).
+"""What the store survives: killed while writing, rot, and a disk that is full. STORE names the bench program (cargo bench --bench store --no-run).
 
     store_rounds.py kill ROUNDS [SEED]      kill -9 at random moments; what was acknowledged must be there, and right
+    store_rounds.py rot ROUNDS [SEED]       a file cut off or a bit flipped; it starts, nothing wrong is read, what is lost is told, and it goes on
     store_rounds.py full                    a tmpfs of 64 MiB filled to the brim (needs root); nothing older is lost, and it heals
 """
 import json
@@ -50,6 +51,47 @@ def kill(rounds, seed):
     return lost == 0 and wrong == 0
 
 
+def damage(at, dice):
+    """Cuts a file off (one time in three) or flips a bit where something is written; says what it did."""
+    file = dice.choice(sorted(f for f in at.rglob("*") if f.is_file() and f.stat().st_size))
+    content = bytearray(file.read_bytes())
+    written = len(content.rstrip(b"\0")) or 1
+    if dice.random() < 1 / 3:
+        cut = dice.randrange(written)
+        file.write_bytes(content[:cut])
+        return f"{file.relative_to(at)} cut to {cut} of {written}"
+    bit = dice.randrange(written * 8)
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+    return f"{file.relative_to(at)} bit {bit % 8} of byte {bit // 8} of {written}"
+
+
+def rot(rounds, seed):
+    dice, sums = random.Random(seed), dict.fromkeys(("whole", "lossy", "told", "rows_lost", "wrong", "stuck"), 0)
+    with tempfile.TemporaryDirectory() as directory:
+        model, at = pathlib.Path(directory) / "model", pathlib.Path(directory) / "history"
+        # Two sealed days and a half, in hours and in rows.
+        subprocess.run([STORE, "fill", str(model), "21960"], check=True, capture_output=True)
+        truth = check(model)["rows"]
+        for number in range(rounds):
+            shutil.rmtree(at, ignore_errors=True)
+            shutil.copytree(model, at)
+            what = damage(at, dice)
+            found = check(at)
+            lost = truth - found["rows"]
+            kept = "whole" if lost == 0 and not found["damaged"] else "lossy"
+            told = found["alarms"] > 0 or found["damaged"] > 0
+            on = subprocess.run([STORE, "fill", str(at), str(truth + 100)], capture_output=True, text=True)
+            after = check(at)
+            stuck = on.returncode != 0 or after["rows"] < 100
+            for name, more in ((kept, 1), ("told", kept == "lossy" and told), ("rows_lost", lost), ("wrong", found["wrong"] + after["wrong"]), ("stuck", stuck)):
+                sums[name] += int(more)
+            if stuck or found["wrong"] or after["wrong"] or (kept == "lossy" and not told):
+                print(number, what, found, after, on.stdout.splitlines()[-1:], on.stderr[-500:])
+    print(json.dumps({"rounds": rounds, "seed": seed, "rows": truth, **sums}))
+    return sums["wrong"] == 0 and sums["stuck"] == 0
+
+
 def full():
     if os.environ.get("IN_NAMESPACE") != "1":
         os.environ["IN_NAMESPACE"] = "1"
@@ -90,6 +132,8 @@ if __name__ == "__main__":
     verb, *rest = sys.argv[1:]
     if verb == "kill":
         good = kill(int(rest[0]), int(rest[1]) if len(rest) > 1 else 1)
+    elif verb == "rot":
+        good = rot(int(rest[0]), int(rest[1]) if len(rest) > 1 else 1)
     else:
         good = full()
     sys.exit(0 if good else 1)

@@ -2,6 +2,9 @@
 //! says which columns there are and where each lies in a few large values, each with a checksum of its own: one
 //! reading is found without touching the others, and a flipped bit costs one column.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use super::code::{pull, pull_bytes, pull_count, pull_text, push, push_text};
 use super::column;
 
@@ -30,13 +33,31 @@ pub enum BlockError {
 /// What a column is of: the part, and the key of the metric.
 pub type Name = (String, String);
 
+/// A value of a block: many columns are read from one.
+pub type Value = Arc<Vec<u8>>;
+
+/// The way to the values of a block, by their numbers from 1; none for one that is gone or cannot be read.
+pub type Fetch<'f> = dyn Fn(u16) -> Option<Value> + 'f;
+
 /// A block as it is stored: the head, and the values that it points into.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The head.
     pub head: Vec<u8>,
     /// The values, from number 1.
-    pub groups: Vec<Vec<u8>>,
+    pub groups: Vec<Value>,
+}
+
+impl Stored {
+    /// A value by its number.
+    pub fn group(&self, number: u16) -> Option<Value> {
+        self.groups.get(usize::from(number).checked_sub(1)?).cloned()
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self) -> usize {
+        self.head.len() + self.groups.iter().map(|group| group.len()).sum::<usize>()
+    }
 }
 
 /// Makes a block, column by column.
@@ -115,7 +136,7 @@ impl Builder {
         head.extend_from_slice(&self.directory);
         let sum = crc32fast::hash(&head[FRAME..]);
         head[1..FRAME].copy_from_slice(&sum.to_le_bytes());
-        Stored { head, groups: self.groups }
+        Stored { head, groups: self.groups.into_iter().map(Arc::new).collect() }
     }
 }
 
@@ -207,9 +228,9 @@ impl<'b> Head<'b> {
     }
 
     /// The times of the rows that have a column.
-    pub fn times_of(&self, entry: &Entry<'_>) -> Vec<i64> {
+    pub fn times_of(&self, entry: &Entry<'_>) -> Cow<'_, [i64]> {
         if (0..self.shapes).all(|shape| entry.in_shape(shape)) {
-            return self.times.clone();
+            return Cow::Borrowed(&self.times);
         }
         let rows = self.times.iter().zip(&self.shape_of);
         rows.filter(|(_, shape)| entry.in_shape(**shape as usize)).map(|(at, _)| *at).collect()

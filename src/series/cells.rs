@@ -31,13 +31,21 @@ pub fn encode(cells: &[Cell]) -> Vec<u8> {
 }
 
 /// Reads so many cells; `None` if the bytes are not theirs.
-pub fn decode(mut bytes: &[u8], count: usize) -> Option<Vec<Cell>> {
+pub fn decode(bytes: &[u8], count: usize) -> Option<Vec<Cell>> {
+    let mut out = Vec::new();
+    decode_into(bytes, count, &mut out)?;
+    Some(out)
+}
+
+/// Reads so many cells into a place that is used again and again: whoever asks for many columns takes memory once.
+pub fn decode_into(mut bytes: &[u8], count: usize, out: &mut Vec<Cell>) -> Option<()> {
+    out.clear();
     if count > column::MOST {
         return None;
     }
     let runs = pull_count(&mut bytes, count)?;
     if runs == 0 {
-        return Some(column::decode(bytes, count)?.into_iter().map(Ok).collect());
+        return column::decode_into(bytes, count, out, Ok);
     }
     let (mut gaps, mut left) = (Vec::with_capacity(runs), count);
     let mut missing = 0;
@@ -52,13 +60,13 @@ pub fn decode(mut bytes: &[u8], count: usize) -> Option<Vec<Cell>> {
     }
     let numbers = column::decode(bytes, count - missing)?;
     let mut numbers = numbers.into_iter().map(Ok);
-    let mut out = Vec::with_capacity(count);
+    out.reserve(count);
     for (good, length, gap) in gaps {
         out.extend(numbers.by_ref().take(good));
         out.resize(out.len() + length, Err(gap));
     }
     out.extend(numbers);
-    Some(out)
+    Some(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::reading::Gap;
 
-use super::block::{Builder, Head, Name, Stored};
+use super::block::{Builder, Fetch, Head, Name, Stored};
 use super::cells::{self, Cell};
 
 /// Rows taken up one by one.
@@ -13,30 +13,54 @@ use super::cells::{self, Cell};
 pub struct Rows {
     times: Vec<i64>,
     shape_of: Vec<usize>,
-    shapes: Vec<Vec<Name>>,
-    columns: BTreeMap<Name, Vec<(i64, Cell)>>,
+    shapes: Vec<Shape>,
+    names: BTreeMap<Name, usize>,
+    columns: Vec<Vec<(i64, Cell)>>,
+}
+
+/// Rows with the same columns.
+#[derive(Debug)]
+struct Shape {
+    names: Vec<Name>,
+    /// Where the cells of each name go.
+    columns: Vec<usize>,
 }
 
 impl Rows {
-    /// Adds a row of a shape.
-    pub fn add(&mut self, at: i64, shape: &[Name], cells: impl Iterator<Item = Cell>) {
-        let number = self.shapes.iter().position(|known| known == shape).unwrap_or_else(|| {
-            self.shapes.push(shape.to_vec());
-            self.shapes.len() - 1
-        });
-        self.times.push(at);
-        self.shape_of.push(number);
-        for (name, cell) in shape.iter().zip(cells) {
-            match self.columns.get_mut(name) {
-                Some(column) => column.push((at, cell)),
-                None => drop(self.columns.insert(name.clone(), vec![(at, cell)])),
+    /// The number of a shape: what [`Rows::add`] wants to know of a row.
+    pub fn shape(&mut self, names: &[Name]) -> usize {
+        if let Some(number) = self.shapes.iter().position(|known| known.names == names) {
+            return number;
+        }
+        let mut columns = Vec::with_capacity(names.len());
+        for name in names {
+            let next = self.columns.len();
+            let at = *self.names.entry(name.clone()).or_insert(next);
+            if at == next {
+                self.columns.push(Vec::new());
             }
+            columns.push(at);
+        }
+        self.shapes.push(Shape { names: names.to_vec(), columns });
+        self.shapes.len() - 1
+    }
+
+    /// Adds a row of a shape that [`Rows::shape`] gave the number of.
+    pub fn add(&mut self, at: i64, shape: usize, cells: impl Iterator<Item = Cell>) {
+        self.times.push(at);
+        self.shape_of.push(shape);
+        for (column, cell) in self.shapes[shape].columns.iter().zip(cells) {
+            self.columns[*column].push((at, cell));
         }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.times.is_empty()
+    }
+
+    fn column(&self, name: &Name) -> &[(i64, Cell)] {
+        self.names.get(name).map_or(&[], |at| &self.columns[*at])
     }
 }
 
@@ -45,7 +69,7 @@ pub enum Source<'s> {
     /// Rows.
     Rows(&'s Rows),
     /// A block, and the way to its values.
-    Block(&'s Head<'s>, &'s dyn Fn(u16) -> Option<Vec<u8>>),
+    Block(&'s Head<'s>, &'s Fetch<'s>),
 }
 
 impl Source<'_> {
@@ -64,7 +88,7 @@ impl Source<'_> {
     fn shapes(&self) -> Vec<BTreeSet<Name>> {
         match self {
             Source::Rows(rows) => {
-                rows.shapes.iter().map(|shape| shape.iter().cloned().collect()).collect()
+                rows.shapes.iter().map(|shape| shape.names.iter().cloned().collect()).collect()
             }
             Source::Block(head, _) => {
                 let has = |shape: usize| {
@@ -75,6 +99,16 @@ impl Source<'_> {
             }
         }
     }
+}
+
+/// Names of columns in the order in which blocks have them, each once: those of one metric together, and numbers of
+/// outlets by their size, so that neighbours stand together for people too.
+pub fn in_order(names: impl Iterator<Item = Name>) -> Vec<Name> {
+    let mut names: Vec<Name> = names.collect::<BTreeSet<_>>().into_iter().collect();
+    names.sort_by(|a, b| {
+        (&a.1, a.0.parse::<u32>().ok(), &a.0).cmp(&(&b.1, b.0.parse::<u32>().ok(), &b.0))
+    });
+    names
 }
 
 /// A block under way: a column read by name as (time, cell).
@@ -127,47 +161,41 @@ impl<'s> Merged<'s> {
 
     /// The columns: those of one metric together.
     pub fn names(&self) -> Vec<Name> {
-        let mut names: Vec<Name> =
-            self.shapes.iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect();
-        // Numbers of outlets by their size, so that neighbours stand together for people too.
-        names.sort_by(|a, b| {
-            (&a.1, a.0.parse::<u32>().ok(), &a.0).cmp(&(&b.1, b.0.parse::<u32>().ok(), &b.0))
-        });
-        names
+        in_order(self.shapes.iter().flatten().cloned())
     }
 
     /// The cells of a column with their moments, rising.
     pub fn column(&mut self, name: &Name) -> Vec<(i64, Cell)> {
-        let mut out: Vec<(i64, usize, Cell)> = Vec::new();
-        let mut damaged = 0;
+        let mut out: Vec<(i64, Cell)> = Vec::with_capacity(self.rows.len());
+        let mut cells = Vec::new();
         for (number, source) in self.sources.iter().enumerate() {
+            let lost = |at: i64| !self.lost.is_empty() && self.lost.contains(&(number, at));
             match source {
                 Source::Rows(rows) => {
-                    let cells = rows.columns.get(name).into_iter().flatten();
-                    out.extend(cells.map(|(at, cell)| (*at, number, *cell)));
+                    let column = rows.column(name).iter();
+                    out.extend(column.filter(|(at, _)| !lost(*at)));
                 }
                 Source::Block(head, fetch) => {
                     let Some(entry) = head.find(&name.0, &name.1) else { continue };
                     let times = head.times_of(entry);
                     let group = fetch(entry.group);
-                    let cells = group.as_deref().and_then(|group| entry.cells(group).ok());
-                    let cells = cells.and_then(|cells| cells::decode(cells, times.len()));
-                    let cells = cells.unwrap_or_else(|| {
-                        damaged += 1;
-                        vec![Err(Gap::Damaged); times.len()]
-                    });
-                    out.extend(times.into_iter().zip(cells).map(|(at, cell)| (at, number, cell)));
+                    let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
+                    let read =
+                        coded.and_then(|coded| cells::decode_into(coded, times.len(), &mut cells));
+                    if read.is_none() {
+                        self.damaged += 1;
+                        cells.clear();
+                        cells.resize(times.len(), Err(Gap::Damaged));
+                    }
+                    let column = times.iter().copied().zip(cells.iter().copied());
+                    out.extend(column.filter(|(at, _)| !lost(*at)));
                 }
             }
         }
-        self.damaged += damaged;
-        if !out.is_sorted_by_key(|(at, source, _)| (*at, *source)) {
-            out.sort_by_key(|(at, source, _)| (*at, *source));
+        if !out.is_sorted_by_key(|(at, _)| *at) {
+            out.sort_by_key(|(at, _)| *at);
         }
-        let kept = |(at, source, _): &(i64, usize, Cell)| {
-            self.lost.is_empty() || !self.lost.contains(&(*source, *at))
-        };
-        out.into_iter().filter(kept).map(|(at, _, cell)| (at, cell)).collect()
+        out
     }
 
     /// The block; each column is shown on its way, for what else is made from it.
@@ -188,6 +216,7 @@ impl<'s> Merged<'s> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::Value;
     use super::*;
     use proptest::prelude::*;
 
@@ -203,7 +232,8 @@ mod tests {
         for (at, is_full, values) in readings {
             let cells = values
                 .map(|value| if value % 7 == 0 { Err(Gap::Timeout) } else { Ok(value * 1_000) });
-            rows.add(*at, if *is_full { &full } else { &fast }, cells.into_iter());
+            let shape = rows.shape(if *is_full { &full } else { &fast });
+            rows.add(*at, shape, cells.into_iter());
         }
         rows
     }
@@ -215,7 +245,7 @@ mod tests {
             let group = &stored.groups[usize::from(entry.group) - 1];
             let cells = cells::decode(entry.cells(group).unwrap(), times.len()).unwrap();
             let name = (entry.part.to_owned(), entry.key.to_owned());
-            (name, times.into_iter().zip(cells).collect())
+            (name, times.iter().copied().zip(cells).collect())
         };
         head.columns.iter().map(read).collect()
     }
@@ -229,7 +259,7 @@ mod tests {
         fn a_block_of_halves_is_the_block_of_the_whole(readings in prop::collection::btree_map(0..1_000_000_i64, reading(), 0..60), at in any::<prop::sample::Index>()) {
             let readings: Vec<_> = readings.into_iter().map(|(at, (_, full, values))| (at, full, values)).collect();
             let whole = rows(&readings);
-            let expected = whole.columns.clone();
+            let expected: BTreeMap<Name, Vec<(i64, Cell)>> = whole.names.keys().map(|name| (name.clone(), whole.column(name).to_vec())).collect();
             let whole = Merged::new(vec![Source::Rows(&whole)]).block(|_, _| {});
             prop_assert_eq!(all(&whole), expected.clone());
             // Two blocks, and rows that overlap both.
@@ -238,7 +268,7 @@ mod tests {
             let (left, right) = (rows(left), rows(right));
             let (left, right) = (Merged::new(vec![Source::Rows(&left)]).block(|_, _| {}), Merged::new(vec![Source::Rows(&right)]).block(|_, _| {}));
             let (heads, groups) = ((Head::open(&left.head).unwrap(), Head::open(&right.head).unwrap()), (left.groups.clone(), right.groups.clone()));
-            let fetch = |groups: Vec<Vec<u8>>| move |n: u16| groups.get(usize::from(n) - 1).cloned();
+            let fetch = |groups: Vec<Value>| move |n: u16| groups.get(usize::from(n) - 1).cloned();
             let (first, second) = (fetch(groups.0), fetch(groups.1));
             let again = rows(&readings);
             let joined = Merged::new(vec![Source::Block(&heads.1, &second), Source::Block(&heads.0, &first), Source::Rows(&again)]).block(|_, _| {});
@@ -268,9 +298,10 @@ mod tests {
     fn columns_that_are_alike_are_stored_once() {
         let names: Vec<Name> = (1..=48).map(|n| name(n, "voltage_v")).collect();
         let mut rows = Rows::default();
+        let shape = rows.shape(&names);
         for n in 0..360_i64 {
             let value = 230_000 + (n * 7919 % 13) * 100;
-            rows.add(n * 10_000, &names, std::iter::repeat_n(Ok(value), 48));
+            rows.add(n * 10_000, shape, std::iter::repeat_n(Ok(value), 48));
         }
         let stored = Merged::new(vec![Source::Rows(&rows)]).block(|_, _| {});
         assert!(stored.groups[0].len() < 400, "{}", stored.groups[0].len());

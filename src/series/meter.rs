@@ -99,7 +99,7 @@ mod tests {
             prop_assert_eq!(many.iter().map(|period| period.grown).sum::<i128>(), whole);
             prop_assert_eq!(one.finish()[0].grown, whole);
             let mut rolled = Meter::new(&begins, end);
-            roll(&samples, 60_000).iter().for_each(|step| rolled.take_rolled(step));
+            roll(samples.iter().copied(), 60_000).iter().for_each(|step| rolled.take_rolled(step));
             prop_assert_eq!(rolled.finish(), many);
         }
     }

@@ -133,73 +133,49 @@ pub fn encode(values: &[u64], histogram: &Histogram) -> Vec<u8> {
     bytes
 }
 
-/// Which symbol a slot belongs to, its frequency, and the place within it.
-type Slot = (u8, u16, u16);
-
 /// The way from a slot to its symbol.
-enum Table {
-    /// One look-up a number; making it costs as much as some hundred numbers.
-    Slots(Vec<Slot>),
-    /// Where each symbol begins, with its frequency; for few numbers.
-    Starts(Vec<(u16, u16, u8)>),
+struct Table {
+    /// The symbol of each slot.
+    symbols: [u8; SCALE as usize],
+    /// The frequency of each symbol, and where its slots begin.
+    of: [(u16, u16); SYMBOLS],
 }
 
 impl Table {
-    /// Fewer numbers than this are looked for.
-    const FEW: usize = 1_024;
-
     /// Of frequencies that add up to [`SCALE`].
-    fn of(frequencies: &[u32; SYMBOLS], count: usize) -> Self {
-        let used = (0_u8..).zip(frequencies).filter(|(_, frequency)| **frequency > 0);
-        let mut at = 0;
-        if count < Self::FEW {
-            let start = |(symbol, frequency): (u8, &u32)| {
-                let start = at as u16;
-                at += *frequency;
-                (start, *frequency as u16, symbol)
-            };
-            return Table::Starts(used.map(start).collect());
+    fn of(frequencies: &[u32; SYMBOLS]) -> Self {
+        let mut table = Self { symbols: [0; SCALE as usize], of: [(0, 0); SYMBOLS] };
+        let mut start = 0;
+        for (symbol, frequency) in frequencies.iter().enumerate().filter(|(_, f)| **f > 0) {
+            let end = start + *frequency as usize;
+            table.symbols[start..end].fill(symbol as u8);
+            table.of[symbol] = (*frequency as u16, start as u16);
+            start = end;
         }
-        let mut slots = Vec::with_capacity(SCALE as usize);
-        for (symbol, frequency) in used {
-            slots.extend((0..*frequency).map(|within| (symbol, *frequency as u16, within as u16)));
-        }
-        Table::Slots(slots)
-    }
-
-    #[inline]
-    fn find(&self, slot: u32) -> Slot {
-        match self {
-            Table::Slots(slots) => slots[slot as usize],
-            Table::Starts(starts) => {
-                let slot = slot as u16;
-                // The first symbol begins at 0, so there is one before whatever comes after.
-                let after = starts.partition_point(|(start, _, _)| *start <= slot);
-                let (start, frequency, symbol) = starts[after - 1];
-                (symbol, frequency, slot - start)
-            }
-        }
+        table
     }
 }
 
 /// Shows so many numbers; `None` if the bytes are not theirs.
 pub fn decode(mut bytes: &[u8], count: usize, mut show: impl FnMut(u64)) -> Option<()> {
     let frequencies = pull_table(&mut bytes)?;
-    let table = Table::of(&frequencies, count);
+    let table = Table::of(&frequencies);
     let mut state = u32::from_le_bytes(pull_bytes(&mut bytes, 4)?.try_into().ok()?);
     let words = pull_count(&mut bytes, count)?;
     let words = pull_bytes(&mut bytes, words * 2)?;
     let mut words = words.chunks_exact(2);
     let mut plain = BitReader::new(bytes);
     for _ in 0..count {
-        let (symbol, frequency, within) = table.find(state & (SCALE - 1));
-        state =
-            u32::from(frequency).wrapping_mul(state >> SCALE_BITS).wrapping_add(u32::from(within));
+        let slot = state & (SCALE - 1);
+        let symbol = usize::from(table.symbols[slot as usize]);
+        let (frequency, start) = table.of[symbol];
+        let within = slot.wrapping_sub(u32::from(start));
+        state = u32::from(frequency).wrapping_mul(state >> SCALE_BITS).wrapping_add(within);
         if state < LOW {
             let word = words.next()?;
             state = state << 16 | u32::from(u16::from_le_bytes([word[0], word[1]]));
         }
-        let (low, extra) = base(usize::from(symbol));
+        let (low, extra) = base(symbol);
         show(if extra == 0 { low } else { low + plain.take(extra)? });
     }
     Some(())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::reading::Gap;
 
-use super::block::{Builder, Name, Stored};
+use super::block::{Builder, Fetch, Head, Name, Stored};
 use super::cells::{self, Cell};
 use super::code::{pull_bytes, pull_count, push};
 use super::column;
@@ -39,49 +39,44 @@ pub fn growth(before: i64, after: i64) -> i64 {
     if after >= before { after.saturating_sub(before) } else { after.max(0) }
 }
 
-/// Rolls a column up; steps are whole multiples of the width since 1970.
-pub fn roll(column: &[(i64, Cell)], width_ms: i64) -> Vec<Rolled> {
-    let mut out: Vec<Rolled> = Vec::new();
-    for (at, cell) in column {
-        let step = at.div_euclid(width_ms) * width_ms;
-        if out.last().is_none_or(|last| last.at != step) {
-            out.push(Rolled {
-                at: step,
-                count: 0,
-                gap: Gap::NotRead,
-                least: 0,
-                most: 0,
-                sum: 0,
-                first: 0,
-                last: 0,
-                grown: 0,
-            });
+impl Rolled {
+    /// A step without a good reading.
+    fn none(at: i64, gap: Gap) -> Self {
+        Self { at, count: 0, gap, least: 0, most: 0, sum: 0, first: 0, last: 0, grown: 0 }
+    }
+
+    fn take(&mut self, cell: Cell) {
+        let value = match cell {
+            Ok(value) => value,
+            Err(gap) => {
+                self.gap = gap;
+                return;
+            }
+        };
+        if self.count == 0 {
+            (self.least, self.most, self.first, self.last) = (value, value, value, value);
         }
-        let Some(rolled) = out.last_mut() else { continue };
-        match *cell {
-            Err(gap) => rolled.gap = gap,
-            Ok(value) if rolled.count == 0 => {
-                let Rolled { at, gap, .. } = *rolled;
-                *rolled = Rolled {
-                    at,
-                    count: 1,
-                    gap,
-                    least: value,
-                    most: value,
-                    sum: value,
-                    first: value,
-                    last: value,
-                    grown: 0,
-                };
-            }
-            Ok(value) => {
-                rolled.count += 1;
-                rolled.least = rolled.least.min(value);
-                rolled.most = rolled.most.max(value);
-                rolled.sum = rolled.sum.saturating_add(value);
-                rolled.grown = rolled.grown.saturating_add(growth(rolled.last, value));
-                rolled.last = value;
-            }
+        self.count += 1;
+        self.least = self.least.min(value);
+        self.most = self.most.max(value);
+        self.sum = self.sum.saturating_add(value);
+        self.grown = self.grown.saturating_add(growth(self.last, value));
+        self.last = value;
+    }
+}
+
+/// Rolls a column up, readings in order of time; steps are whole multiples of the width since 1970.
+pub fn roll(column: impl IntoIterator<Item = (i64, Cell)>, width_ms: i64) -> Vec<Rolled> {
+    let mut out: Vec<Rolled> = Vec::new();
+    let mut until = i64::MIN;
+    for (at, cell) in column {
+        if at >= until {
+            let step = at.div_euclid(width_ms) * width_ms;
+            out.push(Rolled::none(step, Gap::NotRead));
+            until = step.saturating_add(width_ms);
+        }
+        if let Some(rolled) = out.last_mut() {
+            rolled.take(cell);
         }
     }
     out
@@ -124,17 +119,7 @@ pub fn decode(mut bytes: &[u8], times: &[i64]) -> Option<Vec<Rolled>> {
     let (last, first, grown) = (column()?, column()?, column()?);
     let mut n = 0;
     let step = |(at, count): (&i64, &Cell)| match *count {
-        Err(gap) => Rolled {
-            at: *at,
-            count: 0,
-            gap,
-            least: 0,
-            most: 0,
-            sum: 0,
-            first: 0,
-            last: 0,
-            grown: 0,
-        },
+        Err(gap) => Rolled::none(*at, gap),
         Ok(count) => {
             let low = least[n];
             let (end, start) = (last[n].wrapping_add(low), first[n].wrapping_add(low));
@@ -156,6 +141,62 @@ pub fn decode(mut bytes: &[u8], times: &[i64]) -> Option<Vec<Rolled>> {
     Some(times.iter().zip(&counts).map(step).collect())
 }
 
+/// Two tellings of the same time as one: of each step the telling of more readings, and the later one where both are of
+/// as many. So nothing that is damaged or incomplete takes the place of what is whole.
+pub fn join(before: &[Rolled], after: &[Rolled]) -> Vec<Rolled> {
+    let mut steps: BTreeMap<i64, Rolled> = before.iter().map(|step| (step.at, *step)).collect();
+    for step in after {
+        let known = steps.entry(step.at).or_insert(*step);
+        if step.count >= known.count {
+            *known = *step;
+        }
+    }
+    steps.into_values().collect()
+}
+
+/// What steps are taken from, column by column.
+pub enum Steps<'s> {
+    /// A block of readings, which are rolled up.
+    Readings(&'s Head<'s>, &'s Fetch<'s>),
+    /// A block of rollups.
+    Rolled(&'s Head<'s>, &'s Fetch<'s>),
+}
+
+impl Steps<'_> {
+    fn head(&self) -> &Head<'_> {
+        match self {
+            Steps::Readings(head, _) | Steps::Rolled(head, _) => head,
+        }
+    }
+
+    /// The names of the columns.
+    pub fn names(&self) -> impl Iterator<Item = Name> {
+        let columns = self.head().columns.iter();
+        columns.map(|entry| (entry.part.to_owned(), entry.key.to_owned()))
+    }
+
+    /// The steps of a column; none where there is no such column, or it is damaged, which is counted. Readings that are
+    /// damaged are steps that say so.
+    pub fn column(&self, name: &Name, width_ms: i64, damaged: &mut usize) -> Vec<Rolled> {
+        let Some(entry) = self.head().find(&name.0, &name.1) else { return Vec::new() };
+        let times = self.head().times_of(entry);
+        let (Steps::Readings(_, fetch) | Steps::Rolled(_, fetch)) = self;
+        let group = fetch(entry.group);
+        let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
+        if let Steps::Rolled(..) = self {
+            let steps = coded.and_then(|coded| decode(coded, &times));
+            *damaged += usize::from(steps.is_none());
+            return steps.unwrap_or_default();
+        }
+        let cells = coded.and_then(|coded| cells::decode(coded, times.len()));
+        let cells = cells.unwrap_or_else(|| {
+            *damaged += 1;
+            vec![Err(Gap::Damaged); times.len()]
+        });
+        roll(times.iter().copied().zip(cells), width_ms)
+    }
+}
+
 /// A block of rollups under way: coded columns, and at which moments each has steps.
 #[derive(Debug, Default)]
 pub struct Roller {
@@ -164,16 +205,15 @@ pub struct Roller {
 }
 
 impl Roller {
-    /// Adds a column of readings, rolled up.
-    pub fn add(&mut self, name: &Name, column: &[(i64, Cell)], width_ms: i64) {
-        let steps = roll(column, width_ms);
+    /// Adds a column of steps, rising.
+    pub fn add(&mut self, name: &Name, steps: &[Rolled]) {
         let moments: Vec<i64> = steps.iter().map(|step| step.at).collect();
         let number = self.moments.iter().position(|known| *known == moments);
         let number = number.unwrap_or_else(|| {
             self.moments.push(moments);
             self.moments.len() - 1
         });
-        self.columns.push((name.clone(), number, encode(&steps)));
+        self.columns.push((name.clone(), number, encode(steps)));
     }
 
     /// The block, if there is anything in it.
@@ -205,7 +245,6 @@ impl Roller {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::Head;
     use super::*;
     use proptest::prelude::*;
 
@@ -215,7 +254,7 @@ mod tests {
             let column: Vec<(i64, Cell)> = readings.into_iter().collect();
             let mut roller = Roller::default();
             let name = ("1".to_owned(), "energy_wh".to_owned());
-            roller.add(&name, &column, 60_000);
+            roller.add(&name, &roll(column.iter().copied(), 60_000));
             let stored = roller.block().unwrap();
             let head = Head::open(&stored.head).unwrap();
             let entry = head.find("1", "energy_wh").unwrap();
@@ -235,6 +274,18 @@ mod tests {
             let kept: Vec<&Rolled> = steps.iter().filter(|step| step.count > 0).collect();
             let between: i64 = kept.windows(2).map(|pair| growth(pair[0].last, pair[1].first)).sum();
             prop_assert_eq!(kept.iter().map(|step| step.grown).sum::<i64>() + between, grown);
+        }
+
+        #[test]
+        fn joined_steps_are_those_of_more_readings(left in prop::collection::btree_map(0_i64..40, 0_i64..5, 0..20), right in prop::collection::btree_map(0_i64..40, 0_i64..5, 0..20)) {
+            let steps = |of: &BTreeMap<i64, i64>, sum| of.iter().map(|(at, count)| Rolled { at: *at, count: *count, gap: Gap::NotRead, least: 0, most: 0, sum, first: 0, last: 0, grown: 0 }).collect::<Vec<_>>();
+            let joined = join(&steps(&left, 1), &steps(&right, 2));
+            prop_assert!(joined.is_sorted_by(|a, b| a.at < b.at));
+            for step in &joined {
+                let (l, r) = (left.get(&step.at).copied().unwrap_or(-1), right.get(&step.at).copied().unwrap_or(-1));
+                prop_assert_eq!((step.count, step.sum), if r >= l { (r, 2) } else { (l, 1) });
+            }
+            prop_assert_eq!(joined.len(), left.keys().chain(right.keys()).collect::<BTreeSet<_>>().len());
         }
 
         #[test]

@@ -260,7 +260,7 @@ mod tests {
             let column: Vec<_> = samples.iter().map(|(at, cell)| (at.0, *cell)).collect();
             for how in [Aggregate::Avg, Aggregate::Min, Aggregate::Max, Aggregate::Last] {
                 let mut rolled = Buckets::new(at(0), at(30), Span::seconds(10), how);
-                super::super::rollup::roll(&column, 5_000).iter().for_each(|step| rolled.take_rolled(step, 5_000));
+                super::super::rollup::roll(column.iter().copied(), 5_000).iter().for_each(|step| rolled.take_rolled(step, 5_000));
                 prop_assert_eq!(rolled.finish(), buckets(&samples, at(0), at(30), Span::seconds(10), how));
             }
         }

@@ -44,6 +44,9 @@ impl Default for Settings {
 /// How what goes wrong is told: a word for the kind, and a sentence.
 pub type Alarm = Box<dyn Fn(&'static str, String) + Send + Sync>;
 
+/// How much room there is: free and total bytes of the disk, if there is one that tells.
+pub type Room = Box<dyn Fn() -> Option<(u64, u64)> + Send + Sync>;
+
 /// Bytes that stay free: sled must not find the disk full in the middle of a write.
 const RESERVE: u64 = 4 * 1024 * 1024;
 
@@ -60,6 +63,7 @@ pub struct Archive {
     gate: RwLock<()>,
     alarm: Alarm,
     alarms: Mutex<BTreeMap<&'static str, String>>,
+    room: Room,
 }
 
 impl Archive {
@@ -79,8 +83,11 @@ impl Archive {
                     let shelf = Shelf::new(root, name, settings.flush_every.0);
                     found.insert(name, Arc::new(shelf));
                 }
-                // A day that was being sealed when the program died.
-                None if dir.rsplit_once('.').is_some_and(|(_, end)| end == "new") => {
+                // A day that was being sealed when the program died, or a directory that was being removed.
+                None if dir
+                    .rsplit_once('.')
+                    .is_some_and(|(_, end)| end == "new" || end == "gone") =>
+                {
                     leftover.push(entry.path());
                 }
                 None => {}
@@ -97,6 +104,7 @@ impl Archive {
             gate: RwLock::default(),
             alarm,
             alarms: Mutex::default(),
+            room: room_of(root.to_path_buf()),
         };
         archive.forget_superseded();
         Ok(archive)
@@ -112,7 +120,14 @@ impl Archive {
             gate: RwLock::default(),
             alarm,
             alarms: Mutex::default(),
+            room: Box::new(|| None),
         }
+    }
+
+    /// With another way to tell how much room there is.
+    #[must_use]
+    pub fn with_room(self, room: Room) -> Self {
+        Self { room, ..self }
     }
 
     /// `sled`, or `memory`.
@@ -306,14 +321,25 @@ impl Archive {
 
     /// Free and total bytes of the disk, if there is one that tells.
     pub fn room(&self) -> Option<(u64, u64)> {
-        let stat = rustix::fs::statvfs(self.root.as_deref()?).ok()?;
-        Some((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+        (self.room)()
     }
 
     /// Whether there is room to write at all.
     pub fn has_room(&self) -> bool {
-        self.room().is_none_or(|(free, _)| free > RESERVE)
+        self.has_room_for(0)
     }
+
+    /// Whether there is room for so many bytes of values. What sled stores within its log takes twice its length.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.room().is_none_or(|(free, _)| free > RESERVE.saturating_add(bytes.saturating_mul(2)))
+    }
+}
+
+fn room_of(root: PathBuf) -> Room {
+    Box::new(move || {
+        let stat = rustix::fs::statvfs(&root).ok()?;
+        Some((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
+    })
 }
 
 /// Bytes in a directory and all below it; what vanishes meanwhile does not count.

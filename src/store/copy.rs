@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::series::block::{Head, Stored};
+use crate::series::block::{Head, Stored, Value};
 use crate::series::cells;
 use crate::series::merge::{Merged, Source};
 use crate::series::rollup;
@@ -14,7 +14,8 @@ use crate::series::rollup;
 use super::archive::Archive;
 use super::chunk::{ChunkStore, StoreError};
 use super::reader::devices;
-use super::seal::{Loaded, groups, put_block, rows, seal_day};
+use super::roll;
+use super::seal::{Loaded, groups, rows, seal_day};
 use super::shelf::{DAY_MS, HOUR_MS, Kind, Name};
 use super::sled::{SledStore, Use};
 
@@ -212,8 +213,9 @@ impl Record {
         let head = pull(&mut rest)?.to_vec();
         let (count, after) = rest.split_first_chunk::<4>()?;
         rest = after;
-        let groups: Option<Vec<Vec<u8>>> =
-            (0..u32::from_le_bytes(*count)).map(|_| pull(&mut rest).map(<[u8]>::to_vec)).collect();
+        let groups: Option<Vec<Value>> = (0..u32::from_le_bytes(*count))
+            .map(|_| pull(&mut rest).map(|group| Arc::new(group.to_vec())))
+            .collect();
         let block = Stored { head, groups: groups? };
         Some(Self { kind, pdu: pdu.to_string(), at: i64::from_le_bytes(*at), block })
     }
@@ -235,7 +237,9 @@ pub fn import(archive: &Archive, input: &mut dyn Read) -> Result<Summary, CopyEr
         summary.damaged += checked.damaged;
         let of = record.at.div_euclid(DAY_MS);
         if record.kind != Kind::Block {
-            import_rolled(archive, of, record)?;
+            // What the readings tell is asked of them.
+            import_day(archive, day.take())?;
+            roll::import(archive, record.kind, &record.pdu, record.at, &record.block)?;
             continue;
         }
         match &mut day {
@@ -260,20 +264,6 @@ fn import_day(
     } else {
         Err(StoreError::Failed("readings of that day come in at the same time".into()).into())
     }
-}
-
-fn import_rolled(archive: &Archive, day: i64, record: Record) -> Result<(), CopyError> {
-    let name = match record.kind {
-        Kind::Minute => Name::minutes(day),
-        _ => Name::hours(day),
-    };
-    let shelf = archive.shelf_or_new(name);
-    let store = archive.store(&shelf)?;
-    if Loaded::find(&store, record.kind, &record.pdu, record.at)?.is_none() {
-        store.apply(&put_block(record.kind, &record.pdu, record.at, record.block, 0))?;
-        store.flush()?;
-    }
-    Ok(())
 }
 
 /// Decodes every column of a block.
@@ -320,13 +310,15 @@ pub fn salvage(dir: &Path, out: &mut dyn Write) -> Result<Summary, CopyError> {
     let name = name.filter_map(Name::parse).next_back();
     let name = name.ok_or(CopyError::Broken("the directory's name does not say what is in it"))?;
     let tried = dir.with_file_name(format!("{named}.salvage"));
-    let attempt = |cut: Option<u64>| -> Result<SledStore, CopyError> {
+    let attempt = |cut: Option<u64>, with_conf: bool| -> Result<SledStore, CopyError> {
         drop(std::fs::remove_dir_all(&tried));
         copy_dir(dir, &tried)?;
         for entry in std::fs::read_dir(&tried)? {
             let entry = entry?;
-            // A snapshot is a short cut through the log; it may be what is damaged.
-            if entry.file_name().to_string_lossy().starts_with("snap.") {
+            // A snapshot is a short cut through the log; it may be what is damaged. So may be what sled says of its
+            // format; without that it takes ours.
+            let file = entry.file_name();
+            if file.to_string_lossy().starts_with("snap.") || (file == "conf" && !with_conf) {
                 std::fs::remove_file(entry.path())?;
             }
         }
@@ -341,18 +333,20 @@ pub fn salvage(dir: &Path, out: &mut dyn Write) -> Result<Summary, CopyError> {
         Ok(store)
     };
     let whole = std::fs::metadata(dir.join("db"))?.len();
-    let mut opened = attempt(None).ok();
+    let mut opened = attempt(None, true).or_else(|_| attempt(None, false)).ok();
     if opened.is_none() {
+        // Without a log it opens, unless it is not the log that is damaged.
+        let with_conf = attempt(Some(0), true).is_ok();
         let (mut low, mut high) = (0_u64, whole / 4_096);
         while low < high {
             let middle = u64::midpoint(low, high + 1);
-            if attempt(Some(middle * 4_096)).is_ok() {
+            if attempt(Some(middle * 4_096), with_conf).is_ok() {
                 low = middle;
             } else {
                 high = middle - 1;
             }
         }
-        opened = attempt(Some(low * 4_096)).ok();
+        opened = attempt(Some(low * 4_096), with_conf).ok();
     }
     let mut copy = Copy::begin(out)?;
     if let Some(store) = opened {

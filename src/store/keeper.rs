@@ -1,6 +1,7 @@
 //! What is done to the store beside writing: hours and days are sealed when they are over, what has had its time goes,
 //! and so does what the disk has no room for, oldest first. On a thread of its own, so that writing never waits.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::series::merge::Rows;
 
 use super::archive::{Archive, bytes_in};
 use super::chunk::StoreError;
+use super::roll::before_going;
 use super::seal::{seal_day, seal_hour};
 use super::shelf::{DAY_MS, HOUR_MS, Kind, Name, date, day_of, key, unkey};
 
@@ -104,78 +106,126 @@ fn seal_days(archive: &Archive, now: Stamp) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Lets go what has had its time.
+/// Lets go what has had its time; readings when their minutes are on the disk, and not before.
 fn forget(archive: &Archive, now: Stamp) {
-    let today = day_of(now);
-    let kept = &archive.settings;
-    let is_over = |name: &Name| {
-        let (_, end) = name.days();
-        match name {
-            // A day that is not sealed yet has no rollups yet.
-            Name::Head(..) => false,
-            Name::Day(..) => end <= today - kept.raw_days,
-            Name::Minutes(_) => end <= today - kept.minute_days,
-            Name::Hours(_) => end <= today - kept.hour_days,
+    let names: Vec<Name> = archive.shelves().iter().map(|shelf| shelf.name).collect();
+    for name in names.into_iter().filter(|name| is_over(archive, now, *name)) {
+        match left(archive, now, name) {
+            Ok(()) => archive.replace(None, &[name]),
+            Err(error) => {
+                let day = date(name.days().0);
+                let text = format!("readings of {day} stay until their minutes are made: {error}");
+                archive.raise("store.minutes", text);
+            }
         }
+    }
+}
+
+fn is_over(archive: &Archive, now: Stamp, name: Name) -> bool {
+    let kept = &archive.settings;
+    let (_, end) = name.days();
+    let days = match name {
+        // A day that is not sealed yet has no rollups yet.
+        Name::Head(..) => return false,
+        Name::Day(..) => kept.raw_days,
+        Name::Minutes(_) => kept.minute_days,
+        Name::Hours(_) => kept.hour_days,
     };
-    let old: Vec<Name> = archive.shelves().iter().map(|s| s.name).filter(is_over).collect();
-    archive.replace(None, &old);
+    end <= day_of(now) - days
+}
+
+/// Makes what is left of a sealed day when its readings go, unless that has had its time too.
+fn left(archive: &Archive, now: Stamp, name: Name) -> Result<(), StoreError> {
+    let Name::Day(day, _) = name else { return Ok(()) };
+    if is_over(archive, now, Name::minutes(day)) {
+        return Ok(());
+    }
+    before_going(archive, name)?;
+    archive.lower("store.minutes", "store.minutes_made", "minutes are made again");
+    Ok(())
+}
+
+/// Lets a directory go before its time, because there is no room. Its minutes are made before; where there is no room for
+/// them either they are given up: what comes is worth more than what was. Any other failure has time while there is room to
+/// write, and is tried again. Returns whether it went.
+fn go(archive: &Archive, now: Stamp, name: Name) -> bool {
+    let day = date(name.days().0);
+    match left(archive, now, name) {
+        Ok(()) => {}
+        Err(error) if error == StoreError::Full || !archive.has_room() => {
+            let text = format!("there was no room for the minutes of {day}: only its hours remain");
+            archive.raise("store.minutes", text);
+        }
+        Err(error) => {
+            let text = format!("readings of {day} stay until their minutes are made: {error}");
+            archive.raise("store.minutes", text);
+            return false;
+        }
+    }
+    let what = if matches!(name, Name::Day(..)) { "readings" } else { "minutes" };
+    tracing::warn!("{what} of {day} go before their time: there is no room");
+    archive.replace(None, &[name]);
+    true
+}
+
+/// Sealed days that may go before their time, oldest first.
+fn sealed(archive: &Archive, now: Stamp) -> Vec<Name> {
+    let may_go = |name: &Name| matches!(name, Name::Day(day, _) if *day < day_of(now) - STAY);
+    archive.shelves().iter().map(|shelf| shelf.name).filter(may_go).collect()
 }
 
 /// Lets the oldest readings go while there is too little room for what comes, or more than the budget is taken.
 fn make_room(archive: &Archive, now: Stamp) {
-    let sealed = || {
-        let names = archive.shelves().into_iter().map(|shelf| shelf.name);
-        let stays = day_of(now) - STAY;
-        names.filter(move |name| matches!(name, Name::Day(day, _) if *day < stays))
-    };
-    let mut gone = Vec::new();
     let wanted = archive.settings.free_percent;
-    let is_short = |archive: &Archive| {
-        archive
-            .room()
-            .is_some_and(|(free, all)| free.saturating_mul(100) < all.saturating_mul(wanted))
-    };
-    if is_short(archive) {
+    let is_short = archive
+        .room()
+        .is_some_and(|(free, all)| free.saturating_mul(100) < all.saturating_mul(wanted));
+    if is_short {
+        let text =
+            format!("less than {wanted} % of the disk are free: the oldest readings go first");
+        archive.raise("store.room", text);
         // One a round: others may make room too, and a directory goes only when its last reader is done.
-        gone.extend(sealed().min_by_key(|name| name.days()));
-        archive.raise(
-            "store.room",
-            format!("less than {wanted} % of the disk are free: the oldest readings go first"),
-        );
+        if let Some(oldest) = sealed(archive, now).first() {
+            go(archive, now, *oldest);
+        }
     } else {
         archive.lower("store.room", "store.room_again", "the disk has room again");
     }
-    if let Some(budget) = archive.settings.budget
-        && let Some(root) = archive.root()
+    if let (Some(budget), Some(root)) = (archive.settings.budget, archive.root()) {
+        keep_budget(archive, now, root, budget);
+    }
+}
+
+/// The oldest go, readings and minutes alike; hours never by themselves. Minutes that are made when readings go may be the
+/// oldest next.
+fn keep_budget(archive: &Archive, now: Stamp, root: &Path, budget: u64) {
+    let stays = day_of(now) - STAY;
+    let may_go = |name: &Name| match name {
+        Name::Day(..) | Name::Minutes(_) => name.days().1 <= stays,
+        Name::Head(..) | Name::Hours(_) => false,
+    };
+    let oldest = || {
+        let names = archive.shelves().into_iter().map(|shelf| shelf.name).filter(may_go);
+        names.min_by_key(|name| (name.days(), *name))
+    };
+    let mut taken = bytes_in(root);
+    while taken > budget
+        && let Some(name) = oldest()
     {
-        let mut taken = bytes_in(root);
-        let mut names: Vec<Name> = sealed().collect();
-        // Minutes go after readings, hours last of all and never by themselves.
-        names.extend(
-            archive.shelves().iter().map(|shelf| shelf.name).filter(
-                |name| matches!(name, Name::Minutes(_) if name.days().1 < day_of(now) - STAY),
-            ),
-        );
-        for name in names {
-            if taken <= budget {
-                break;
-            }
-            taken = taken.saturating_sub(bytes_in(&root.join(name.dir())));
-            gone.push(name);
+        let size = bytes_in(&root.join(name.dir()));
+        if !go(archive, now, name) {
+            break;
         }
-        if taken > budget {
-            let text = format!("readings take {taken} bytes, more than the {budget} they may");
-            archive.raise("store.budget", text);
-        } else {
-            archive.lower("store.budget", "store.budget_kept", "readings are within their budget");
-        }
+        // A reader may still have what went.
+        let is_there = root.join(name.dir()).exists();
+        taken = bytes_in(root).saturating_sub(if is_there { size } else { 0 });
     }
-    for name in &gone {
-        let (day, _) = name.days();
-        tracing::warn!("readings of {} go before their time: there is no room", date(day));
+    if taken > budget {
+        let text = format!("readings take {taken} bytes, more than the {budget} they may");
+        archive.raise("store.budget", text);
+    } else {
+        archive.lower("store.budget", "store.budget_kept", "readings are within their budget");
     }
-    archive.replace(None, &gone);
 }
 
 /// Seals all that there is, the hour and day under way too: for copies and measurements.

@@ -124,7 +124,8 @@ fn read(archive: &Archive, dir: &Path) -> Result<(u64, u64), StoreError> {
             under_way = Some((device, hour, Rows::default()));
         }
         if let Some((_, _, rows)) = &mut under_way {
-            rows.add(at, &schema.columns, row.cells());
+            let shape = rows.shape(&schema.columns);
+            rows.add(at, shape, row.cells());
             taken += 1;
         }
     }

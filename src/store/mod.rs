@@ -10,6 +10,7 @@ pub mod keeper;
 pub mod legacy;
 pub mod memory;
 pub mod reader;
+pub mod roll;
 pub mod seal;
 pub mod shelf;
 pub mod sled;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::model::id::PduId;
 use crate::model::metric::Metric;
 use crate::model::time::{Span, Stamp};
-use crate::series::block::Head;
+use crate::series::block::{Head, Value};
 use crate::series::cells;
 use crate::series::rollup::{self, Rolled};
 use crate::series::row::Packed;
@@ -15,8 +15,8 @@ use crate::series::window::Sample;
 
 use super::archive::Archive;
 use super::chunk::{ChunkStore, StoreError};
-use super::seal::{Loaded, MINUTE_MS};
-use super::shelf::{DAY_MS, HOUR_MS, Kind, Name, Shelf, key, unkey};
+use super::seal::Loaded;
+use super::shelf::{DAY_MS, HOUR_MS, Kind, MINUTE_MS, Name, Shelf, key, unkey};
 use super::writer::{Schema, verified};
 
 /// Readings of a series.
@@ -203,8 +203,12 @@ fn raw_day(
         .iter()
         .filter(|s| matches!(s.name, Name::Head(d, _) | Name::Day(d, _) if d == day))
         .collect();
-    if of_day.is_empty() {
-        return Ok(Shown::Nothing);
+    match of_day[..] {
+        [] => return Ok(Shown::Nothing),
+        [shelf] if matches!(shelf.name, Name::Day(..)) => {
+            return sealed_day(archive, shelf, asked, day, visit);
+        }
+        _ => {}
     }
     let mut pieces = Pieces::new(asked);
     for shelf in &of_day {
@@ -219,6 +223,45 @@ fn raw_day(
         pieces.take(&store, shelf.name, day)?;
     }
     Ok(pieces.show(visit))
+}
+
+/// A sealed day is one block, in order of time: each column is shown as it is decoded, in memory that the next one uses
+/// again.
+fn sealed_day(
+    archive: &Archive,
+    shelf: &Arc<Shelf>,
+    asked: &Scan<'_>,
+    day: i64,
+    visit: Show<'_>,
+) -> Result<Shown, StoreError> {
+    let store = match archive.store(shelf) {
+        Ok(store) => store,
+        Err(StoreError::Damaged(_)) => return Ok(Shown::Some(1)),
+        Err(error) => return Err(error),
+    };
+    let loaded = Loaded::find(&store, Kind::Block, asked.pdu.as_str(), day * DAY_MS)?;
+    let Some(loaded) = loaded else { return Ok(Shown::Nothing) };
+    let Ok(head) = Head::open(loaded.head()) else { return Ok(Shown::Some(1)) };
+    let mut damaged = 0;
+    let mut cells = Vec::new();
+    for (number, (part, metric)) in asked.columns.iter().enumerate() {
+        let Some(entry) = head.find(part, metric.key()) else { continue };
+        let times = head.times_of(entry);
+        let group = loaded.group(entry.group);
+        let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
+        if coded.and_then(|coded| cells::decode_into(coded, times.len(), &mut cells)).is_none() {
+            damaged += 1;
+            continue;
+        }
+        let [from, until] =
+            [asked.start, asked.end].map(|end| times.partition_point(|at| *at < end.0));
+        for (at, cell) in times[from..until].iter().zip(&cells[from..until]) {
+            if !visit(number, Item::Sample((Stamp(*at), *cell))) {
+                return Ok(Shown::Stop(damaged));
+            }
+        }
+    }
+    Ok(Shown::Some(damaged))
 }
 
 /// What there is of a day, per column.
@@ -266,18 +309,19 @@ impl<'a, 's> Pieces<'a, 's> {
 
     fn block(&mut self, head: &Head<'_>, loaded: &Loaded) {
         let (start, end) = (self.asked.start.0, self.asked.end.0);
-        let mut groups: HashMap<u16, Option<Vec<u8>>> = HashMap::new();
+        let mut groups: HashMap<u16, Option<Value>> = HashMap::new();
         for (number, (part, _)) in self.asked.columns.iter().enumerate() {
             let Some(entry) = head.find(part, self.keys[number]) else { continue };
             let times = head.times_of(entry);
             let group = groups.entry(entry.group).or_insert_with(|| loaded.group(entry.group));
-            let cells = group.as_deref().and_then(|group| entry.cells(group).ok());
+            let cells = group.as_ref().and_then(|group| entry.cells(group).ok());
             let Some(cells) = cells.and_then(|cells| cells::decode(cells, times.len())) else {
                 self.damaged += 1;
                 continue;
             };
-            let samples = times.into_iter().zip(cells).filter(|(at, _)| (start..end).contains(at));
-            self.columns[number].extend(samples.map(|(at, cell)| (Stamp(at), cell)));
+            let [from, until] = [start, end].map(|end| times.partition_point(|at| *at < end));
+            let samples = times[from..until].iter().zip(&cells[from..until]);
+            self.columns[number].extend(samples.map(|(at, cell)| (Stamp(*at), *cell)));
         }
     }
 
@@ -363,11 +407,11 @@ fn rolled_day(
     // A damaged rollup says nothing; the next tier may.
     let Ok(head) = Head::open(loaded.head()) else { return Ok(Shown::Nothing) };
     let mut damaged = 0;
-    let mut groups: HashMap<u16, Option<Vec<u8>>> = HashMap::new();
+    let mut groups: HashMap<u16, Option<Value>> = HashMap::new();
     for (number, (part, metric)) in asked.columns.iter().enumerate() {
         let Some(entry) = head.find(part, metric.key()) else { continue };
         let group = groups.entry(entry.group).or_insert_with(|| loaded.group(entry.group));
-        let coded = group.as_deref().and_then(|group| entry.cells(group).ok());
+        let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
         let Some(steps) = coded.and_then(|coded| rollup::decode(coded, &head.times_of(entry)))
         else {
             damaged += 1;

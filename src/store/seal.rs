@@ -1,24 +1,22 @@
-//! Sealing: an hour's rows become a block, a day's blocks become one, with the day's minutes and hours beside it. Each
-//! step is made whole before what it was made from goes.
+//! Sealing: an hour's rows become a block, a day's blocks become one, with the day's hours beside it. Each step is made
+//! whole before what it was made from goes. A day's minutes are made when its readings go: see [`super::roll`].
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::series::block::{Head, Stored};
+use crate::series::block::{Head, Stored, Value};
 use crate::series::merge::{Merged, Rows, Source};
-use crate::series::rollup::Roller;
 use crate::series::row::{Packed, RowError};
 
 use super::archive::Archive;
 use super::chunk::{Change, ChunkStore, StoreError};
 use super::reader::{devices, schema};
+use super::roll;
 use super::shelf::{DAY_MS, HOUR_MS, Kind, Name, Shelf, key, part, unkey};
 use super::sled::{SledStore, Use};
-use super::writer::{Schema, checked, device_key};
-
-/// Milliseconds of a minute.
-pub const MINUTE_MS: i64 = 60_000;
+use super::writer::{checked, device_key};
 
 /// A block in a store, read.
 pub struct Loaded {
@@ -27,6 +25,8 @@ pub struct Loaded {
     kind: Kind,
     at: i64,
     head: Vec<u8>,
+    /// The value that was asked for last: columns come in their order.
+    last: RefCell<Option<(u16, Option<Value>)>>,
 }
 
 impl Loaded {
@@ -38,7 +38,13 @@ impl Loaded {
         at: i64,
     ) -> Result<Option<Self>, StoreError> {
         let head = store.get(&part(kind, pdu, at, 0))?;
-        Ok(head.map(|head| Self { store: store.clone(), pdu: pdu.to_owned(), kind, at, head }))
+        let (store, pdu, last) = (store.clone(), pdu.to_owned(), RefCell::default());
+        Ok(head.map(|head| Self { store, pdu, kind, at, head, last }))
+    }
+
+    /// What it is a block of.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The head's bytes.
@@ -47,22 +53,32 @@ impl Loaded {
     }
 
     /// One of its values; one that cannot be read is as good as damaged.
-    pub fn group(&self, number: u16) -> Option<Vec<u8>> {
-        self.store.get(&part(self.kind, &self.pdu, self.at, number)).ok().flatten()
+    pub fn group(&self, number: u16) -> Option<Value> {
+        let mut last = self.last.borrow_mut();
+        if let Some((known, value)) = &*last
+            && *known == number
+        {
+            return value.clone();
+        }
+        let key = part(self.kind, &self.pdu, self.at, number);
+        let value = self.store.get(&key).ok().flatten().map(Arc::new);
+        *last = Some((number, value.clone()));
+        value
     }
 }
 
-/// The changes that put a block; values that an older block of the same moment had go.
+/// The changes that put a block, the head last: where they are made one by one, there is no block before there is all of
+/// it. Values that an older block of the same moment had go.
 pub fn put_block(kind: Kind, pdu: &str, at: i64, block: Stored, before: usize) -> Vec<Change> {
     let mut changes = vec![Change::Put(device_key(pdu), checked(&[]))];
     let count = block.groups.len();
-    changes.push(Change::Put(part(kind, pdu, at, 0), block.head));
     for (number, group) in (1_u16..).zip(block.groups) {
-        changes.push(Change::Put(part(kind, pdu, at, number), group));
+        changes.push(Change::Put(part(kind, pdu, at, number), Arc::unwrap_or_clone(group)));
     }
     for number in count + 1..=before {
         changes.push(Change::Delete(part(kind, pdu, at, number as u16)));
     }
+    changes.push(Change::Put(part(kind, pdu, at, 0), block.head));
     changes
 }
 
@@ -82,21 +98,24 @@ pub fn rows(
     let mut rows = Rows::default();
     let mut keys = Vec::new();
     let mut damaged = 0;
-    let mut schemas: HashMap<u32, Option<Schema>> = HashMap::new();
+    // How many columns rows of a schema have, and the number of their shape.
+    let mut schemas: HashMap<u32, Option<(usize, usize)>> = HashMap::new();
     let mut failure = None;
     store.range(&key(Kind::Row, pdu, from), &key(Kind::Row, pdu, until), &mut |key, value| {
         let Some((_, at, _)) = unkey(key) else { return true };
         match Packed::open(value) {
             Ok(row) => {
                 let known = schemas.entry(row.schema).or_insert_with(|| {
-                    schema(store, row.schema).unwrap_or_else(|error| {
+                    let found = schema(store, row.schema).unwrap_or_else(|error| {
                         failure = Some(error);
                         None
-                    })
+                    });
+                    let found = found.filter(|schema| schema.pdu == pdu);
+                    found.map(|found| (found.columns.len(), rows.shape(&found.columns)))
                 });
                 match known {
-                    Some(schema) if schema.pdu == pdu && schema.columns.len() == row.len() => {
-                        rows.add(at, &schema.columns, row.cells());
+                    Some((columns, shape)) if *columns == row.len() => {
+                        rows.add(at, *shape, row.cells());
                     }
                     _ => damaged += 1,
                 }
@@ -146,7 +165,7 @@ pub fn seal_hour(
     store.apply(&changes)
 }
 
-fn told(archive: &Archive, damaged: usize, pdu: &str) {
+pub(super) fn told(archive: &Archive, damaged: usize, pdu: &str) {
     if damaged > 0 {
         let text =
             format!("{damaged} stored readings of {pdu} are damaged: they are gaps from now on");
@@ -232,33 +251,18 @@ fn make_day(
         pdus.extend(devices(store.as_ref())?);
     }
     let new = SledStore::open(making, Use::Sealed)?;
-    let start = day * DAY_MS;
-    let minutes = archive.shelf_or_new(Name::minutes(day));
-    let hours = archive.shelf_or_new(Name::hours(day));
-    let (minutes, hours) = (archive.store(&minutes)?, archive.store(&hours)?);
     for pdu in &pdus {
         let extra = extra.iter().filter(|(of, _)| of == pdu).map(|(_, block)| block);
-        let Some(sealed) = merge_day(archive, stores, extra, pdu, day)? else { continue };
-        let (block, by_minute, by_hour) = sealed;
+        let Some(block) = merge_day(archive, stores, extra, pdu, day)? else { continue };
+        roll::sealed(archive, pdu, day, &block)?;
         // One value after the other: sled splits what it gets at once over more pages than it needs.
-        for change in put_block(Kind::Block, pdu, start, block, 0) {
+        for change in put_block(Kind::Block, pdu, day * DAY_MS, block, 0) {
             new.apply(&[change])?;
         }
-        for (kind, store, block) in
-            [(Kind::Minute, &minutes, by_minute), (Kind::Hour, &hours, by_hour)]
-        {
-            let Some(block) = block else { continue };
-            let before = Loaded::find(store, kind, pdu, start)?;
-            let before = before.and_then(|old| Head::open(old.head()).ok().map(|h| groups(&h)));
-            store.apply(&put_block(kind, pdu, start, block, before.unwrap_or(0)))?;
-        }
     }
-    minutes.flush()?;
-    hours.flush()?;
+    roll::flush(archive, day)?;
     new.flush()
 }
-
-type Sealed = (Stored, Option<Stored>, Option<Stored>);
 
 fn merge_day<'e>(
     archive: &Archive,
@@ -266,7 +270,7 @@ fn merge_day<'e>(
     extra: impl Iterator<Item = &'e Stored>,
     pdu: &str,
     day: i64,
-) -> Result<Option<Sealed>, StoreError> {
+) -> Result<Option<Stored>, StoreError> {
     let start = day * DAY_MS;
     let mut loaded = Vec::new();
     for (name, store) in stores {
@@ -290,12 +294,8 @@ fn merge_day<'e>(
     let extra: Vec<&Stored> = extra.collect();
     let extra_heads: Vec<(Head<'_>, &Stored)> =
         extra.iter().filter_map(|block| Some((Head::open(&block.head).ok()?, *block))).collect();
-    let extra_fetches: Vec<_> = extra_heads
-        .iter()
-        .map(|(_, block)| {
-            move |number: u16| block.groups.get(usize::from(number).checked_sub(1)?).cloned()
-        })
-        .collect();
+    let extra_fetches: Vec<_> =
+        extra_heads.iter().map(|(_, block)| move |number: u16| block.group(number)).collect();
     // What is here counts over what comes from elsewhere.
     let mut sources: Vec<Source<'_>> = Vec::new();
     for ((head, _), fetch) in extra_heads.iter().zip(&extra_fetches) {
@@ -309,11 +309,7 @@ fn merge_day<'e>(
         told(archive, damaged, pdu);
         return Ok(None);
     }
-    let (mut by_minute, mut by_hour) = (Roller::default(), Roller::default());
-    let block = merged.block(|name, column| {
-        by_minute.add(name, column, MINUTE_MS);
-        by_hour.add(name, column, HOUR_MS);
-    });
+    let block = merged.block(|_, _| {});
     told(archive, damaged + merged.damaged, pdu);
-    Ok(Some((block, by_minute.block(), by_hour.block())))
+    Ok(Some(block))
 }

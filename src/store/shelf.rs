@@ -13,6 +13,8 @@ use crate::model::time::Stamp;
 use super::chunk::{ChunkStore, StoreError};
 use super::sled::{SledStore, Use};
 
+/// Milliseconds of a minute.
+pub const MINUTE_MS: i64 = 60_000;
 /// Milliseconds of an hour.
 pub const HOUR_MS: i64 = 3_600_000;
 /// Milliseconds of a day.
@@ -153,11 +155,21 @@ impl Shelf {
 
 impl Drop for Shelf {
     fn drop(&mut self) {
-        if self.doomed.load(Ordering::Relaxed) && !self.path.as_os_str().is_empty() {
-            self.close();
-            if let Err(error) = std::fs::remove_dir_all(&self.path) {
-                tracing::warn!(%error, "{} is not needed any more, and cannot be removed", self.path.display());
+        if !self.doomed.load(Ordering::Relaxed) || self.path.as_os_str().is_empty() {
+            return;
+        }
+        self.close();
+        // By another name first: one that is half removed must not be taken for one that is damaged.
+        let gone = self.path.with_file_name(format!("{}.gone", self.name.dir()));
+        let removed =
+            std::fs::rename(&self.path, &gone).and_then(|()| std::fs::remove_dir_all(&gone));
+        match removed {
+            // Nothing was ever written to it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(%error, "{} is not needed any more, and cannot be removed", self.path.display())
             }
+            Ok(()) => {}
         }
     }
 }

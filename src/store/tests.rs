@@ -1,5 +1,8 @@
 //! The store as a whole: what was written is read back whatever was sealed meanwhile, and what is damaged is a gap.
 
+mod fixture;
+mod keeping;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
 //! The one that writes readings: takes rows off a bounded queue, numbers devices and schemas, puts them
-//! in batches, each day's into its directory. When a put fails the rows are counted as dropped, and it is told; it
+//! one by one, each day's into its directory. When a put fails the rows are counted as dropped, and it is told; it
 //! goes on trying.
 
 use std::collections::HashMap;
@@ -53,9 +53,9 @@ pub struct Schema {
 
 /// Most rows in one batch.
 const BATCH: usize = 256;
-/// How long the first row of a batch waits for others. With the store's own flush every half second a row is on its
-/// way to the disk within three quarters of a second of its poll.
-const GATHER: Duration = Duration::from_millis(250);
+/// How long the first row of a batch waits for others: those of PDUs that are polled at the same time. sled holds a row in
+/// memory until its flush, every half second: that, this and the poll itself are what a kill may cost.
+const GATHER: Duration = Duration::from_millis(50);
 /// Schemas remembered by what they were made from; beyond, they are looked up anew.
 const KNOWN: usize = 4_096;
 
@@ -92,7 +92,6 @@ impl Writer {
     pub fn run(mut self, mut rows: mpsc::Receiver<Row>) {
         let mut batch = Vec::with_capacity(BATCH);
         while rows.blocking_recv_many(&mut batch, BATCH) > 0 {
-            // Every write wakes all of sled's threads, so rows wait for company.
             if batch.len() < BATCH {
                 std::thread::sleep(GATHER);
                 while batch.len() < BATCH
@@ -157,7 +156,9 @@ impl Writer {
         let Some(open) = self.open.get_mut(&name) else { return Ok(()) };
         let mut changes = Vec::with_capacity(rows.len() + 2);
         rows.iter().for_each(|row| open.add(row, &mut changes));
-        if let Err(error) = open.store.apply(&changes) {
+        // One after the other, each schema before its rows: sled's log is read back up to its end, in order.
+        let applied = changes.chunks(1).try_for_each(|change| open.store.apply(change));
+        if let Err(error) = applied {
             // What was numbered in this batch is not stored, and sled fails for ever once it has failed: all anew.
             self.open.remove(&name);
             match &error {

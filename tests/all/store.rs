@@ -125,3 +125,124 @@ async fn an_outage_is_a_gap_with_a_reason_in_history_and_now() {
     .await
     .unwrap();
 }
+
+/// The directory of rows under way.
+fn head_of(state: &std::path::Path) -> std::path::PathBuf {
+    let entries = std::fs::read_dir(state.join("history")).unwrap().map(|entry| entry.unwrap());
+    let is_head = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("head-");
+    entries.filter(|entry| is_head(&entry.file_name())).map(|entry| entry.path()).max().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_read_of_a_damaged_store_is_salvaged_and_taken_in_again() {
+    let sim = Sim::start(Family::ApcRpdu2, 4).await;
+    let sections = pdu_section("pdu-a", sim.address, "fast_s = 1\nslow_s = 60");
+    tokio::task::spawn_blocking(move || {
+        let path = "/v1/series?target=pdu-a/2&metric=power_w&start=-10m";
+        let gateway = Gateway::start(&sections);
+        let before = points(&gateway.wait_for(path, |series| points(series).len() >= 8));
+        let dir = gateway.kill();
+        // A flipped bit, far into what is written: sled panics over it at the start.
+        let log = head_of(&dir.path().join("state")).join("db");
+        let mut bytes = std::fs::read(&log).unwrap();
+        let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[written * 3 / 4] ^= 0x10;
+        std::fs::write(&log, bytes).unwrap();
+        let began = std::time::Instant::now();
+        let gateway = Gateway::in_dir(dir, &sections, &[]);
+        gateway.wait_online("pdu-a");
+        let status = gateway
+            .wait_for("/v1/status", |status| status["store"]["rows_written"].as_u64() >= Some(1));
+        let took = began.elapsed().as_secs_f64();
+        println!(
+            "polled, served and stored {took:.2} s after the start, {:.2} of the limit",
+            took / 5.0
+        );
+        // The alarm says what to do, word for word.
+        let alarms = status["alarms"].as_array().unwrap();
+        let alarm = alarms.iter().find_map(|alarm| alarm.as_str()).unwrap();
+        let (_, command) =
+            alarm.split_once("pmgate store salvage ").unwrap_or_else(|| panic!("{alarm}"));
+        let aside = command.split_whitespace().next().unwrap().to_owned();
+        let copy = gateway.dir.path().join("copy");
+        let (out, err, code) =
+            crate::rig::pmgate(&["store", "salvage", &aside, copy.to_str().unwrap()], &[]);
+        assert_eq!(code, 0, "{out}{err}");
+        assert!(!out.contains(" 0 readings"), "{out}");
+        // Taken in by the stopped gateway, it is history again.
+        let mut gateway = gateway;
+        gateway.running.signal("TERM");
+        assert!(gateway.running.ended(std::time::Duration::from_secs(20)).success());
+        let state = gateway.dir.path().join("state");
+        let (out, err, code) = crate::rig::pmgate(
+            &["store", "import", "--state", state.to_str().unwrap(), copy.to_str().unwrap()],
+            &[],
+        );
+        assert_eq!(code, 0, "{out}{err}");
+        let dir = std::mem::replace(&mut gateway.dir, tempfile::tempdir().unwrap());
+        let gateway = Gateway::in_dir(dir, &sections, &[]);
+        let after = points(&gateway.curl().get(path));
+        let first = before[0].0;
+        let last = before.last().unwrap().0;
+        let back: Vec<_> = after.iter().filter(|(at, _)| (first..=last).contains(at)).collect();
+        assert!(!back.is_empty(), "nothing of {before:?} in {after:?}");
+        assert!(back.iter().all(|point| before.contains(point)), "{back:?} of {before:?}");
+        // From the beginning on without a hole, as far as the log was whole.
+        assert_eq!(before[..back.len()].iter().collect::<Vec<_>>(), back);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_running_gateway_is_whole_and_right_elsewhere() {
+    let sim = Sim::start(Family::ApcRpdu2, 4).await;
+    let sections = pdu_section("pdu-a", sim.address, "fast_s = 1\nslow_s = 60");
+    tokio::task::spawn_blocking(move || {
+        let path = "/v1/series?target=pdu-a/2&metric=power_w&start=-10m";
+        let gateway = Gateway::start(&sections);
+        let before = points(&gateway.wait_for(path, |series| points(series).len() >= 5));
+        let file = |name: &str| gateway.dir.path().join(name).to_str().unwrap().to_owned();
+        let env = [
+            ("PMGATE_URL", gateway.url.as_str()),
+            ("PMGATE_CERT", &file("client.pem")),
+            ("PMGATE_KEY", &file("client.key")),
+            ("PMGATE_CA", &file("ca.pem")),
+        ];
+        let (out, err, code) = crate::rig::pmgate(&["store", "export", &file("copy")], &env);
+        assert_eq!(code, 0, "{out}{err}");
+        // It went on polling meanwhile.
+        let after =
+            points(&gateway.wait_for(path, |series| points(series).len() > before.len() + 1));
+        let other = tempfile::tempdir().unwrap();
+        let state = other.path().join("state");
+        let run = |args: &[&str]| {
+            let (out, err, code) = crate::rig::pmgate(args, &[]);
+            assert_eq!(code, 0, "{args:?}: {out}{err}");
+            out
+        };
+        run(&["store", "import", "--state", state.to_str().unwrap(), &file("copy")]);
+        let verified = run(&["store", "verify", "--state", state.to_str().unwrap()]);
+        assert!(verified.contains(" 0 damaged"), "{verified}");
+        let copied = {
+            use pmgate::store::{Archive, archive::Settings, reader};
+            let fail = Box::new(|_: &'static str, text: String| panic!("{text}"));
+            let archive = Archive::open(&state.join("history"), Settings::default(), fail).unwrap();
+            let (pdu, part) = reader::target("pdu-a/2").unwrap();
+            let metric = pmgate::model::metric::Metric::Power;
+            let series = reader::Series { pdu, part, metric };
+            let found =
+                reader::read(&archive, &series, Stamp(0), Stamp(i64::MAX), usize::MAX).unwrap();
+            let unit = metric.unit().unwrap();
+            let point = |(at, cell): (Stamp, Result<i64, _>)| Some((at.0, unit.to_f64(cell.ok()?)));
+            found.samples.into_iter().filter_map(point).collect::<Vec<_>>()
+        };
+        // What was stored before the copy is in it, and nothing that was not.
+        assert!(before.iter().all(|point| copied.contains(point)), "{before:?} {copied:?}");
+        let (first, last) = (after[0].0, after.last().unwrap().0);
+        let mut known = copied.iter().filter(|(at, _)| (first..=last).contains(at));
+        assert!(known.all(|point| after.contains(point)), "{copied:?} {after:?}");
+    })
+    .await
+    .unwrap();
+}

@@ -1,0 +1,186 @@
+//! What is left of a day when its readings have had their time. Its hours are made when it is sealed, for next to
+//! nothing. Its minutes take as much as the readings, and say nothing that these do not: they are made when the readings
+//! are about to go, and are on the disk before they do. Whenever the program dies, making them again changes nothing: a step
+//! is never replaced by one of fewer readings.
+
+use std::sync::Arc;
+
+use crate::series::block::{BlockError, Head, Stored};
+use crate::series::merge::in_order;
+use crate::series::rollup::{Roller, Steps, join};
+
+use super::archive::Archive;
+use super::chunk::StoreError;
+use super::reader::devices;
+use super::seal::{Loaded, groups, put_block, told};
+use super::shelf::{DAY_MS, HOUR_MS, Kind, MINUTE_MS, Name, Shelf};
+
+/// A kind of rollup of a day: where it lies, and how wide its steps are.
+#[derive(Debug, Clone, Copy)]
+struct Of {
+    kind: Kind,
+    name: Name,
+    width: i64,
+}
+
+impl Of {
+    fn minutes(day: i64) -> Self {
+        Self { kind: Kind::Minute, name: Name::minutes(day), width: MINUTE_MS }
+    }
+
+    fn hours(day: i64) -> Self {
+        Self { kind: Kind::Hour, name: Name::hours(day), width: HOUR_MS }
+    }
+}
+
+/// Puts what a device's day that is being sealed comes to: its hours; and its minutes where there are some already, as of a
+/// day that got late rows.
+pub fn sealed(archive: &Archive, pdu: &str, day: i64, block: &Stored) -> Result<(), StoreError> {
+    let Ok(head) = Head::open(&block.head) else { return Ok(()) };
+    let fetch = |number| block.group(number);
+    let readings = [Steps::Readings(&head, &fetch)];
+    put(archive, Of::hours(day), pdu, day, &readings)?;
+    let of = Of::minutes(day);
+    if found(archive, of, pdu, day)?.is_some() {
+        put(archive, of, pdu, day, &readings)?;
+    }
+    Ok(())
+}
+
+/// Makes what is left of a sealed day, for its readings are about to go: the minutes of all its devices, and hours that
+/// are missing, as after damage. They are on the disk when it returns; making them again does no harm.
+pub fn before_going(archive: &Archive, name: Name) -> Result<(), StoreError> {
+    let (Name::Day(day, _), Some(shelf)) = (name, archive.shelf(name)) else { return Ok(()) };
+    let store = archive.store(&shelf)?;
+    for pdu in devices(store.as_ref())? {
+        let Some(loaded) = Loaded::find(&store, Kind::Block, &pdu, day * DAY_MS)? else { continue };
+        let Ok(head) = Head::open(loaded.head()) else {
+            told(archive, 1, &pdu);
+            continue;
+        };
+        let fetch = |number| loaded.group(number);
+        let readings = [Steps::Readings(&head, &fetch)];
+        put(archive, Of::minutes(day), &pdu, day, &readings)?;
+        if found(archive, Of::hours(day), &pdu, day)?.is_none() {
+            put(archive, Of::hours(day), &pdu, day, &readings)?;
+        }
+    }
+    flush(archive, day)
+}
+
+/// Has the disk keep the rollups of a day.
+pub fn flush(archive: &Archive, day: i64) -> Result<(), StoreError> {
+    for of in [Of::minutes(day), Of::hours(day)] {
+        if let Some(shelf) = archive.shelf(of.name) {
+            let store = archive.store(&shelf)?;
+            store.flush().inspect_err(|error| failed(archive, &shelf, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes in a block of rollups from elsewhere. Minutes that the readings here tell as well are not stored.
+pub fn import(
+    archive: &Archive,
+    kind: Kind,
+    pdu: &str,
+    at: i64,
+    block: &Stored,
+) -> Result<(), StoreError> {
+    let day = at.div_euclid(DAY_MS);
+    let of = if kind == Kind::Minute { Of::minutes(day) } else { Of::hours(day) };
+    let Ok(head) = Head::open(&block.head) else { return Ok(()) };
+    let fetch = |number| block.group(number);
+    let given = Steps::Rolled(&head, &fetch);
+    let kept = found(archive, of, pdu, day)?;
+    let raw = match archive.sealed(day).and_then(|number| archive.shelf(Name::Day(day, number))) {
+        Some(shelf) => Loaded::find(&archive.store(&shelf)?, Kind::Block, pdu, day * DAY_MS)?,
+        None => None,
+    };
+    let known: Vec<(Head<'_>, &Loaded)> = kept
+        .iter()
+        .chain(&raw)
+        .filter_map(|loaded| Some((Head::open(loaded.head()).ok()?, loaded)))
+        .collect();
+    let fetches: Vec<_> =
+        known.iter().map(|(_, loaded)| move |number| loaded.group(number)).collect();
+    let mut known: Vec<Steps<'_>> = known
+        .iter()
+        .zip(&fetches)
+        .map(|((head, loaded), fetch)| match loaded.kind() {
+            Kind::Block | Kind::Row => Steps::Readings(head, fetch),
+            Kind::Minute | Kind::Hour => Steps::Rolled(head, fetch),
+        })
+        .collect();
+    if !adds(&given, &known, of.width) {
+        return Ok(());
+    }
+    known.insert(0, given);
+    put(archive, of, pdu, day, &known)?;
+    flush(archive, day)
+}
+
+/// Whether steps say more than others do.
+fn adds(given: &Steps<'_>, known: &[Steps<'_>], width: i64) -> bool {
+    let mut ignored = 0;
+    given.names().any(|name| {
+        let column = |steps: &Steps<'_>, damaged: &mut usize| steps.column(&name, width, damaged);
+        let known =
+            known.iter().fold(Vec::new(), |sum, steps| join(&sum, &column(steps, &mut ignored)));
+        join(&column(given, &mut ignored), &known) != known
+    })
+}
+
+/// Puts a device's day of steps, as the sources say it together with what is there already.
+fn put(
+    archive: &Archive,
+    of: Of,
+    pdu: &str,
+    day: i64,
+    sources: &[Steps<'_>],
+) -> Result<(), StoreError> {
+    let kept = found(archive, of, pdu, day)?;
+    let head = match kept.as_ref().map(|kept| Head::open(kept.head())) {
+        // From a program that is newer: not ours to throw away.
+        Some(Err(BlockError::Version(_))) => return Ok(()),
+        head => head.and_then(Result::ok),
+    };
+    let fetch = |number| kept.as_ref().and_then(|kept| kept.group(number));
+    let before = head.as_ref().map_or(0, groups);
+    let replaces = kept.is_some();
+    let kept = head.as_ref().map(|head| Steps::Rolled(head, &fetch));
+    let all = || kept.iter().chain(sources);
+    let mut damaged = 0;
+    let mut roller = Roller::default();
+    for name in in_order(all().flat_map(Steps::names)) {
+        let mut columns = all().map(|steps| steps.column(&name, of.width, &mut damaged));
+        let first = columns.next().unwrap_or_default();
+        roller.add(&name, &columns.fold(first, |sum, steps| join(&sum, &steps)));
+    }
+    told(archive, damaged, pdu);
+    let Some(block) = roller.block() else { return Ok(()) };
+    // A directory of rollups has days whose readings are gone: it must not be what finds the disk full.
+    if !archive.has_room_for(block.bytes() as u64) {
+        return Err(StoreError::Full);
+    }
+    let shelf = archive.shelf_or_new(of.name);
+    let store = archive.store(&shelf)?;
+    let changes = put_block(of.kind, pdu, day * DAY_MS, block, before);
+    // A new block one value after the other, which takes sled less room; what takes the place of another all at once.
+    let at_once = if replaces { changes.len() } else { 1 };
+    let applied = changes.chunks(at_once).try_for_each(|changes| store.apply(changes));
+    applied.inspect_err(|error| failed(archive, &shelf, error))
+}
+
+fn found(archive: &Archive, of: Of, pdu: &str, day: i64) -> Result<Option<Loaded>, StoreError> {
+    let Some(shelf) = archive.shelf(of.name) else { return Ok(None) };
+    Loaded::find(&archive.store(&shelf)?, of.kind, pdu, day * DAY_MS)
+}
+
+/// sled fails for ever once it has failed: it is opened anew for the next attempt.
+fn failed(archive: &Archive, shelf: &Arc<Shelf>, error: &StoreError) {
+    match error {
+        StoreError::Damaged(why) => archive.set_aside(shelf, why),
+        StoreError::Failed(_) | StoreError::Full => shelf.close(),
+    }
+}
