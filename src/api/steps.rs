@@ -171,7 +171,7 @@ mod tests {
                 readings.into_iter().map(|(at, value)| (at, value.ok_or(Gap::Timeout))).collect();
             // What is older than some moment is there as rollups only, as in the store.
             let (old, new): (Vec<_>, Vec<_>) = column.into_iter().partition(|(at, _)| *at / 20 < mix / 20);
-            let rolled = roll(&old, 20);
+            let rolled = roll(old.iter().copied(), 20);
             let mut items: Vec<Item<'_>> = rolled.iter().map(|rolled| Item::Rolled(rolled, 20)).collect();
             items.extend(new.iter().map(|(at, value)| Item::Sample((Stamp(*at), *value))));
             prop_assert_eq!(sliced(window, slice, &items), whole(window, &items));
