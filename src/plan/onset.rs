@@ -14,18 +14,21 @@ use super::world::{Goal, Relays, Want, World};
 const ROUGHLY: i64 = 50_000;
 
 /// The delay of each of these outlets, ms, a multiple of `unit_ms`; hosts by their priority and what they come after.
-/// Outlets that are not among them come on at once, as far as anybody knows, and have their room from the beginning.
+/// Outlets that are not among them come on at once, as far as anybody knows, and have their room from the beginning; but
+/// for those that stay off.
 pub fn onsets(
     picture: &Picture,
-    settable: &[OutletId],
+    (settable, stays_off): (&[OutletId], &[OutletId]),
     unit_ms: u64,
 ) -> Result<BTreeMap<OutletId, u64>, Refusal> {
     let unit_ms = unit_ms.max(1);
     let mut world = picture.world.clone();
     world.by_priority = true;
     rounded(&mut world, unit_ms);
-    let set: Vec<usize> =
-        settable.iter().filter_map(|outlet| picture.outlets.get(outlet).copied()).collect();
+    let places = |outlets: &[OutletId]| -> Vec<usize> {
+        outlets.iter().filter_map(|outlet| picture.outlets.get(outlet).copied()).collect()
+    };
+    let (set, off) = (places(settable), places(stays_off));
     for limit in &mut world.limits {
         (limit.load, limit.surge, limit.surge_ms) = (0, 0, 0);
     }
@@ -33,7 +36,7 @@ pub fn onsets(
         let outlet = &mut world.outlets[at];
         (outlet.min_off_ms, outlet.off_for_ms) = (0, None);
         (outlet.relay, outlet.load) = (Relays::Off, 0);
-        if set.contains(&at) {
+        if set.contains(&at) || off.contains(&at) {
             continue;
         }
         (outlet.relay, outlet.load) = (Relays::On, outlet.draw.boot);

@@ -14,6 +14,7 @@ use crate::model::metric::Scope;
 use crate::model::switching::PowerOn;
 use crate::model::time::{Span, Tick};
 use crate::model::topology::Layout;
+use crate::plan::Refusal;
 use crate::plan::onset::onsets;
 use crate::store::journal::Commit;
 
@@ -93,22 +94,7 @@ impl Switching {
 
     async fn set_delays(&self, told: &BTreeMap<PduId, Startups>) {
         let unit_ms = told.values().map(|of| of.unit_ms).max().unwrap_or(1_000);
-        let wanted = self.with_runs(|runs, sight| {
-            let may = |pdu: &PduId, number: u16, now: PowerOn| {
-                let outlet = OutletId { pdu: pdu.clone(), number };
-                let view = sight.view(pdu)?;
-                let free = view.read_only.is_none() && sight.lock_of(&outlet).is_none();
-                (free && now != PowerOn::Never).then_some(outlet)
-            };
-            let settable: Vec<OutletId> = told
-                .iter()
-                .filter(|(_, of)| unit_ms.is_multiple_of(of.unit_ms.max(1)))
-                .flat_map(|(pdu, of)| of.outlets.iter().map(move |(n, now)| (pdu, *n, *now)))
-                .filter_map(|(pdu, number, now)| may(pdu, number, now))
-                .collect();
-            onsets(&runs.picture(sight, None, None), &settable, unit_ms)
-        });
-        let wanted = match wanted {
+        let wanted = match self.wanted_delays(told, unit_ms) {
             Ok(wanted) => wanted,
             Err(refusal) => {
                 let text = format!("the power-on delays of the PDUs stay as they are: {refusal}");
@@ -147,6 +133,53 @@ impl Switching {
                 self.events.tell("delays.set", About::pdu(pdu), text);
             }
         }
+    }
+
+    /// The delays that the limits ask for. A PDU whose outlets do not all fit is left as it is.
+    fn wanted_delays(
+        &self,
+        told: &BTreeMap<PduId, Startups>,
+        unit_ms: u64,
+    ) -> Result<BTreeMap<OutletId, u64>, Refusal> {
+        self.with_runs(|runs, sight| {
+            let known = told
+                .iter()
+                .flat_map(|(pdu, of)| {
+                    of.outlets.iter().map(move |(number, now)| (pdu, number, now))
+                })
+                .map(|(pdu, number, now)| (OutletId { pdu: pdu.clone(), number: *number }, now));
+            let (mut settable, mut stays_off) = (Vec::new(), Vec::new());
+            for (outlet, now) in known {
+                let fits = told
+                    .get(&outlet.pdu)
+                    .is_some_and(|of| unit_ms.is_multiple_of(of.unit_ms.max(1)));
+                let view = sight.view(&outlet.pdu);
+                let free = view.is_some_and(|view| view.read_only.is_none())
+                    && sight.lock_of(&outlet).is_none();
+                match now {
+                    PowerOn::Never => stays_off.push(outlet),
+                    PowerOn::After(_) if fits && free => settable.push(outlet),
+                    PowerOn::After(_) => {}
+                }
+            }
+            let picture = runs.picture(sight, None, None);
+            loop {
+                let refusal = match onsets(&picture, (&settable, &stays_off), unit_ms) {
+                    Ok(wanted) => return Ok(wanted),
+                    Err(refusal) => refusal,
+                };
+                let Refusal::Limit { outlet, .. } = &refusal else { return Err(refusal) };
+                let pdu = outlet.pdu.clone();
+                let before = settable.len();
+                settable.retain(|outlet| outlet.pdu != pdu);
+                if settable.len() == before {
+                    return Err(refusal);
+                }
+                let text = format!("the power-on delays of {pdu} stay as they are: {refusal}");
+                tracing::warn!(%pdu, "{text}");
+                self.events.tell("delays.refused", About::pdu(&pdu), text);
+            }
+        })
     }
 
     /// Sets one delay; that it is to be is in the audit before.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use crate::model::id::{OutletId, PduId};
-use crate::model::metric::{Metric, Word};
+use crate::model::metric::{Metric, Scope, Word};
 use crate::model::time::{Span, Stamp};
 use crate::model::topology::Layout;
 use crate::plan::Sight;
@@ -67,8 +67,12 @@ impl Past {
             self.done.clear();
             self.site = Some(site.clone());
         }
+        // A device is learned anew now and then, and mostly is what it was.
         let is_new = |layout: Option<&Arc<Layout>>, now: &Arc<Layout>| {
-            layout.is_none_or(|layout| !Arc::ptr_eq(layout, now))
+            let is_same = |of: &Arc<Layout>| {
+                Arc::ptr_eq(of, now) || of.parts(Scope::Outlet) == now.parts(Scope::Outlet)
+            };
+            !layout.is_some_and(is_same)
         };
         let views = sight.views.iter().filter(|view| view.observed.is_some());
         for view in views {

@@ -88,7 +88,8 @@ async fn a_rack_comes_up_within_its_limits_by_the_delays_of_its_pdus() {
         let audit = gateway.curl().get("/v1/audit?last=200");
         let lines = audit["entries"].as_array().unwrap();
         let lines = lines.iter().filter(|line| line["kind"] == "outlet.power_on_delay");
-        assert_eq!(lines.count(), 6, "{audit}");
+        // The first comes on at once, as it did.
+        assert_eq!(lines.count(), 5, "{audit}");
         // The proof: seven outlets that come on at once are too much, by their delays they are not.
         let by_delays = most_after_an_outage(&of_a);
         assert!(all_at_once > 4_000 && by_delays <= 3_000, "{all_at_once} VA, {by_delays} VA");
@@ -129,9 +130,13 @@ async fn families_that_keep_delays_take_them() {
         .iter()
         .map(|(name, at)| pdu_section(name, *at, "write_gap_ms = 0\nallow_unknown = true"))
         .collect();
-    let sections = format!(
-        "[restore]\npower_on_delays = \"set\"\n[switching]\ndefault_draw = {{ steady_w = 20, boot_w = 30, boot_s = 2, inrush_w = 40 }}\n{pdus}"
-    );
+    // What was recorded of some of them is more than their own breakers bear.
+    let draw = |name: &str, n: u16| {
+        format!("[[outlet]]\nid = \"{name}/{n}\"\ndraw = {{ steady_w = 20, boot_s = 2 }}\n")
+    };
+    let draws: String =
+        names.iter().flat_map(|name| (1..=4).map(|n| draw(name, n)).collect::<Vec<_>>()).collect();
+    let sections = format!("[restore]\npower_on_delays = \"set\"\n{draws}{pdus}");
     tokio::task::spawn_blocking(move || {
         let gateway = Gateway::start(&sections);
         let events = gateway.wait_for("/v1/events?last=900", |events| {
