@@ -15,16 +15,18 @@ use pmgate::store::keeper;
 use pmgate::store::reader::{Item, Scan, scan};
 use pmgate::store::writer::{Counts, Row, Writer};
 
-use super::{METRICS, archive, cpu, layout, rss_kib};
+use super::{archive, cpu, layout, rss_kib};
 
 /// 2026-01-01.
 const FIRST: i64 = 20_454;
 const DAYS: i64 = 365;
-/// Days at the end that are polled every ten seconds: all of which the readings are there. Days before that are polled once
-/// a minute, for the making to end the same day: an hour takes the same room then, a minute less.
-const FINE: i64 = 15;
+/// How often is polled, from how many days before the end on: as racks do while the readings are there, and less often what
+/// is minutes or hours at the end, for the making to end soon. An hour takes the same room then, a minute less.
+const EVERY: [(i64, i64); 3] = [(15, 10_000), (92, 60_000), (DAYS, 600_000)];
 const PDUS: usize = 4;
 const OUTLETS: u16 = 48;
+/// What is read of each outlet.
+const METRICS: [Metric; 4] = [Metric::State, Metric::Current, Metric::Power, Metric::Energy];
 const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 
@@ -95,7 +97,6 @@ struct Pdu {
     loads: Vec<Load>,
     dice: Dice,
     volts: f64,
-    hertz: f64,
 }
 
 impl Pdu {
@@ -103,13 +104,12 @@ impl Pdu {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1) << 20);
         let loads = (0..OUTLETS).map(|outlet| Load::new(outlet, &mut dice)).collect();
         let id = format!("pdu-{number}").parse().unwrap();
-        Self { id, loads, dice, volts: 0.0, hertz: 0.0 }
+        Self { id, loads, dice, volts: 0.0 }
     }
 
     /// What each outlet reads, in the order of `METRICS`, as kept steps of what metered PDUs resolve.
-    fn poll(&mut self, at_ms: i64, step_ms: i64) -> Vec<[i64; 8]> {
+    fn poll(&mut self, at_ms: i64, step_ms: i64) -> Vec<[i64; 4]> {
         self.volts = 0.9 * self.volts + 0.07 * self.dice.noise();
-        self.hertz = 0.8 * self.hertz + 0.02 * self.dice.noise();
         let turn = std::f64::consts::TAU * at_ms as f64 / DAY_MS as f64;
         let volts = 230.0 + 1.5 * turn.sin() + self.volts;
         let dice = &mut self.dice;
@@ -122,11 +122,7 @@ impl Pdu {
                 1,
                 (apparent / volts * 1_000.0).round() as i64,
                 watts.round() as i64 * 1_000,
-                apparent.round() as i64 * 1_000,
-                (power_factor * 100.0).round() as i64 * 100,
-                (volts * 10.0).round() as i64 * 100,
                 load.energy_wh.floor() as i64 * 1_000,
-                ((50.0 + self.hertz) * 10.0).round() as i64 * 100,
             ]
         };
         self.loads.iter_mut().map(read).collect()
@@ -151,7 +147,8 @@ pub fn make(args: &[String]) {
     let began = Instant::now();
     let before = cpu();
     for hour in FIRST * 24..(FIRST + DAYS) * 24 {
-        let step_ms = if hour < (FIRST + DAYS - FINE) * 24 { 60_000 } else { 10_000 };
+        let before_end = (FIRST + DAYS) - hour.div_euclid(24);
+        let (_, step_ms) = EVERY.into_iter().find(|(days, _)| before_end <= *days).unwrap();
         let until = ((hour + 1) * HOUR_MS).min(end().0);
         let mut rows = Vec::new();
         for at in (hour * HOUR_MS..until).step_by(step_ms as usize) {

@@ -73,7 +73,8 @@ pub fn flush(archive: &Archive, day: i64) -> Result<(), StoreError> {
     for of in [Of::minutes(day), Of::hours(day)] {
         if let Some(shelf) = archive.shelf(of.name) {
             let store = archive.store(&shelf)?;
-            store.flush().inspect_err(|error| failed(archive, &shelf, error))?;
+            // What was put is in its log, whatever is wrong with the disk: it is no reason to set it aside.
+            store.flush().inspect_err(|_| shelf.close())?;
         }
     }
     Ok(())

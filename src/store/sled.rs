@@ -142,7 +142,11 @@ impl ChunkStore for SledStore {
             let blobs = self.dir.join("blobs");
             if blobs.is_dir() {
                 for blob in std::fs::read_dir(&blobs)? {
-                    sync(&blob?.path())?;
+                    match sync(&blob?.path()) {
+                        // sled removes what it has replaced whenever it likes.
+                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                        synced => synced?,
+                    }
                 }
                 sync(&blobs)?;
             }

@@ -142,12 +142,17 @@ async fn what_can_be_read_of_a_damaged_store_is_salvaged_and_taken_in_again() {
         let gateway = Gateway::start(&sections);
         let before = points(&gateway.wait_for(path, |series| points(series).len() >= 8));
         let dir = gateway.kill();
-        // A flipped bit, far into what is written: sled panics over it at the start.
-        let log = head_of(&dir.path().join("state")).join("db");
-        let mut bytes = std::fs::read(&log).unwrap();
-        let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-        bytes[written * 3 / 4] ^= 0x10;
-        std::fs::write(&log, bytes).unwrap();
+        // A flipped bit, far into what is written, and a file that sled does not open over.
+        let head = head_of(&dir.path().join("state"));
+        let rot = |file: &str, from: usize, of: usize, bits: u8| {
+            let path = head.join(file);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+            bytes[written * from / of] ^= bits;
+            std::fs::write(path, bytes).unwrap();
+        };
+        rot("db", 9, 10, 0x10);
+        rot("conf", 1, 2, 0x41);
         let began = std::time::Instant::now();
         let gateway = Gateway::in_dir(dir, &sections, &[]);
         gateway.wait_online("pdu-a");
@@ -205,8 +210,8 @@ async fn a_copy_of_a_running_gateway_is_whole_and_right_elsewhere() {
         let file = |name: &str| gateway.dir.path().join(name).to_str().unwrap().to_owned();
         let env = [
             ("PMGATE_URL", gateway.url.as_str()),
-            ("PMGATE_CERT", &file("client.pem")),
-            ("PMGATE_KEY", &file("client.key")),
+            ("PMGATE_CERT", &file("admin.pem")),
+            ("PMGATE_KEY", &file("admin.key")),
             ("PMGATE_CA", &file("ca.pem")),
         ];
         let (out, err, code) = crate::rig::pmgate(&["store", "export", &file("copy")], &env);

@@ -52,6 +52,12 @@ fn rollups(archive: &Archive, name: &(String, Metric), day: i64, width: i64) -> 
     found
 }
 
+/// What is kept of steps: the reason of a gap where there is nothing else.
+fn kept(steps: Vec<Rolled>) -> Vec<Rolled> {
+    let gap = |step: &Rolled| if step.count > 0 { Gap::NotRead } else { step.gap };
+    steps.into_iter().map(|step| Rolled { gap: gap(&step), ..step }).collect()
+}
+
 #[test]
 fn a_store_of_rows_hours_days_and_rollups_is_read_as_it_was_written() {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stores/0.2");
@@ -77,9 +83,9 @@ fn a_store_of_rows_hours_days_and_rollups_is_read_as_it_was_written() {
         assert_eq!(raw, of(sealed).chain(of(today)).collect::<Vec<_>>(), "{name:?}");
         let gone = sealed - 1;
         assert!(of(gone).count() > 100 && of(sealed).count() > 100 && of(today).count() > 50);
-        assert_eq!(rollups(&archive, name, gone, MINUTE_MS), roll(of(gone), MINUTE_MS));
+        assert_eq!(rollups(&archive, name, gone, MINUTE_MS), kept(roll(of(gone), MINUTE_MS)));
         for day in [gone, sealed] {
-            assert_eq!(rollups(&archive, name, day, HOUR_MS), roll(of(day), HOUR_MS));
+            assert_eq!(rollups(&archive, name, day, HOUR_MS), kept(roll(of(day), HOUR_MS)));
         }
     }
     let whole = copy::verify(&archive);

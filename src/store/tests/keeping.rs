@@ -243,3 +243,16 @@ fn a_copy_brings_minutes_only_where_readings_do_not_tell_them() {
     let series = super::all(&empty, "pdu-a", "1", Metric::Power);
     assert_eq!(series.len(), 4_320);
 }
+
+/// A year's hours were set aside as damaged over this: sled removes values that it has replaced whenever it likes.
+#[test]
+fn a_value_that_goes_while_the_disk_is_told_to_keep_all_is_no_damage() {
+    use crate::store::chunk::{Change, ChunkStore as _};
+    use crate::store::sled::{SledStore, Use};
+    let dir = tempfile::tempdir().unwrap();
+    let store = SledStore::open(dir.path(), Use::Sealed).unwrap();
+    store.apply(&[Change::Put(b"B".to_vec(), vec![7; 100_000])]).unwrap();
+    std::os::unix::fs::symlink("gone", dir.path().join("blobs/987654321")).unwrap();
+    assert_eq!(store.flush(), Ok(()));
+    assert_eq!(store.get(b"B").unwrap().unwrap().len(), 100_000);
+}
