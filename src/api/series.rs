@@ -7,7 +7,7 @@ use crate::series::window::Aggregate;
 use crate::store::Archive;
 use crate::store::reader::{Series, target};
 use crate::wire::problem::Problem;
-use crate::wire::series::SeriesBody;
+use crate::wire::series::SeriesAnswer;
 
 use super::context::{Answer, Context};
 use super::history::History;
@@ -27,7 +27,7 @@ const KNOWN: [&str; 11] =
         ("start" = Option<String>, Query, description = "RFC 3339, seconds since 1970, or back from now as in -2h; -1h unless told"), ("end" = Option<String>, Query, description = "now unless told"),
         ("step" = Option<String>, Query, description = "width of a step, as in 60s; without it the readings as they came"), ("agg" = Option<String>, Query, description = "avg, min, max, last or rate; avg unless told"),
         ("Accept" = Option<String>, Header, description = "text/csv, or application/vnd.apache.arrow.stream for an Arrow IPC stream with the columns of the CSV (times as UTC milliseconds, gaps as nulls beside their reason in quality); JSON unless told")),
-    responses((status = 200, description = "One target: SeriesBody. Several, or a selection: ManyBody", content((SeriesBody = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
+    responses((status = 200, description = "Of one target, or of several", content((SeriesAnswer = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"))),
         (status = 400, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub async fn series(context: Context) -> Answer {
     context.only(&KNOWN)?;

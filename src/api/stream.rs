@@ -300,7 +300,7 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it never came to that");
     }
 
-    const WHOLE: [u8; PIECE] = [7; PIECE];
+    static WHOLE: [u8; PIECE] = [7; PIECE];
 
     /// An answer of many pieces, and how many of them were written so far.
     async fn endless(turns: &Turns) -> (Response<Body>, Arc<AtomicUsize>) {

@@ -3,6 +3,16 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// One target, or several.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum SeriesAnswer {
+    /// Of one target.
+    One(SeriesBody),
+    /// Of several, or of a selection.
+    Many(ManyBody),
+}
+
 /// A series of one target and metric.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct SeriesBody {

@@ -16,6 +16,7 @@ still starting, the machine is killed and what was not flushed is lost, in whole
 """
 import argparse
 import http.client
+import json
 import pathlib
 import random
 import subprocess
@@ -26,7 +27,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from client import Clock, Gateway, Known, Load, series
 from disk import Disk
-from guest import Guest, configure, empty_disk, initramfs, pdus
+from guest import BOOT_S, Guest, configure, empty_disk, initramfs, pdus
 
 DISK_BYTES = 192 << 20
 FLUSH_MS = 500
@@ -77,6 +78,15 @@ def check(known, gateway, place, pmgate, cut_ms, told):
     return readings(known, gateway, cut_ms, told)
 
 
+def online(guest, place):
+    """Waits until every PDU answers: before that nothing can be switched."""
+    gateway, began = Gateway(guest.port, place, "operator"), time.monotonic()
+    while gateway.get("/v1/status")["pdus"]["online"] < len(pdus()):
+        if time.monotonic() - began > BOOT_S:
+            raise SystemExit("not every PDU was read: " + json.dumps(gateway.get("/v1/status")))
+        time.sleep(0.2)
+
+
 def readings(known, gateway, cut_ms, told):
     lost_ms = 0
     first = min((at for _, at in known.points), default=0) / 1000
@@ -118,7 +128,7 @@ def main():
 def run(args, work):
     dice, place, pmgate = random.Random(args.seed), work / "config", args.pmgate.resolve()
     configure(pmgate, place, FLUSH_MS)
-    initramfs(pmgate, PARTS, place, work / "initramfs.gz")
+    initramfs(pmgate, PARTS, place, work / "initramfs")
     image, known, faults, cut_ms, sums = empty_disk(DISK_BYTES, work), Known(), [], 0, dict(writes=0, lost=0, flushes=0, worst_ms=0, early=0)
     print("round  when      boot s  plans  audit  points  flushes  unflushed  lost  readings lost ms", flush=True)
     for number in range(args.rounds + 1):
@@ -140,6 +150,7 @@ def run(args, work):
                 if is_last:
                     ran = "checked"
                 else:
+                    online(guest, place)
                     load = Load(known, guest.port, place, clock)
                     if not load.first.wait(60):
                         raise SystemExit(f"nothing was switched within 60 s: {load.failures}\n{guest.said()[-3000:]}")

@@ -12,7 +12,8 @@ need() {
 
 install_missing() {
   [ ${#missing[@]} -gt 0 ] || return 0
-  local line="apt-get install -y --no-install-recommends ${missing[*]}"
+  # What is installed stays: a package that would have another removed is for a person to decide.
+  local line="apt-get install -y --no-remove --no-install-recommends ${missing[*]}"
   if ! command -v apt-get >/dev/null 2>&1; then
     echo "not on this machine, and no apt-get to install it with: ${missing[*]}" >&2
     exit 1
