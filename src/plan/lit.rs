@@ -155,7 +155,8 @@ mod tests {
     use crate::model::time::Stamp;
     use crate::model::topology::{Layout, Part, Slot};
 
-    const RESTORE: Restore = Restore { settle: Span::seconds(30), wait: Span::seconds(120) };
+    const RESTORE: Restore =
+        Restore { settle: Span::seconds(30), wait: Span::seconds(120), sets_delays: false };
 
     struct Rack {
         site: Site,
