@@ -212,7 +212,7 @@ struct Coded<'b> {
 }
 
 impl Coded<'_> {
-    #[inline(always)]
+    #[inline]
     fn guessed(self, mut guesser: Guesser, mut show: impl FnMut(i64)) -> Option<()> {
         let mut take = |residual: u64| {
             let value = guesser.guess().wrapping_add(unzigzag(residual));

@@ -181,17 +181,25 @@ impl Archive {
         shelf.clone()
     }
 
-    /// The store of a directory; one that is damaged is set aside.
+    /// The store of a directory; one that is damaged is set aside. On a full disk sled takes for damage what is none: it is
+    /// tried again when there is room.
     pub fn store(&self, shelf: &Arc<Shelf>) -> Result<Arc<dyn ChunkStore>, StoreError> {
-        shelf.store().inspect_err(|error| {
-            if let StoreError::Damaged(why) = error {
+        shelf.store().map_err(|error| match &error {
+            StoreError::Damaged(_) if !self.has_room() => StoreError::Full,
+            StoreError::Damaged(why) => {
                 self.set_aside(shelf, why);
+                error
             }
+            StoreError::Failed(_) | StoreError::Full => error,
         })
     }
 
     /// Takes a damaged directory out of use and keeps it under another name.
     pub fn set_aside(&self, shelf: &Arc<Shelf>, why: &str) {
+        if !self.has_room() {
+            shelf.close();
+            return;
+        }
         self.shelves.write().unwrap_or_else(PoisonError::into_inner).remove(&shelf.name);
         self.lock_touched().retain(|(name, _, _)| *name != shelf.name);
         shelf.close();

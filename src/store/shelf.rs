@@ -167,7 +167,7 @@ impl Drop for Shelf {
             // Nothing was ever written to it.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(%error, "{} is not needed any more, and cannot be removed", self.path.display())
+                tracing::warn!(%error, "{} is not needed any more, and cannot be removed", self.path.display());
             }
             Ok(()) => {}
         }
