@@ -57,7 +57,7 @@ def configure(pmgate, place, flush_ms):
     numbered = [dict(id=id, port=16100 + number, number=number + 1, outlets=OUTLETS) for number, id in enumerate(pdus())]
     (place / "gateway.toml").write_text(GATEWAY.format(flush_ms=flush_ms) + "".join(PDU.format(**pdu) for pdu in numbered))
     (place / "sim.toml").write_text("".join(SIM.format(**pdu) for pdu in numbered))
-    for name in ("server.key", "community", "write"):
+    for name in ("server.key", "operator.key", "admin.key", "community", "write"):
         (place / name).chmod(0o600)
 
 

@@ -145,12 +145,13 @@ def run(args, work):
                 time.sleep(dice.random() * 4)
                 ran = "starting"
             else:
+                # Outlets are known, and plans settled, once their PDUs answer.
+                online(guest, place)
                 lost_ms = check(known, Gateway(guest.port, place, "operator"), place, pmgate, cut_ms, told)
                 known.fresh = []
                 if is_last:
                     ran = "checked"
                 else:
-                    online(guest, place)
                     load = Load(known, guest.port, place, clock)
                     if not load.first.wait(60):
                         raise SystemExit(f"nothing was switched within 60 s: {load.failures}\n{guest.said()[-3000:]}")
