@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::ask::Value;
 use crate::model::id::DriverId;
+use crate::model::oid::Oid;
 use crate::model::reading::Gap;
 
 use super::adopt::shape;
@@ -16,8 +17,10 @@ use super::sweep::{Answer, Item, Raw, ReadSet, Wanted};
 pub(super) const SYS_OBJECT_ID: &str = "1.3.6.1.2.1.1.2.0";
 /// An OID with so many arcs names a vendor and no product: 1.3.6.1.4.1.N.
 pub(super) const ENTERPRISE_ARCS: usize = 7;
+/// The agent whose sysObjectID tells nothing of a device: Linux boxes of all kinds answer with it.
+const NET_SNMP: &str = "1.3.6.1.4.1.8072";
 /// Drivers that are told to have come near.
-const MOST_NEAR: usize = 3;
+const MOST_NEAR: usize = 4;
 
 /// The outcome of a detection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,11 +129,12 @@ fn missed(near: &[String]) -> String {
 /// What a device lacks whose sysObjectID is one of a family's: of the family, and not merely of its vendor.
 fn missing(profile: &Profile, answers: &BTreeMap<&Item, &Answer>) -> Option<(usize, String)> {
     let object_id: Item = Item::Oid(SYS_OBJECT_ID.parse().ok()?);
+    let generic: Oid = NET_SNMP.parse().ok()?;
     let row = unit_row(profile, None);
     let Ok(Raw::Value(Value::Oid(seen))) = answers.get(&object_id)? else { return None };
     let of_family = |test: &Test| match &test.check {
         Check::Under(bases) if item_at(&test.source, &row).as_ref() == Some(&object_id) => {
-            bases.iter().any(|base| {
+            bases.iter().filter(|base| !base.is_under(&generic)).any(|base| {
                 seen == base || (base.parts().len() > ENTERPRISE_ARCS && seen.is_under(base))
             })
         }

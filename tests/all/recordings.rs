@@ -81,7 +81,7 @@ async fn adopt(path: &Path) -> Adopted {
 /// The driver of each recording under `detect`, or which ones came near it, if any: what is no PDU is taken for none,
 /// and neither is a PDU of which nothing is known but its vendor.
 const DETECTED: [(&str, Result<&str, &[&str]>); 28] = [
-    ("apc_ap7998b", Err(&["apc-masterswitch", "apc-rpdu", "apc-rpdu2"])),
+    ("apc_ap7998b", Err(&["apc-masterswitch", "apc-cpdu", "apc-rpdu", "apc-rpdu2"])),
     ("apc_ats", Err(&[])),
     ("apc_emu", Err(&[])),
     ("apc_masterswitch", Ok("apc-masterswitch")),
