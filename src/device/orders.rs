@@ -9,10 +9,10 @@ use crate::model::id::PduId;
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::{Datum, Gap};
 use crate::model::switching::{Known, Relay, Seen, Terms};
-use crate::model::time::{Span, Tick};
+use crate::model::time::Tick;
 use crate::model::view::PduView;
 
-use super::startup::Startups;
+use super::startup::{SetStartup, Startups};
 
 /// Why an order was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +53,7 @@ pub(super) enum Order {
     /// Read what the outlets do when the PDU's power comes back.
     Startups { reply: oneshot::Sender<Result<Startups, OrderError>> },
     /// Set that of one.
-    SetStartup { number: u16, delay: Span, reply: oneshot::Sender<Result<(), OrderError>> },
+    SetStartup { wish: SetStartup, reply: oneshot::Sender<Result<(), OrderError>> },
     /// Write one outlet; sent at most once.
     Write {
         number: u16,
@@ -163,9 +163,9 @@ impl Handle {
         self.order(|reply| Order::Startups { reply }).await
     }
 
-    /// Sets how long after that an outlet comes on, and reads it back.
-    pub async fn set_startup(&self, number: u16, delay: Span) -> Result<(), OrderError> {
-        self.order(|reply| Order::SetStartup { number, delay, reply }).await
+    /// Sets how long after that an outlet comes on, if it still tells what it told, and reads it back.
+    pub async fn set_startup(&self, wish: SetStartup) -> Result<(), OrderError> {
+        self.order(|reply| Order::SetStartup { wish, reply }).await
     }
 
     async fn order<T>(

@@ -51,8 +51,8 @@ impl Device {
                 let result = self.startups(adopted).await;
                 drop(reply.send(result));
             }
-            Order::SetStartup { number, delay, reply } => {
-                let result = self.set_startup(adopted, number, delay).await;
+            Order::SetStartup { wish, reply } => {
+                let result = self.set_startup(adopted, &wish).await;
                 drop(reply.send(result));
             }
             Order::Write { number, relay, known, reply } => {

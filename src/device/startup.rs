@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::link::Line;
 use crate::model::ask::{Ask, Reply, Value};
 use crate::model::metric::Scope;
 use crate::model::oid::Oid;
@@ -27,6 +28,21 @@ pub struct Startups {
     pub most_ms: u64,
     /// By outlet number. Outlets that the PDU has no delay of are not among them.
     pub outlets: BTreeMap<u16, PowerOn>,
+    /// Of which device that is.
+    pub serial: Option<String>,
+}
+
+/// A delay that is to be set, and what that rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetStartup {
+    /// The outlet.
+    pub number: u16,
+    /// What it told.
+    pub now: PowerOn,
+    /// The device that told it.
+    pub serial: Option<String>,
+    /// What it is to be.
+    pub delay: Span,
 }
 
 impl Device {
@@ -55,16 +71,17 @@ impl Device {
         view.startups = Arc::new(outlets.clone());
         self.place.show(view);
         let most_ms = startup.most_ms();
-        Ok(Startups { unit_ms: startup.unit_ms, most_ms, outlets })
+        let serial = adopted.instance.identity.serial.clone();
+        Ok(Startups { unit_ms: startup.unit_ms, most_ms, outlets, serial })
     }
 
-    /// Sets one delay, and reads it back.
+    /// Sets one delay, if it still is what it was, and reads it back.
     pub(super) async fn set_startup(
         &mut self,
         adopted: &mut Adopted,
-        number: u16,
-        delay: Span,
+        wish: &SetStartup,
     ) -> Result<(), OrderError> {
+        let (number, delay) = (wish.number, wish.delay);
         let refuse = |why: &str| OrderError::NotSwitchable(why.to_owned());
         if self.updates.has_changed().unwrap_or(false) {
             self.update();
@@ -72,11 +89,19 @@ impl Device {
         if let Some(reason) = self.read_only() {
             return Err(refuse(&reason));
         }
-        if adopted.instance.identity.serial.is_none() {
+        let serial = &adopted.instance.identity.serial;
+        if serial.is_none() {
             return Err(OrderError::Doubtful("the PDU tells no serial number".into()));
+        }
+        if *serial != wish.serial {
+            return Err(OrderError::Doubtful("the PDU is another one than a moment ago".into()));
         }
         let outlet = adopted.instance.layout.outlet(number);
         let outlet = outlet.ok_or_else(|| refuse("the PDU has no such outlet"))?;
+        let part = adopted.instance.layout.parts(Scope::Outlet).get(usize::from(outlet));
+        if !part.is_some_and(|part| part.switchable) {
+            return Err(refuse("the PDU or its driver does not let the outlet be switched"));
+        }
         let startup = adopted.profile.startup.clone();
         let startup = startup.ok_or_else(|| refuse("its driver knows no delay of it"))?;
         let oid = startup_at(&startup, &adopted.instance, outlet);
@@ -85,17 +110,18 @@ impl Device {
         let gap = self.settings.manners.write_gap_ms;
         let gap = gap.unwrap_or(adopted.profile.pacing.write_gap_ms);
         self.wait_for_write_gap(Span(gap)).await;
+        let before = number_at(&mut adopted.line, &oid).await?;
+        if before.and_then(|before| startup.told(before)) != Some(wish.now) {
+            let why = "its power-on delay is not what it was a moment ago";
+            return Err(OrderError::Doubtful(why.into()));
+        }
         let ask = Ask::Set(vec![(oid.clone(), Value::Integer(value))]);
         let reply = adopted.line.exchange(&ask).await;
         self.last_write = Some(self.services.clock.tick());
         if let Taken::No(why) = taken(&ask, reply?) {
             return Err(OrderError::Refused(why));
         }
-        let back = adopted.line.exchange(&Ask::Get(vec![oid])).await?;
-        let seen = match &back {
-            Reply::Binds(binds) => binds.first().and_then(|(_, value)| value.number()),
-            _ => None,
-        };
+        let seen = number_at(&mut adopted.line, &oid).await?;
         if seen != Some(value) {
             let seen = seen.map_or_else(|| "nothing".to_owned(), |seen| seen.to_string());
             return Err(OrderError::Refused(format!("{value} was set and {seen} is read")));
@@ -107,6 +133,14 @@ impl Device {
         self.place.show(view);
         Ok(())
     }
+}
+
+/// The number that an object holds now, if it does.
+async fn number_at(line: &mut Line, oid: &Oid) -> Result<Option<i64>, OrderError> {
+    Ok(match line.exchange(&Ask::Get(vec![oid.clone()])).await? {
+        Reply::Binds(binds) => binds.first().and_then(|(_, value)| value.number()),
+        _ => None,
+    })
 }
 
 /// How many delays are asked for at once.

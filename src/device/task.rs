@@ -307,6 +307,9 @@ impl Device {
         let before = self.place.view();
         let mut view = PduView::clone(&before);
         view.driver = Some(adopted.profile.id.clone());
+        if view.identity.serial != adopted.instance.identity.serial {
+            view.startups = Arc::default();
+        }
         view.identity = adopted.instance.identity.clone();
         view.layout = layout.clone();
         view.readings = readings;

@@ -13,12 +13,22 @@ use super::world::{Goal, Relays, Want, World};
 /// What is drawn is rounded up to so many mVA: a reading that wavers changes no delay.
 const ROUGHLY: i64 = 50_000;
 
+/// What is known of outlets when all of them get their power back.
+#[derive(Debug, Default)]
+pub struct Delays {
+    /// Those whose delays are asked for.
+    pub settable: Vec<OutletId>,
+    /// Those that stay off.
+    pub stays_off: Vec<OutletId>,
+    /// Those that come on at once. All others may at any time, and have room for their first moment all the time.
+    pub at_once: Vec<OutletId>,
+}
+
 /// The delay of each of these outlets, ms, a multiple of `unit_ms`; hosts by their priority and what they come after.
-/// Outlets that are not among them come on at once, as far as anybody knows, and have their room from the beginning; but
-/// for those that stay off.
+/// What flows through a limit and is of no outlet that is known goes on.
 pub fn onsets(
     picture: &Picture,
-    (settable, stays_off): (&[OutletId], &[OutletId]),
+    delays: &Delays,
     unit_ms: u64,
 ) -> Result<BTreeMap<OutletId, u64>, Refusal> {
     let unit_ms = unit_ms.max(1);
@@ -28,9 +38,15 @@ pub fn onsets(
     let places = |outlets: &[OutletId]| -> Vec<usize> {
         outlets.iter().filter_map(|outlet| picture.outlets.get(outlet).copied()).collect()
     };
-    let (set, off) = (places(settable), places(stays_off));
+    let set = places(&delays.settable);
+    let (off, at_once) = (places(&delays.stays_off), places(&delays.at_once));
+    for outlet in &world.outlets {
+        for share in &outlet.over {
+            world.limits[share.limit].load -= share.of(outlet.load);
+        }
+    }
     for limit in &mut world.limits {
-        (limit.load, limit.surge, limit.surge_ms) = (0, 0, 0);
+        (limit.load, limit.surge, limit.surge_ms) = (roughly(limit.load.max(0)), 0, 0);
     }
     for at in 0..world.outlets.len() {
         let outlet = &mut world.outlets[at];
@@ -39,12 +55,13 @@ pub fn onsets(
         if set.contains(&at) || off.contains(&at) {
             continue;
         }
-        (outlet.relay, outlet.load) = (Relays::On, outlet.draw.boot);
+        let draw = outlet.draw;
+        let load = if at_once.contains(&at) { draw.boot } else { draw.inrush.max(draw.boot) };
+        (outlet.relay, outlet.load) = (Relays::On, load);
         for share in outlet.over.clone() {
-            let draw = world.outlets[at].draw;
             let limit = &mut world.limits[share.limit];
-            limit.load += share.of(draw.boot);
-            limit.surges(share.of(draw.inrush - draw.boot), draw.inrush_ms);
+            limit.load += share.of(load);
+            limit.surges(share.of(draw.inrush - load), draw.inrush_ms);
         }
     }
     let goal = |outlet: &usize| {
@@ -57,6 +74,10 @@ pub fn onsets(
     Ok(steps.map(|step| (world.outlets[step.outlet].id.clone(), step.at_ms)).collect())
 }
 
+fn roughly(mva: i64) -> i64 {
+    (mva + ROUGHLY - 1).div_euclid(ROUGHLY) * ROUGHLY
+}
+
 /// Every time in it a multiple of the unit, so that the steps begin at multiples of it.
 fn rounded(world: &mut World, unit_ms: u64) {
     let up = |ms: u64| ms.div_ceil(unit_ms) * unit_ms;
@@ -67,7 +88,6 @@ fn rounded(world: &mut World, unit_ms: u64) {
     for host in &mut world.hosts {
         (host.feed_gap_ms, host.hold_ms) = (up(host.feed_gap_ms), up(host.hold_ms));
     }
-    let roughly = |mva: i64| (mva + ROUGHLY - 1).div_euclid(ROUGHLY) * ROUGHLY;
     for outlet in &mut world.outlets {
         let mut draw = outlet.draw.falling();
         (draw.inrush_ms, draw.boot_ms) = (up(draw.inrush_ms), up(draw.boot_ms));

@@ -101,6 +101,34 @@ async fn a_rack_comes_up_within_its_limits_by_the_delays_of_its_pdus() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn delays_are_left_alone_while_nobody_knows_what_else_comes_up_with_them() {
+    let sim = Sim::start(Family::ApcRpdu2, 3).await;
+    sim.pdu.lock().unwrap().set_startup(1, Some(Span::seconds(7)));
+    let nowhere = crate::rig::free_udp_port();
+    let sections = format!(
+        "[restore]\npower_on_delays = \"set\"\n[[limit]]\nid = \"feed\"\nrating_w = 6000\nof = [\"pdu-a\", \"pdu-b\"]\n{}{}",
+        pdu_section("pdu-a", sim.address, "write_gap_ms = 0\nfast_s = 1"),
+        pdu_section("pdu-b", ([127, 0, 0, 1], nowhere).into(), "fast_s = 1"),
+    );
+    let pdu: Arc<Mutex<Pdu>> = sim.pdu.clone();
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        let events = gateway.wait_for("/v1/events?last=500", |events| {
+            kinds(events, "delays.refused").next().is_some()
+                || kinds(events, "delays.set").next().is_some()
+        });
+        let refused = kinds(&events, "delays.refused").next();
+        let text = refused.unwrap_or_else(|| panic!("they are set: {events}"))["text"].to_string();
+        assert!(text.contains("stay as they are") && text.contains("feed"), "{text}");
+        let kept: Vec<Option<Span>> =
+            (0..3).map(|outlet| pdu.lock().unwrap().startup(outlet)).collect();
+        assert_eq!(kept, [0, 7, 0].map(|seconds| Some(Span::seconds(seconds))));
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn delays_are_left_alone_unless_the_site_wants_them_set() {
     let sim = Sim::start(Family::ApcRpdu2, 3).await;
     sim.pdu.lock().unwrap().set_startup(1, Some(Span::seconds(7)));
@@ -146,9 +174,13 @@ async fn families_that_keep_delays_take_them() {
         assert_eq!(kinds(&events, "delays.refused").count(), 0, "{events}");
         let mut shown = Vec::new();
         for name in names {
+            let all: Vec<f64> = delays(&gateway, name).into_iter().map(Option::unwrap).collect();
+            let outlets = gateway.curl().get(&format!("/v1/pdus/{name}/outlets"));
+            let outlets = outlets["outlets"].as_array().unwrap().iter().zip(&all);
+            // What the device does not let be switched keeps what it has.
             let mut set: Vec<f64> =
-                delays(&gateway, name).into_iter().map(Option::unwrap).collect();
-            shown.push(set.clone());
+                outlets.filter(|(o, _)| o["switchable"] == true).map(|(_, delay)| *delay).collect();
+            shown.push(all);
             assert!(set.len() > 1, "{name}: {set:?}");
             set.sort_by(f64::total_cmp);
             assert!(set.windows(2).all(|two| two[1] - two[0] >= 2.0), "{name}: {set:?}");
