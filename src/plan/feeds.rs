@@ -107,7 +107,8 @@ impl Picture {
             let sum: i64 = self.below(member).iter().map(flows).sum();
             let Member::Pdu(pdu) = member else { return sum };
             let measured = match self.flows.get(pdu) {
-                Some(flows) => flows[line],
+                // A line that is not read may carry all that the inlet does.
+                Some(flows) => flows[line].or_else(|| self.inlets.get(pdu).copied().flatten()),
                 None if lines.get(pdu).is_none_or(|own| *own == line) => {
                     self.inlets.get(pdu).copied().flatten()
                 }

@@ -109,7 +109,7 @@ pub fn mva(milliamperes: i64, millivolts: i64) -> i64 {
 pub fn drawn_as(view: &PduView, site: &Site, at: u16, id: &OutletId) -> Option<(Metric, i64)> {
     let drawn = Drawn::new(view, site);
     let part = view.layout.parts(Scope::Outlet).get(usize::from(at))?;
-    let volts = drawn.volts_of(&Wiring::of(view, part, site, id).part);
+    let volts = drawn.volts_across(&Wiring::of(view, part, site, id));
     let metrics = [Metric::ApparentPower, Metric::Current, Metric::Power];
     let has = |metric: &&Metric| drawn.value(Scope::Outlet, at, **metric).is_some();
     metrics.iter().find(has).map(|metric| (*metric, volts))
@@ -132,9 +132,12 @@ impl<'v> Drawn<'v> {
             let count = view.layout.parts(scope).len() as u16;
             (0..count).filter_map(|at| blank.size(scope, at, Metric::Voltage)).max()
         };
+        // A panel of DC has no phases, and may be on 24 V; lines of AC below 50 V are dead, and so is no AC told by them.
+        let least = if phases > 0 { 50_000 } else { 5_000 };
         let volts = told(Scope::Phase)
             .or_else(|| told(Scope::Inlet))
-            .filter(|volts| *volts > 50_000)
+            .or_else(|| told(Scope::Branch))
+            .filter(|volts| *volts > least)
             .unwrap_or(site.volts * 1_000);
         Drawn { view, volts: if phases > 1 { to_neutral(volts) } else { volts } }
     }
@@ -164,6 +167,11 @@ impl<'v> Drawn<'v> {
     fn volts_of(&self, part: &Part) -> i64 {
         let between = part.phase.is_some() && part.other_phase.is_some();
         if between { self.volts * 1_732 / 1_000 } else { self.volts }
+    }
+
+    /// The same of an outlet, as it is wired: what flows in each line of three is drawn three times from the neutral.
+    fn volts_across(&self, wiring: &Wiring) -> i64 {
+        if wiring.on_three { self.volts * 3 } else { self.volts_of(&wiring.part) }
     }
 
     /// What a part draws, mVA: of a line and a breaker what its current tells, as that is what trips; of others what is
@@ -277,7 +285,7 @@ impl Picture {
                 _ => Relays::Unknown,
             };
             let wiring = Wiring::of(view, part, about.site, &id);
-            let volts = drawn.volts_of(&wiring.part);
+            let volts = drawn.volts_across(&wiring);
             let measured = drawn.load(Scope::Outlet, at, 1, volts).map(|(load, _)| load);
             let measured = measured.filter(|_| relay != Relays::Off);
             let drew = measured.or_else(|| about.memory.drew.get(&id).copied());

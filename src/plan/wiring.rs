@@ -1,5 +1,5 @@
-//! Where outlets hang within their PDU: on which branch, on which phases, as the device and the site tell. Where they
-//! contradict each other, or tell nothing, an outlet counts on each.
+//! Where outlets hang within their PDU: on which branch, on which phases, as the device tells, or the site in
+//! its place. Where nobody tells, or what the site names is not there, an outlet counts on each.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(super) struct Wiring {
     /// The part with its branch and phases.
     pub part: Part,
     /// Whether it is on three phases.
-    on_three: bool,
+    pub on_three: bool,
     /// What the site names and the PDU does not have: `branch "B9"`. Nobody knows then where it hangs.
     pub strange: Vec<String>,
 }

@@ -8,7 +8,7 @@ use crate::model::switching::Outcome;
 use crate::model::time::Span;
 use crate::plan::calendar::Calendar;
 use crate::plan::guard::Hindrance;
-use crate::plan::record::{Maker, PlanState, Record, StepState};
+use crate::plan::record::{PlanState, Record, StepState};
 use crate::store::journal::Commit;
 
 use super::conduct::draft;
@@ -138,12 +138,11 @@ impl Switching {
     /// Whether those who put a plan on the calendar may still do, by the policy of today, what it does today.
     fn makers_may(&self, parent: &Record, instance: &Record) -> Result<(), Refusal> {
         let site = self.site.borrow().clone();
-        let makers =
-            if parent.makers.is_empty() { named(&parent.by) } else { parent.makers.clone() };
-        if makers.is_empty() {
+        // An earlier version kept no more than their names: whether they still may nobody can say.
+        if parent.makers.is_empty() {
             return Err(Denied::Nobody { plan: parent.id.to_string() }.into());
         }
-        for maker in &makers {
+        for maker in &parent.makers {
             let uri = format!("spiffe://{}/role/{}/{}", maker.domain, maker.role, maker.name);
             let who = Identity::from_uri(&uri, &maker.serial)
                 .map_err(|_| Denied::Nobody { plan: parent.id.to_string() })?;
@@ -181,21 +180,4 @@ impl Switching {
         self.begin(record, Commit { plans, notes, ..Commit::default() }).await?;
         Ok(id)
     }
-}
-
-/// Those whom a plan that an earlier version kept names as "name (role); run by name (role)"; its domain was not kept,
-/// and no policy asks for it.
-fn named(by: &str) -> Vec<Maker> {
-    let one = |text: &str| {
-        let (name, role) = text.strip_suffix(')')?.split_once(" (")?;
-        let (name, role) = (name.to_owned(), role.to_owned());
-        Some(Maker { domain: "unknown".into(), role, name, serial: String::new() })
-    };
-    // One who is not understood may be the one who lost his rights: then nobody is known.
-    let mut makers = Vec::new();
-    for text in by.split("; run by ") {
-        let Some(maker) = one(text) else { return Vec::new() };
-        makers.push(maker);
-    }
-    makers
 }

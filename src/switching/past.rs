@@ -203,7 +203,7 @@ fn starts_of_day(archive: &Archive, outlets: &[Sought], day: i64) -> Day {
         scan(archive, &drawn, &mut |_, item| {
             if let Item::Sample((at, Ok(value))) = item {
                 let current = of.metric == Metric::Current;
-                let load = if current { mva(value, of.millivolts) } else { value };
+                let load = if current { mva(value.saturating_abs(), of.millivolts) } else { value };
                 readings.push((at.since(on), load));
             }
             true

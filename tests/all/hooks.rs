@@ -186,6 +186,34 @@ async fn a_node_is_drained_before_it_goes_dark_and_taken_back_once_it_is_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_that_keeps_one_of_its_feeds_is_taken_back() {
+    // An admin locks the outlet that is to go last while the node is drained.
+    let server = Server::start(&[202]).await;
+    let hooks = hook("before_off", &server, "") + &hook("after_on", &server, "");
+    let (a, b, gateway) = two_pdus(&node(&hooks)).await;
+    server.look(relays(&a, &b));
+    let curl = gateway.curl();
+    let wish = json!({"goals": [{"select": {"hosts": ["node"]}, "action": "off"}]});
+    let plan = make(&curl, &wish);
+    let steps = plan["steps"].as_array().unwrap();
+    let last = steps.last().unwrap()["outlet"].as_str().unwrap().to_owned();
+    assert_eq!(run(&curl, &plan).status, 202);
+    gateway.wait_for("/v1/status", |_| !server.calls().is_empty());
+    let admin = Curl::new(gateway.dir.path(), &gateway.url, "admin");
+    let (pdu, number) = last.split_once('/').unwrap();
+    let path = format!("/v1/pdus/{pdu}/outlets/{number}/lock");
+    let put = admin.send(&path, &["-X", "PUT", "-d", "{\"reason\":\"at work\"}"]);
+    assert!(put.status < 300, "{put:?}");
+    let stopped = ended(&gateway, &plan);
+    assert_eq!(stopped["state"], "stopped", "{stopped}");
+    let on = [relay(&a, 5), relay(&b, 5)].into_iter().filter(|relay| *relay == Relay::On);
+    assert_eq!(on.count(), 1, "one feed went: {stopped}");
+    let calls = server.calls();
+    let back = calls.iter().filter(|call| call.line == "POST /after_on?host=node");
+    assert_eq!(back.count(), 1, "{calls:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_that_is_not_switched_off_is_taken_back_once() {
     // It is at it when it is called first, and meanwhile an admin locks an outlet.
     let server = Server::start(&[202]).await;

@@ -1,4 +1,4 @@
-//! Hosts that were drained to go dark, and were not switched off since the plan stopped before that: their webhook after
+//! Hosts that were drained to go dark, and still have a feed since the plan stopped before that: their webhook after
 //! they came on is called, once, so that they are used again.
 
 use crate::model::event::About;
@@ -17,7 +17,7 @@ fn was_not_sent(step: &StepRecord) -> bool {
 }
 
 impl Run {
-    /// The drained hosts of which no off was sent, each with the place of one.
+    /// The drained hosts that are not dark, as an off of theirs was not sent, each with the place of that.
     pub(super) fn left_drained(&self, sight: &Sight<'_>) -> Vec<(HostId, usize)> {
         let first_off = |id: &HostId| {
             let outlets = &sight.site.hosts.get(id)?.outlets;
@@ -25,9 +25,8 @@ impl Run {
             let offs = steps.filter(|(_, step)| {
                 step.relay == Relay::Off && !step.keeps_host && outlets.contains(&step.outlet)
             });
-            let unsent: Option<Vec<usize>> =
-                offs.map(|(at, step)| was_not_sent(step).then_some(at)).collect();
-            unsent?.first().copied()
+            let mut unsent = offs.filter(|(_, step)| was_not_sent(step)).map(|(at, _)| at);
+            unsent.next()
         };
         let hosts = self.record.drained.iter();
         hosts.filter_map(|id| Some((id.clone(), first_off(id)?))).collect()
