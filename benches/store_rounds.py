@@ -89,7 +89,7 @@ def rot(rounds, seed):
             if stuck or found["wrong"] or after["wrong"] or (kept == "lossy" and not told):
                 print(number, what, found, after, on.stdout.splitlines()[-1:], on.stderr[-500:])
     print(json.dumps({"rounds": rounds, "seed": seed, "rows": truth, **sums}))
-    return sums["wrong"] == 0 and sums["stuck"] == 0
+    return sums["wrong"] == 0 and sums["stuck"] == 0 and sums["told"] == sums["lossy"]
 
 
 def full():

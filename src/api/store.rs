@@ -8,7 +8,7 @@ use super::stream::{Outgoing, internal, stream};
 
 /// A copy of all readings, for `pmgate store import`. One that ends early was not whole.
 #[utoipa::path(get, path = "/v1/store", tag = "series",
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), (status = 403, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub async fn copy_of(context: Context) -> Answer {
     context.only(&[])?;
     let store = context.state.store.clone();

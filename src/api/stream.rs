@@ -84,7 +84,7 @@ pub fn internal(error: &dyn std::fmt::Display) -> Problem {
 pub struct Turns {
     /// Readers that work at one time.
     pub working: Arc<Semaphore>,
-    /// Readers whose client is slower than they are: those wait without a turn, so that they hold up nobody.
+    /// Long answers that are sent at one time. While one waits for its client it has no turn, so that it holds up nobody.
     pub waiting: Arc<Semaphore>,
     /// Ends them all when the gateway ends.
     pub stop: CancellationToken,
@@ -106,7 +106,7 @@ pub struct Outgoing {
     begun: bool,
     turns: Turns,
     turn: Option<OwnedSemaphorePermit>,
-    slow: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -127,7 +127,7 @@ where
             begun: false,
             turns,
             turn: Some(turn),
-            slow: None,
+            place: None,
             runtime,
         };
         let made = make(&mut out);
@@ -153,6 +153,10 @@ impl Outgoing {
     }
 
     fn send(&mut self, piece: Piece) -> Result<(), Stopped> {
+        // Before anything is sent: one that finds no place is refused, and not broken off.
+        if !self.begun && !matches!(piece, Piece::Whole(_)) {
+            self.take_place()?;
+        }
         self.begun = true;
         match self.pieces.try_send(piece) {
             Ok(()) => Ok(()),
@@ -161,18 +165,21 @@ impl Outgoing {
         }
     }
 
-    /// Waits for the client. Others read meanwhile; but those who wait take memory, so they are counted too.
+    /// A long answer may have to wait for its client, and takes memory then: so many are sent at one time, and no more.
+    fn take_place(&mut self) -> Result<(), Stopped> {
+        let place = self.turns.waiting.clone().try_acquire_owned();
+        self.place = Some(place.map_err(|error| match error {
+            TryAcquireError::Closed => Stopped::Gone,
+            TryAcquireError::NoPermits => {
+                let detail = "too many long answers are being sent";
+                Problem::new(503, "Busy", detail, "ask again when one of them is done").into()
+            }
+        })?);
+        Ok(())
+    }
+
+    /// Waits for the client. Others read meanwhile.
     fn wait(&mut self, piece: Piece) -> Result<(), Stopped> {
-        if self.slow.is_none() {
-            let place = self.turns.waiting.clone().try_acquire_owned();
-            self.slow = Some(place.map_err(|error| match error {
-                TryAcquireError::Closed => Stopped::Gone,
-                TryAcquireError::NoPermits => {
-                    let detail = "too many long answers wait for their clients";
-                    Problem::new(503, "Busy", detail, "ask for fewer at once").into()
-                }
-            })?);
-        }
         self.turn = None;
         let (pieces, turns) = (self.pieces.clone(), self.turns.clone());
         self.turn = self.runtime.block_on(async move {
@@ -387,11 +394,9 @@ mod tests {
         let answer = stream(turns(1, 1), "text/plain", long).await.unwrap();
         let all = answer.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(all.len(), 2 * AHEAD * PIECE);
-        // Nobody may wait: broken off rather than held.
-        let none = turns(1, 0);
-        let answer = stream(none.clone(), "text/plain", long).await.unwrap();
-        until(|| none.working.available_permits() == 1).await;
-        assert!(answer.into_body().collect().await.is_err());
+        // No place for it: refused before anything is sent.
+        let problem = stream(turns(1, 0), "text/plain", long).await.unwrap_err();
+        assert_eq!((problem.status, problem.title.as_ref()), (503, "Busy"));
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use crate::events::Events;
 use crate::link::trap::Receiver;
 use crate::model::event::About;
 use crate::model::id::RackId;
-use crate::model::limits::{QUERIES, SLOW_READERS, STORE_ROWS};
+use crate::model::limits::{LONG_ANSWERS, QUERIES, STORE_ROWS};
 use crate::model::time::{Clock, SystemClock};
 use crate::profile::catalog::Catalog;
 use crate::store::archive::{Archive, Settings};
@@ -163,7 +163,7 @@ impl Gateway {
             store,
             turns: Turns {
                 working: Arc::new(Semaphore::new(QUERIES)),
-                waiting: Arc::new(Semaphore::new(SLOW_READERS)),
+                waiting: Arc::new(Semaphore::new(LONG_ANSWERS)),
                 stop: stop.clone(),
             },
             counts,

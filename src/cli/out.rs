@@ -8,17 +8,25 @@ use serde::Serialize;
 /// Prints a line of results.
 pub fn line(text: &str) {
     let mut out = std::io::stdout().lock();
-    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-        // `pmgate … | head` has what it wanted.
-        std::process::exit(0);
-    }
+    ended(writeln!(out, "{text}").and_then(|()| out.flush()));
 }
 
 /// Prints a piece of a result as it is.
 pub fn bytes(piece: &[u8]) {
     let mut out = std::io::stdout().lock();
-    if out.write_all(piece).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    ended(out.write_all(piece).and_then(|()| out.flush()));
+}
+
+/// Ends the program where results cannot be printed any more.
+fn ended(printed: std::io::Result<()>) {
+    match printed {
+        Ok(()) => {}
+        // `pmgate … | head` has what it wanted.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            complain(&format!("the results are not whole: they cannot be written: {error}"));
+            std::process::exit(1);
+        }
     }
 }
 

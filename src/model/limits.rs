@@ -64,9 +64,9 @@ pub const STREAMS: u32 = 64;
 /// Readers of the store at one time. Each holds a thread while it scans; the journal needs threads too.
 pub const QUERIES: usize = 4;
 
-/// Readers of the store whose clients are slower than they are: each holds a thread and some megabytes, and no turn.
-/// One more is broken off.
-pub const SLOW_READERS: usize = 16;
+/// Long answers from the store that are sent at one time. While its client is slower than it is each holds a thread and
+/// some megabytes, and no turn. One more is refused.
+pub const LONG_ANSWERS: usize = 16;
 
 /// Steps in one answer of `/v1/series`, of all its series: a rack of 480 outlets over two months by the minute. It is
 /// sent as it is made, so this bounds a minute's work, not memory.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use crate::model::time::Span;
 
@@ -64,6 +64,8 @@ pub struct Archive {
     alarm: Alarm,
     alarms: Mutex<BTreeMap<&'static str, String>>,
     room: Room,
+    /// Directories that are out of use, and stay until their last reader is done.
+    leaving: Mutex<Vec<Weak<Shelf>>>,
 }
 
 impl Archive {
@@ -105,6 +107,7 @@ impl Archive {
             alarm,
             alarms: Mutex::default(),
             room: room_of(root.to_path_buf()),
+            leaving: Mutex::default(),
         };
         archive.forget_superseded();
         Ok(archive)
@@ -121,6 +124,7 @@ impl Archive {
             alarm,
             alarms: Mutex::default(),
             room: Box::new(|| None),
+            leaving: Mutex::default(),
         }
     }
 
@@ -259,6 +263,25 @@ impl Archive {
         drop(shelves);
         self.lock_touched().retain(|(name, _, _)| !old.contains(name));
         gone.iter().for_each(|shelf| shelf.doom());
+        self.leaving().extend(gone.iter().map(Arc::downgrade));
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Weak<Shelf>>> {
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|shelf| shelf.strong_count() > 0);
+        leaving
+    }
+
+    /// Whether a directory of this name is out of use and still there, as somebody reads it.
+    pub fn is_leaving(&self, name: Name) -> bool {
+        let shelves: Vec<Arc<Shelf>> = self.leaving().iter().filter_map(Weak::upgrade).collect();
+        shelves.iter().any(|shelf| shelf.name == name)
+    }
+
+    /// Bytes that are free as soon as their last readers are done.
+    pub fn leaving_bytes(&self) -> u64 {
+        let shelves: Vec<Arc<Shelf>> = self.leaving().iter().filter_map(Weak::upgrade).collect();
+        shelves.iter().map(|shelf| bytes_in(shelf.path())).sum()
     }
 
     /// Removes what a sealed day was made from, where the program died before it did.

@@ -140,18 +140,24 @@ fn left(archive: &Archive, now: Stamp, name: Name) -> Result<(), StoreError> {
     if is_over(archive, now, Name::minutes(day)) {
         return Ok(());
     }
-    before_going(archive, name)?;
+    before_going(archive, name, true)?;
     archive.lower("store.minutes", "store.minutes_made", "minutes are made again");
     Ok(())
 }
 
-/// Lets a directory go before its time, because there is no room. Its minutes are made before; where there is no room for
-/// them either they are given up: what comes is worth more than what was. Any other failure has time while there is room to
-/// write, and is tried again. Returns whether it went.
-fn go(archive: &Archive, now: Stamp, name: Name) -> bool {
+/// Lets a directory go before its time, because there is no room. Its minutes are made before, if they are any use; where
+/// there is no room for them either they are given up: what comes is worth more than what was. Any other failure has time
+/// while there is room to write, and is tried again. Returns whether it went.
+fn go(archive: &Archive, now: Stamp, name: Name, minutes: bool) -> bool {
     let day = date(name.days().0);
-    match left(archive, now, name) {
-        Ok(()) => {}
+    let made = if minutes { left(archive, now, name) } else { before_going(archive, name, false) };
+    match made {
+        Ok(()) if minutes => {}
+        Ok(()) => {
+            let text =
+                format!("the budget has no room for the minutes of {day}: only its hours remain");
+            archive.raise("store.minutes", text);
+        }
         Err(error) if error == StoreError::Full || !archive.has_room() => {
             let text = format!("there was no room for the minutes of {day}: only its hours remain");
             archive.raise("store.minutes", text);
@@ -177,16 +183,18 @@ fn sealed(archive: &Archive, now: Stamp) -> Vec<Name> {
 /// Lets the oldest readings go while there is too little room for what comes, or more than the budget is taken.
 fn make_room(archive: &Archive, now: Stamp) {
     let wanted = archive.settings.free_percent;
-    let is_short = archive
-        .room()
-        .is_some_and(|(free, all)| free.saturating_mul(100) < all.saturating_mul(wanted));
+    // What somebody still reads goes when he is done: no more has to go for that.
+    let leaving = archive.leaving_bytes();
+    let is_short = archive.room().is_some_and(|(free, all)| {
+        free.saturating_add(leaving).saturating_mul(100) < all.saturating_mul(wanted)
+    });
     if is_short {
         let text =
             format!("less than {wanted} % of the disk are free: the oldest readings go first");
         archive.raise("store.room", text);
         // One a round: others may make room too, and a directory goes only when its last reader is done.
         if let Some(oldest) = sealed(archive, now).first() {
-            go(archive, now, *oldest);
+            go(archive, now, *oldest, true);
         }
     } else {
         archive.lower("store.room", "store.room_again", "the disk has room again");
@@ -208,18 +216,21 @@ fn keep_budget(archive: &Archive, now: Stamp, root: &Path, budget: u64) {
         let names = archive.shelves().into_iter().map(|shelf| shelf.name).filter(may_go);
         names.min_by_key(|name| (name.days(), *name))
     };
-    let mut taken = bytes_in(root);
-    while taken > budget
+    // A reader may still have what went.
+    let taken = || bytes_in(root).saturating_sub(archive.leaving_bytes());
+    while taken() > budget
         && let Some(name) = oldest()
     {
-        let size = bytes_in(&root.join(name.dir()));
-        if !go(archive, now, name) {
+        // Minutes take as much as the readings: where they could not be next to go nothing would be won.
+        let minutes = match name {
+            Name::Day(day, _) => may_go(&Name::minutes(day)),
+            _ => true,
+        };
+        if !go(archive, now, name, minutes) {
             break;
         }
-        // A reader may still have what went.
-        let is_there = root.join(name.dir()).exists();
-        taken = bytes_in(root).saturating_sub(if is_there { size } else { 0 });
     }
+    let taken = taken();
     if taken > budget {
         let text = format!("readings take {taken} bytes, more than the {budget} they may");
         archive.raise("store.budget", text);

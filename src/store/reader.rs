@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::model::id::PduId;
 use crate::model::metric::Metric;
+use crate::model::reading::Gap;
 use crate::model::time::{Span, Stamp};
 use crate::series::block::{Head, Value};
 use crate::series::cells;
@@ -136,13 +137,13 @@ pub fn scan(archive: &Archive, asked: &Scan<'_>, visit: Show<'_>) -> Result<usiz
         return Ok(0);
     }
     let (first, last) = (asked.start.0.div_euclid(DAY_MS), (asked.end.0 - 1).div_euclid(DAY_MS));
-    let shelves = archive.shelves();
     let mut days = BTreeSet::new();
     let mut under_way = BTreeSet::new();
-    for shelf in &shelves {
-        let (from, until) = shelf.name.days();
+    // Their names only: who holds a directory keeps it on the disk, and a visitor may take its time.
+    for name in archive.shelves().iter().map(|shelf| shelf.name) {
+        let (from, until) = name.days();
         days.extend(from.max(first)..until.min(last + 1));
-        if matches!(shelf.name, Name::Head(..)) {
+        if matches!(name, Name::Head(..)) {
             under_way.insert(from);
         }
     }
@@ -154,7 +155,7 @@ pub fn scan(archive: &Archive, asked: &Scan<'_>, visit: Show<'_>) -> Result<usiz
                 continue;
             }
             let shown = match tier {
-                Tier::Raw => raw_day(archive, &shelves, asked, day, visit),
+                Tier::Raw => raw_day(archive, asked, day, visit),
                 Tier::Minutes => {
                     let name = Name::minutes(day);
                     rolled_day(archive, name, Kind::Minute, MINUTE_MS, asked, day, visit)
@@ -174,8 +175,9 @@ pub fn scan(archive: &Archive, asked: &Scan<'_>, visit: Show<'_>) -> Result<usiz
                     damaged += bad;
                     break 'days;
                 }
-                // A directory that is damaged has been set aside: the next tier may know.
-                Err(StoreError::Damaged(_)) => damaged += 1,
+                // A directory that is damaged has been set aside, and one that does not open on a full disk will when there
+                // is room: the next tier may know.
+                Err(StoreError::Damaged(_) | StoreError::Full) => damaged += 1,
                 Err(error) => return Err(error),
             }
         }
@@ -194,16 +196,16 @@ enum Shown {
 
 fn raw_day(
     archive: &Archive,
-    shelves: &[Arc<Shelf>],
     asked: &Scan<'_>,
     day: i64,
     visit: Show<'_>,
 ) -> Result<Shown, StoreError> {
-    let of_day: Vec<&Arc<Shelf>> = shelves
-        .iter()
+    let of_day: Vec<Arc<Shelf>> = archive
+        .shelves()
+        .into_iter()
         .filter(|s| matches!(s.name, Name::Head(d, _) | Name::Day(d, _) if d == day))
         .collect();
-    match of_day[..] {
+    match &of_day[..] {
         [] => return Ok(Shown::Nothing),
         [shelf] if matches!(shelf.name, Name::Day(..)) => {
             return sealed_day(archive, shelf, asked, day, visit);
@@ -214,7 +216,7 @@ fn raw_day(
     for shelf in &of_day {
         let store = match archive.store(shelf) {
             Ok(store) => store,
-            Err(StoreError::Damaged(_)) => {
+            Err(StoreError::Damaged(_) | StoreError::Full) => {
                 pieces.damaged += 1;
                 continue;
             }
@@ -236,7 +238,7 @@ fn sealed_day(
 ) -> Result<Shown, StoreError> {
     let store = match archive.store(shelf) {
         Ok(store) => store,
-        Err(StoreError::Damaged(_)) => return Ok(Shown::Some(1)),
+        Err(StoreError::Damaged(_) | StoreError::Full) => return Ok(Shown::Some(1)),
         Err(error) => return Err(error),
     };
     let loaded = Loaded::find(&store, Kind::Block, asked.pdu.as_str(), day * DAY_MS)?;
@@ -251,7 +253,8 @@ fn sealed_day(
         let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
         if coded.and_then(|coded| cells::decode_into(coded, times.len(), &mut cells)).is_none() {
             damaged += 1;
-            continue;
+            cells.clear();
+            cells.resize(times.len(), Err(Gap::Damaged));
         }
         let [from, until] =
             [asked.start, asked.end].map(|end| times.partition_point(|at| *at < end.0));
@@ -435,7 +438,7 @@ pub fn parts(archive: &Archive, pdu: &PduId, metric: Metric) -> Result<Vec<Strin
     for shelf in shelves {
         let store = match archive.store(&shelf) {
             Ok(store) => store,
-            Err(StoreError::Damaged(_)) => continue,
+            Err(StoreError::Damaged(_) | StoreError::Full) => continue,
             Err(error) => return Err(error),
         };
         let (first, end) = shelf.name.days();

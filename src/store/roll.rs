@@ -47,9 +47,9 @@ pub fn sealed(archive: &Archive, pdu: &str, day: i64, block: &Stored) -> Result<
     Ok(())
 }
 
-/// Makes what is left of a sealed day, for its readings are about to go: the minutes of all its devices, and hours that
-/// are missing, as after damage. They are on the disk when it returns; making them again does no harm.
-pub fn before_going(archive: &Archive, name: Name) -> Result<(), StoreError> {
+/// Makes what is left of a sealed day, for its readings are about to go: of all its devices hours that are missing, as
+/// after damage, and minutes if they are wanted. They are on the disk when it returns; making them again does no harm.
+pub fn before_going(archive: &Archive, name: Name, minutes: bool) -> Result<(), StoreError> {
     let (Name::Day(day, _), Some(shelf)) = (name, archive.shelf(name)) else { return Ok(()) };
     let store = archive.store(&shelf)?;
     for pdu in devices(store.as_ref())? {
@@ -60,10 +60,13 @@ pub fn before_going(archive: &Archive, name: Name) -> Result<(), StoreError> {
         };
         let fetch = |number| loaded.group(number);
         let readings = [Steps::Readings(&head, &fetch)];
-        put(archive, Of::minutes(day), &pdu, day, &readings)?;
         if found(archive, Of::hours(day), &pdu, day)?.is_none() {
             put(archive, Of::hours(day), &pdu, day, &readings)?;
         }
+        if minutes {
+            put(archive, Of::minutes(day), &pdu, day, &readings)?;
+        }
+        loaded.all_read()?;
     }
     flush(archive, day)
 }
@@ -163,6 +166,10 @@ fn put(
     // A directory of rollups has days whose readings are gone: it must not be what finds the disk full.
     if !archive.has_room_for(block.bytes() as u64) {
         return Err(StoreError::Full);
+    }
+    if archive.is_leaving(of.name) {
+        let why = format!("{} of before is still read, and goes after that", of.name.dir());
+        return Err(StoreError::Failed(why));
     }
     let shelf = archive.shelf_or_new(of.name);
     let store = archive.store(&shelf)?;

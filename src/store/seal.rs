@@ -27,6 +27,8 @@ pub struct Loaded {
     head: Vec<u8>,
     /// The value that was asked for last: columns come in their order.
     last: RefCell<Option<(u16, Option<Value>)>>,
+    /// Why one could not be read that is not damaged.
+    failure: RefCell<Option<StoreError>>,
 }
 
 impl Loaded {
@@ -38,8 +40,15 @@ impl Loaded {
         at: i64,
     ) -> Result<Option<Self>, StoreError> {
         let head = store.get(&part(kind, pdu, at, 0))?;
-        let (store, pdu, last) = (store.clone(), pdu.to_owned(), RefCell::default());
-        Ok(head.map(|head| Self { store, pdu, kind, at, head, last }))
+        let (store, pdu) = (store.clone(), pdu.to_owned());
+        let (last, failure) = (RefCell::default(), RefCell::default());
+        Ok(head.map(|head| Self { store, pdu, kind, at, head, last, failure }))
+    }
+
+    /// Tells of the first value that could not be read though nothing is wrong with it, as far as is known: whoever makes
+    /// something else of the block does not let it go then.
+    pub fn all_read(&self) -> Result<(), StoreError> {
+        self.failure.borrow().clone().map_or(Ok(()), Err)
     }
 
     /// What it is a block of.
@@ -61,7 +70,13 @@ impl Loaded {
             return value.clone();
         }
         let key = part(self.kind, &self.pdu, self.at, number);
-        let value = self.store.get(&key).ok().flatten().map(Arc::new);
+        let value = self.store.get(&key).unwrap_or_else(|error| {
+            if !matches!(error, StoreError::Damaged(_)) {
+                self.failure.borrow_mut().get_or_insert(error);
+            }
+            None
+        });
+        let value = value.map(Arc::new);
         *last = Some((number, value.clone()));
         value
     }
@@ -310,6 +325,7 @@ fn merge_day<'e>(
         return Ok(None);
     }
     let block = merged.block(|_, _| {});
+    loaded.iter().try_for_each(Loaded::all_read)?;
     told(archive, damaged + merged.damaged, pdu);
     Ok(Some(block))
 }

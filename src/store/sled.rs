@@ -76,11 +76,20 @@ fn failed(error: sled::Error) -> StoreError {
             std::io::ErrorKind::PermissionDenied
             | std::io::ErrorKind::WouldBlock
             | std::io::ErrorKind::ReadOnlyFilesystem => StoreError::Failed(error.to_string()),
-            _ if is_lock(&error.to_string()) => StoreError::Failed(error.to_string()),
+            _ if is_lock(&error.to_string()) || passes(&error) => {
+                StoreError::Failed(error.to_string())
+            }
             _ => StoreError::Damaged(error.to_string()),
         },
         error => StoreError::Damaged(error.to_string()),
     }
+}
+
+/// Too many files are open, or there is no memory: it says nothing of the file.
+fn passes(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| passing.contains(&code))
 }
 
 fn is_lock(why: &str) -> bool {

@@ -158,6 +158,11 @@ impl Writer {
         rows.iter().for_each(|row| open.add(row, &mut changes));
         // One after the other, each schema before its rows: sled's log is read back up to its end, in order.
         let applied = changes.chunks(1).try_for_each(|change| open.store.apply(change));
+        // Also where it failed: some may be there.
+        for row in rows {
+            let hour = row.at.0.div_euclid(HOUR_MS) * HOUR_MS;
+            archive.touch(name, row.pdu.as_str(), hour);
+        }
         if let Err(error) = applied {
             // What was numbered in this batch is not stored, and sled fails for ever once it has failed: all anew.
             self.open.remove(&name);
@@ -166,10 +171,6 @@ impl Writer {
                 _ => shelf.close(),
             }
             return Err(error);
-        }
-        for row in rows {
-            let hour = row.at.0.div_euclid(HOUR_MS) * HOUR_MS;
-            archive.touch(name, row.pdu.as_str(), hour);
         }
         Ok(())
     }

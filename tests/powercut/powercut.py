@@ -31,7 +31,7 @@ from guest import BOOT_S, Guest, configure, empty_disk, initramfs, pdus
 
 DISK_BYTES = 192 << 20
 FLUSH_MS = 500
-# A row waits up to 250 ms for company and is flushed within flush_every_ms; README says that a second may be lost.
+# A row waits up to 50 ms for company and is flushed within flush_every_ms; README says that a second may be lost.
 STATED_MS = 1_000
 SETTLE_S = 90
 PARTS = pathlib.Path("target/powercut")

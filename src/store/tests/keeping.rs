@@ -87,7 +87,7 @@ fn killed_between_making_minutes_and_letting_readings_go_nothing_is_lost_and_lat
     write(&archive, &thrice(0..4_320));
     keeper::round(&archive, after(1));
     let minutes = by(&archive, 60);
-    roll::before_going(&archive, Name::Day(DAY, 1)).unwrap();
+    roll::before_going(&archive, Name::Day(DAY, 1), true).unwrap();
     drop(archive);
     let (archive, told, _) = on_disk(dir.path(), Settings::default());
     assert!(archive.shelf(Name::minutes(DAY)).is_some() && sealed_days(&archive) == [0]);
@@ -103,7 +103,7 @@ fn killed_between_making_minutes_and_letting_readings_go_nothing_is_lost_and_lat
     let with_late = by(&archive, 60);
     assert_eq!(with_late[1][0].value, Ok(77_000_000.0));
     // Killed again, and made again: the same.
-    roll::before_going(&archive, Name::Day(DAY, 2)).unwrap();
+    roll::before_going(&archive, Name::Day(DAY, 2), true).unwrap();
     drop(archive);
     let (archive, _, _) = on_disk(dir.path(), Settings::default());
     keeper::round(&archive, after(16));
@@ -214,6 +214,54 @@ fn a_budget_is_kept_by_the_oldest_day_and_no_more_than_it_takes() {
 }
 
 #[test]
+fn a_budget_takes_no_more_than_it_needs_wherever_the_weeks_of_minutes_begin() {
+    for shift in 0..7 {
+        let dir = tempfile::tempdir().unwrap();
+        let (archive, _, _) = on_disk(dir.path(), Settings::default());
+        let mut rows = super::rows(0..1_440 * 7);
+        rows.iter_mut().for_each(|row| row.at = Stamp(row.at.0 + shift * DAY_MS));
+        write(&archive, &rows);
+        let now = after(7 + shift);
+        keeper::round(&archive, now);
+        let budget = archive.bytes() - 1;
+        drop(archive);
+        let settings = Settings { budget: Some(budget), ..Settings::default() };
+        let (archive, _, _) = on_disk(dir.path(), settings);
+        keeper::round(&archive, now);
+        let days: Vec<i64> = sealed_days(&archive).iter().map(|day| day - shift).collect();
+        // A directory grows by some when it is opened, and these days are small: no more than two.
+        assert!(days.ends_with(&[2, 3, 4, 5, 6]), "weeks begin {shift} days earlier: {days:?}");
+        assert!(archive.bytes() <= budget, "weeks begin {shift} days earlier");
+    }
+}
+
+#[test]
+fn what_somebody_still_reads_counts_as_gone_and_nothing_is_made_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (archive, _, free) = on_disk(dir.path(), Settings::default());
+    write(&archive, &thrice(0..4_320 * 5));
+    keeper::round(&archive, after(5));
+    let reader = archive.shelf(Name::Day(DAY, 1)).unwrap();
+    // One byte too few are free: a day is enough, as soon as its reader is done.
+    free.store(9_999_999_999, Ordering::Relaxed);
+    for _ in 0..3 {
+        keeper::round(&archive, after(5));
+        assert_eq!(sealed_days(&archive), [1, 2, 3, 4]);
+    }
+    drop(reader);
+    keeper::round(&archive, after(5));
+    assert_eq!(sealed_days(&archive), [2, 3, 4]);
+    // Minutes that are read while they go do not take those with them that are made anew.
+    let minutes = Name::minutes(DAY);
+    let reader = archive.shelf(minutes).unwrap();
+    archive.replace(None, &[minutes]);
+    assert!(roll::before_going(&archive, Name::Day(DAY + 2, 1), true).is_err());
+    drop(reader);
+    roll::before_going(&archive, Name::Day(DAY + 2, 1), true).unwrap();
+    assert!(archive.shelf(minutes).is_some_and(|shelf| shelf.path().exists()));
+}
+
+#[test]
 fn a_copy_brings_minutes_only_where_readings_do_not_tell_them() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let (whole, _, _) = on_disk(dirs[0].path(), Settings::default());
@@ -221,7 +269,7 @@ fn a_copy_brings_minutes_only_where_readings_do_not_tell_them() {
     keeper::round(&whole, after(1));
     let minutes = by(&whole, 60);
     // As a store of before has it: a sealed day, with its minutes.
-    roll::before_going(&whole, Name::Day(DAY, 1)).unwrap();
+    roll::before_going(&whole, Name::Day(DAY, 1), true).unwrap();
     let mut both = Vec::new();
     copy::export(&whole, &mut both).unwrap();
     let (empty, _, _) = on_disk(dirs[1].path(), Settings::default());
