@@ -136,7 +136,7 @@ fn ingest(args: &[String]) {
     let before = cpu();
     let gone = self::archive(Path::new(&copied), Settings::default());
     for shelf in gone.shelves() {
-        roll::before_going(&gone, shelf.name).unwrap();
+        roll::before_going(&gone, shelf.name, true).unwrap();
     }
     let rolling = cpu() - before;
     drop((gone, archive));
