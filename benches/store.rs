@@ -343,8 +343,7 @@ fn fuzz(args: &[String]) {
         rows.add(n * 10_000, shape, (0..3).map(|c| Ok(value(n, c))));
     }
     let block = merge::Merged::new(vec![merge::Source::Rows(&rows)]).block(|_, column| {
-        let cells: Vec<_> = column.iter().map(|(_, cell)| *cell).collect();
-        seeds.push(cells::encode(&cells));
+        seeds.push(cells::encode(column.iter().map(|(_, cell)| *cell)));
         seeds.push(rollup::encode(&rollup::roll(column.iter().copied(), 60_000)));
     });
     seeds.push(block.head.clone());

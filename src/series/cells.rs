@@ -9,24 +9,43 @@ use super::column;
 /// One cell.
 pub type Cell = Result<i64, Gap>;
 
-/// Codes cells.
-pub fn encode(cells: &[Cell]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let runs = cells.chunk_by(|a, b| a.err() == b.err());
-    push(&mut bytes, runs.clone().filter(|run| run[0].is_err()).count() as u64);
+/// Codes cells, for good.
+pub fn encode(cells: impl IntoIterator<Item = Cell>) -> Vec<u8> {
+    encode_by(cells, column::encode)
+}
+
+/// Codes cells that will be coded again soon.
+pub fn encode_quickly(cells: impl IntoIterator<Item = Cell>) -> Vec<u8> {
+    encode_by(cells, column::encode_quickly)
+}
+
+fn encode_by(
+    cells: impl IntoIterator<Item = Cell>,
+    numbers_as: impl Fn(&[i64]) -> Vec<u8>,
+) -> Vec<u8> {
+    let cells = cells.into_iter();
+    let mut numbers = Vec::with_capacity(cells.size_hint().0);
+    // Each: how many numbers stand before it, how long it is, and why.
+    let mut gaps: Vec<(usize, usize, Gap)> = Vec::new();
     let mut good = 0;
-    for run in runs {
-        match run[0] {
-            Ok(_) => good += run.len(),
-            Err(gap) => {
-                push(&mut bytes, std::mem::take(&mut good) as u64);
-                push(&mut bytes, run.len() as u64);
-                bytes.push(gap as u8);
+    for cell in cells {
+        match (cell, gaps.last_mut()) {
+            (Ok(number), _) => {
+                numbers.push(number);
+                good += 1;
             }
+            (Err(gap), Some((_, length, same))) if good == 0 && *same == gap => *length += 1,
+            (Err(gap), _) => gaps.push((std::mem::take(&mut good), 1, gap)),
         }
     }
-    let numbers: Vec<i64> = cells.iter().filter_map(|cell| cell.ok()).collect();
-    bytes.extend_from_slice(&column::encode(&numbers));
+    let mut bytes = Vec::new();
+    push(&mut bytes, gaps.len() as u64);
+    for (good, length, gap) in gaps {
+        push(&mut bytes, good as u64);
+        push(&mut bytes, length as u64);
+        bytes.push(gap as u8);
+    }
+    bytes.extend_from_slice(&numbers_as(&numbers));
     bytes
 }
 
@@ -86,7 +105,7 @@ mod tests {
         #[test]
         fn cells_are_read_back_with_the_reasons_of_their_gaps(cells in prop::collection::vec((cell(), 1_usize..5), 0..80)) {
             let cells: Vec<Cell> = cells.iter().flat_map(|(cell, count)| vec![*cell; *count]).collect();
-            prop_assert_eq!(decode(&encode(&cells), cells.len()), Some(cells));
+            prop_assert_eq!(decode(&encode(cells.iter().copied()), cells.len()), Some(cells));
         }
 
         #[test]

@@ -8,6 +8,9 @@ use crate::model::reading::Gap;
 use super::block::{Builder, Fetch, Head, Name, Stored};
 use super::cells::{self, Cell};
 
+/// Rows that an hour has at a poll every ten seconds: so much room is taken at once.
+const USUAL: usize = 360;
+
 /// Rows taken up one by one.
 #[derive(Debug, Default)]
 pub struct Rows {
@@ -15,7 +18,8 @@ pub struct Rows {
     shape_of: Vec<usize>,
     shapes: Vec<Shape>,
     names: BTreeMap<Name, usize>,
-    columns: Vec<Vec<(i64, Cell)>>,
+    /// The cells of each name, of the rows that have it.
+    columns: Vec<Vec<Cell>>,
 }
 
 /// Rows with the same columns.
@@ -37,7 +41,7 @@ impl Rows {
             let next = self.columns.len();
             let at = *self.names.entry(name.clone()).or_insert(next);
             if at == next {
-                self.columns.push(Vec::new());
+                self.columns.push(Vec::with_capacity(USUAL));
             }
             columns.push(at);
         }
@@ -50,7 +54,7 @@ impl Rows {
         self.times.push(at);
         self.shape_of.push(shape);
         for (column, cell) in self.shapes[shape].columns.iter().zip(cells) {
-            self.columns[*column].push((at, cell));
+            self.columns[*column].push(cell);
         }
     }
 
@@ -59,8 +63,17 @@ impl Rows {
         self.times.is_empty()
     }
 
-    fn column(&self, name: &Name) -> &[(i64, Cell)] {
-        self.names.get(name).map_or(&[], |at| &self.columns[*at])
+    fn column(&self, name: &Name) -> impl Iterator<Item = (i64, Cell)> {
+        let number = self.names.get(name);
+        let has: Vec<bool> = self
+            .shapes
+            .iter()
+            .map(|shape| number.is_some_and(|number| shape.columns.contains(number)))
+            .collect();
+        let rows = self.times.iter().zip(&self.shape_of);
+        let times = rows.filter(move |(_, shape)| has[**shape]).map(|(at, _)| *at);
+        let cells = number.map_or(&[][..], |number| &self.columns[*number]);
+        times.zip(cells.iter().copied())
     }
 }
 
@@ -164,16 +177,15 @@ impl<'s> Merged<'s> {
         in_order(self.shapes.iter().flatten().cloned())
     }
 
-    /// The cells of a column with their moments, rising.
-    pub fn column(&mut self, name: &Name) -> Vec<(i64, Cell)> {
-        let mut out: Vec<(i64, Cell)> = Vec::with_capacity(self.rows.len());
-        let mut cells = Vec::new();
+    /// The cells of a column with their moments, rising, in the place of those before.
+    fn column(&mut self, name: &Name, out: &mut Vec<(i64, Cell)>, cells: &mut Vec<Cell>) {
+        out.clear();
         for (number, source) in self.sources.iter().enumerate() {
             let lost = |at: i64| !self.lost.is_empty() && self.lost.contains(&(number, at));
             match source {
                 Source::Rows(rows) => {
-                    let column = rows.column(name).iter();
-                    out.extend(column.filter(|(at, _)| !lost(*at)));
+                    out.reserve(rows.times.len());
+                    out.extend(rows.column(name).filter(|(at, _)| !lost(*at)));
                 }
                 Source::Block(head, fetch) => {
                     let Some(entry) = head.find(&name.0, &name.1) else { continue };
@@ -181,7 +193,7 @@ impl<'s> Merged<'s> {
                     let group = fetch(entry.group);
                     let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
                     let read =
-                        coded.and_then(|coded| cells::decode_into(coded, times.len(), &mut cells));
+                        coded.and_then(|coded| cells::decode_into(coded, times.len(), cells));
                     if read.is_none() {
                         self.damaged += 1;
                         cells.clear();
@@ -195,20 +207,34 @@ impl<'s> Merged<'s> {
         if !out.is_sorted_by_key(|(at, _)| *at) {
             out.sort_by_key(|(at, _)| *at);
         }
-        out
     }
 
-    /// The block; each column is shown on its way, for what else is made from it.
-    pub fn block(&mut self, mut show: impl FnMut(&Name, &[(i64, Cell)])) -> Stored {
+    /// The block, to be kept; each column is shown on its way, for what else is made from it.
+    pub fn block(&mut self, show: impl FnMut(&Name, &[(i64, Cell)])) -> Stored {
+        self.block_by(|column| cells::encode(column.iter().map(|(_, cell)| *cell)), show)
+    }
+
+    /// The block, to be merged into another before long: larger, and made for less.
+    pub fn block_quickly(&mut self) -> Stored {
+        let encode =
+            |column: &[(i64, Cell)]| cells::encode_quickly(column.iter().map(|(_, cell)| *cell));
+        self.block_by(encode, |_, _| {})
+    }
+
+    fn block_by(
+        &mut self,
+        encode: impl Fn(&[(i64, Cell)]) -> Vec<u8>,
+        mut show: impl FnMut(&Name, &[(i64, Cell)]),
+    ) -> Stored {
         let times: Vec<i64> = self.rows.iter().map(|(at, _, _)| *at).collect();
         let shape_of: Vec<i64> = self.rows.iter().map(|(_, _, shape)| *shape as i64).collect();
         let mut builder = Builder::new(&times, &shape_of, self.shapes.len());
+        let (mut column, mut cells) = (Vec::with_capacity(self.rows.len()), Vec::new());
         for name in self.names() {
-            let column = self.column(&name);
+            self.column(&name, &mut column, &mut cells);
             show(&name, &column);
             let has: Vec<bool> = self.shapes.iter().map(|shape| shape.contains(&name)).collect();
-            let cells: Vec<Cell> = column.into_iter().map(|(_, cell)| cell).collect();
-            builder.column(&name, &has, &cells::encode(&cells));
+            builder.column(&name, &has, &encode(&column));
         }
         builder.finish()
     }
@@ -259,7 +285,7 @@ mod tests {
         fn a_block_of_halves_is_the_block_of_the_whole(readings in prop::collection::btree_map(0..1_000_000_i64, reading(), 0..60), at in any::<prop::sample::Index>()) {
             let readings: Vec<_> = readings.into_iter().map(|(at, (_, full, values))| (at, full, values)).collect();
             let whole = rows(&readings);
-            let expected: BTreeMap<Name, Vec<(i64, Cell)>> = whole.names.keys().map(|name| (name.clone(), whole.column(name).to_vec())).collect();
+            let expected: BTreeMap<Name, Vec<(i64, Cell)>> = whole.names.keys().map(|name| (name.clone(), whole.column(name).collect::<Vec<_>>())).collect();
             let whole = Merged::new(vec![Source::Rows(&whole)]).block(|_, _| {});
             prop_assert_eq!(all(&whole), expected.clone());
             // Two blocks, and rows that overlap both.

@@ -162,23 +162,24 @@ pub fn decode(mut bytes: &[u8], count: usize, mut show: impl FnMut(u64)) -> Opti
     let table = Table::of(&frequencies);
     let mut state = u32::from_le_bytes(pull_bytes(&mut bytes, 4)?.try_into().ok()?);
     let words = pull_count(&mut bytes, count)?;
-    let words = pull_bytes(&mut bytes, words * 2)?;
-    let mut words = words.chunks_exact(2);
+    let (words, _) = pull_bytes(&mut bytes, words * 2)?.as_chunks::<2>();
     let mut plain = BitReader::new(bytes);
+    let mut next = 0;
     for _ in 0..count {
         let slot = state & (SCALE - 1);
         let symbol = usize::from(table.symbols[slot as usize]);
         let (frequency, start) = table.of[symbol];
         let within = slot.wrapping_sub(u32::from(start));
         state = u32::from(frequency).wrapping_mul(state >> SCALE_BITS).wrapping_add(within);
-        if state < LOW {
-            let word = words.next()?;
-            state = state << 16 | u32::from(u16::from_le_bytes([word[0], word[1]]));
-        }
+        // The next word is taken or not without a branch: nobody could foretell it.
+        let word = u32::from(u16::from_le_bytes(words.get(next).copied().unwrap_or_default()));
+        let wants = state < LOW;
+        state = if wants { state << 16 | word } else { state };
+        next += usize::from(wants);
         let (low, extra) = base(symbol);
         show(if extra == 0 { low } else { low + plain.take(extra)? });
     }
-    Some(())
+    (next <= words.len()).then_some(())
 }
 
 /// A frequency each, up to the last that is not zero; a zero is followed by how many more follow.

@@ -84,8 +84,7 @@ pub fn roll(column: impl IntoIterator<Item = (i64, Cell)>, width_ms: i64) -> Vec
 
 /// Codes the steps of a column; their moments are the block's.
 pub fn encode(steps: &[Rolled]) -> Vec<u8> {
-    let counts: Vec<Cell> =
-        steps.iter().map(|s| if s.count > 0 { Ok(s.count) } else { Err(s.gap) }).collect();
+    let counts = steps.iter().map(|s| if s.count > 0 { Ok(s.count) } else { Err(s.gap) });
     let good = || steps.iter().filter(|s| s.count > 0);
     // All but the smallest are told by how far they are from it: of a calm load that is next to nothing.
     let columns: [Vec<i64>; 6] = [
@@ -98,7 +97,7 @@ pub fn encode(steps: &[Rolled]) -> Vec<u8> {
     ];
     let mut bytes = Vec::new();
     let coded = columns.iter().map(|column| column::encode(column));
-    for part in std::iter::once(cells::encode(&counts)).chain(coded) {
+    for part in std::iter::once(cells::encode(counts)).chain(coded) {
         push(&mut bytes, part.len() as u64);
         bytes.extend_from_slice(&part);
     }
@@ -160,27 +159,34 @@ pub enum Steps<'s> {
     Readings(&'s Head<'s>, &'s Fetch<'s>),
     /// A block of rollups.
     Rolled(&'s Head<'s>, &'s Fetch<'s>),
+    /// What was rolled up while the readings were at hand, of the width that is asked for.
+    Made(&'s Made),
 }
 
-impl Steps<'_> {
-    fn head(&self) -> &Head<'_> {
-        match self {
-            Steps::Readings(head, _) | Steps::Rolled(head, _) => head,
-        }
-    }
+/// Steps of columns by their names.
+pub type Made = BTreeMap<Name, Vec<Rolled>>;
 
+impl Steps<'_> {
     /// The names of the columns.
-    pub fn names(&self) -> impl Iterator<Item = Name> {
-        let columns = self.head().columns.iter();
-        columns.map(|entry| (entry.part.to_owned(), entry.key.to_owned()))
+    pub fn names(&self) -> Vec<Name> {
+        match self {
+            Steps::Readings(head, _) | Steps::Rolled(head, _) => {
+                let columns = head.columns.iter();
+                columns.map(|entry| (entry.part.to_owned(), entry.key.to_owned())).collect()
+            }
+            Steps::Made(made) => made.keys().cloned().collect(),
+        }
     }
 
     /// The steps of a column; none where there is no such column, or it is damaged, which is counted. Readings that are
     /// damaged are steps that say so.
     pub fn column(&self, name: &Name, width_ms: i64, damaged: &mut usize) -> Vec<Rolled> {
-        let Some(entry) = self.head().find(&name.0, &name.1) else { return Vec::new() };
-        let times = self.head().times_of(entry);
-        let (Steps::Readings(_, fetch) | Steps::Rolled(_, fetch)) = self;
+        let (head, fetch) = match self {
+            Steps::Readings(head, fetch) | Steps::Rolled(head, fetch) => (head, fetch),
+            Steps::Made(made) => return made.get(name).cloned().unwrap_or_default(),
+        };
+        let Some(entry) = head.find(&name.0, &name.1) else { return Vec::new() };
+        let times = head.times_of(entry);
         let group = fetch(entry.group);
         let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
         if let Steps::Rolled(..) = self {

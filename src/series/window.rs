@@ -57,6 +57,8 @@ pub struct Buckets {
     how: Aggregate,
     done: Vec<Bucket>,
     at: Stamp,
+    /// Where the step under way ends.
+    until: Stamp,
     now: Step,
 }
 
@@ -89,7 +91,9 @@ impl Step {
         }
     }
 
-    fn take(&mut self, (at, value): Sample) {
+    /// Takes up what `how` asks for, and no more: a graph is a million readings.
+    #[inline]
+    fn take(&mut self, (at, value): Sample, how: Aggregate) {
         let value = match value {
             Ok(value) => value,
             Err(gap) => {
@@ -97,14 +101,19 @@ impl Step {
                 return;
             }
         };
-        if let Some((_, last)) = self.last {
-            self.grown += i128::from(growth(last, value));
+        match how {
+            Aggregate::Avg => self.sum += i128::from(value),
+            Aggregate::Min => self.least = self.least.min(value),
+            Aggregate::Max => self.most = self.most.max(value),
+            Aggregate::Last => {}
+            Aggregate::Rate => {
+                if let Some((_, last)) = self.last {
+                    self.grown += i128::from(growth(last, value));
+                }
+                self.since = self.since.or(Some(at));
+            }
         }
-        self.since = self.since.or(Some(at));
         self.count += 1;
-        self.sum += i128::from(value);
-        self.least = self.least.min(value);
-        self.most = self.most.max(value);
         self.last = Some((at, value));
     }
 
@@ -130,7 +139,14 @@ impl Step {
             return None;
         }
         match how {
-            Aggregate::Avg => Some(self.sum as f64 / self.count as f64),
+            Aggregate::Avg => {
+                // A sum of i64 where it is one: far cheaper to convert.
+                let sum = match i64::try_from(self.sum) {
+                    Ok(sum) => sum as f64,
+                    Err(_) => self.sum as f64,
+                };
+                Some(sum / self.count as f64)
+            }
             Aggregate::Min => Some(self.least as f64),
             Aggregate::Max => Some(self.most as f64),
             Aggregate::Last => self.last.map(|(_, value)| value as f64),
@@ -147,10 +163,14 @@ impl Buckets {
     pub fn new(start: Stamp, end: Stamp, step: Span, how: Aggregate) -> Self {
         let step_ms = i64::try_from(step.0.max(1)).unwrap_or(i64::MAX);
         let now = Step::after(None);
-        Self { start, end, step_ms, how, done: Vec::new(), at: start, now }
+        let mut new =
+            Self { start, end, step_ms, how, done: Vec::new(), at: start, until: end, now };
+        new.until = new.until();
+        new
     }
 
     /// The next reading. They come in order of time; those before the start only serve to rate the first step.
+    #[inline]
     pub fn take(&mut self, sample: Sample) {
         let (at, value) = sample;
         if at < self.start {
@@ -159,13 +179,19 @@ impl Buckets {
             }
             return;
         }
-        if at >= self.end {
-            return;
+        if at >= self.until {
+            if at >= self.end {
+                return;
+            }
+            self.close_until(at);
         }
-        while at >= self.until() {
+        self.now.take(sample, self.how);
+    }
+
+    fn close_until(&mut self, at: Stamp) {
+        while at >= self.until {
             self.close();
         }
-        self.now.take(sample);
     }
 
     /// The next rolled-up readings, of so many milliseconds; they count where they begin.
@@ -180,9 +206,7 @@ impl Buckets {
         if at >= self.end {
             return;
         }
-        while at >= self.until() {
-            self.close();
-        }
+        self.close_until(at);
         self.now.take_rolled(rolled, until);
     }
 
@@ -202,6 +226,7 @@ impl Buckets {
         let value = self.now.value(self.how).ok_or(self.now.gap);
         self.done.push(Bucket { at: self.at, value });
         self.at = Stamp(self.at.0.saturating_add(self.step_ms));
+        self.until = self.until();
         // The next step rates on from the last good reading, however long ago.
         self.now = Step::after(self.now.last);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::series::block::{BlockError, Head, Stored};
 use crate::series::merge::in_order;
-use crate::series::rollup::{Roller, Steps, join};
+use crate::series::rollup::{Made, Roller, Steps, join};
 
 use super::archive::Archive;
 use super::chunk::StoreError;
@@ -33,16 +33,20 @@ impl Of {
     }
 }
 
-/// Puts what a device's day that is being sealed comes to: its hours; and its minutes where there are some already, as of a
-/// day that got late rows.
-pub fn sealed(archive: &Archive, pdu: &str, day: i64, block: &Stored) -> Result<(), StoreError> {
-    let Ok(head) = Head::open(&block.head) else { return Ok(()) };
-    let fetch = |number| block.group(number);
-    let readings = [Steps::Readings(&head, &fetch)];
-    put(archive, Of::hours(day), pdu, day, &readings)?;
-    let of = Of::minutes(day);
+/// Puts what a device's day that is being sealed comes to: its hours, as they were rolled up on the way; and its minutes
+/// where there are some already, as of a day that got late rows.
+pub fn sealed(
+    archive: &Archive,
+    pdu: &str,
+    day: i64,
+    block: &Stored,
+    hours: &Made,
+) -> Result<(), StoreError> {
+    put(archive, Of::hours(day), pdu, day, &[Steps::Made(hours)])?;
+    let (of, Ok(head)) = (Of::minutes(day), Head::open(&block.head)) else { return Ok(()) };
     if found(archive, of, pdu, day)?.is_some() {
-        put(archive, of, pdu, day, &readings)?;
+        let fetch = |number| block.group(number);
+        put(archive, of, pdu, day, &[Steps::Readings(&head, &fetch)])?;
     }
     Ok(())
 }
@@ -127,7 +131,7 @@ pub fn import(
 /// Whether steps say more than others do.
 fn adds(given: &Steps<'_>, known: &[Steps<'_>], width: i64) -> bool {
     let mut ignored = 0;
-    given.names().any(|name| {
+    given.names().into_iter().any(|name| {
         let column = |steps: &Steps<'_>, damaged: &mut usize| steps.column(&name, width, damaged);
         let known =
             known.iter().fold(Vec::new(), |sum, steps| join(&sum, &column(steps, &mut ignored)));

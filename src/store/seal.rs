@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::series::block::{Head, Stored, Value};
 use crate::series::merge::{Merged, Rows, Source};
+use crate::series::rollup::{self, Made};
 use crate::series::row::{Packed, RowError};
 
 use super::archive::Archive;
@@ -174,7 +175,7 @@ pub fn seal_hour(
         None => {}
     }
     sources.push(Source::Rows(&rows));
-    let block = Merged::new(sources).block(|_, _| {});
+    let block = Merged::new(sources).block_quickly();
     let mut changes = put_block(Kind::Block, pdu, hour, block, before);
     changes.extend(keys.into_iter().map(Change::Delete));
     store.apply(&changes)
@@ -268,8 +269,8 @@ fn make_day(
     let new = SledStore::open(making, Use::Sealed)?;
     for pdu in &pdus {
         let extra = extra.iter().filter(|(of, _)| of == pdu).map(|(_, block)| block);
-        let Some(block) = merge_day(archive, stores, extra, pdu, day)? else { continue };
-        roll::sealed(archive, pdu, day, &block)?;
+        let Some((block, hours)) = merge_day(archive, stores, extra, pdu, day)? else { continue };
+        roll::sealed(archive, pdu, day, &block, &hours)?;
         // One value after the other: sled splits what it gets at once over more pages than it needs.
         for change in put_block(Kind::Block, pdu, day * DAY_MS, block, 0) {
             new.apply(&[change])?;
@@ -279,13 +280,14 @@ fn make_day(
     new.flush()
 }
 
+/// The block of a device's day, and its hours.
 fn merge_day<'e>(
     archive: &Archive,
     stores: &[(Name, Arc<dyn ChunkStore>)],
     extra: impl Iterator<Item = &'e Stored>,
     pdu: &str,
     day: i64,
-) -> Result<Option<Stored>, StoreError> {
+) -> Result<Option<(Stored, Made)>, StoreError> {
     let start = day * DAY_MS;
     let mut loaded = Vec::new();
     for (name, store) in stores {
@@ -324,8 +326,11 @@ fn merge_day<'e>(
         told(archive, damaged, pdu);
         return Ok(None);
     }
-    let block = merged.block(|_, _| {});
+    let mut hours = Made::new();
+    let block = merged.block(|name, column| {
+        hours.insert(name.clone(), rollup::roll(column.iter().copied(), HOUR_MS));
+    });
     loaded.iter().try_for_each(Loaded::all_read)?;
     told(archive, damaged + merged.damaged, pdu);
-    Ok(Some(block))
+    Ok(Some((block, hours)))
 }
