@@ -5,8 +5,10 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::archive::bytes_in;
 use super::chunk::{Change, ChunkStore, StoreError, Visitor};
 
 /// Pages that sled keeps in memory, of each open directory: history is read now and then, a day's column is 100 KB.
@@ -33,6 +35,9 @@ pub enum Use {
 pub struct SledStore {
     db: sled::Db,
     dir: PathBuf,
+    how: Use,
+    /// Whether anything was changed since it was last flushed.
+    changed: AtomicBool,
 }
 
 impl SledStore {
@@ -49,13 +54,59 @@ impl SledStore {
         let began = Instant::now();
         loop {
             match caught(|| config.open()) {
-                Ok(db) => return Ok(Self { db, dir }),
+                Ok(db) => return Ok(Self { db, dir, how, changed: AtomicBool::new(false) }),
                 Err(StoreError::Failed(why)) if is_lock(&why) && began.elapsed() < LOCKED => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl SledStore {
+    /// Whether what was replaced takes more than a quarter of what there is. After ten changes to a page sled writes all of
+    /// it anew, sixteen values at most: of a block of 100 KB values that is as much again as they are.
+    fn is_wasteful(&self) -> Result<bool, StoreError> {
+        let mut live = 0;
+        let mut entries = self.db.iter();
+        while let Some((key, value)) = caught(|| entries.next().transpose())? {
+            live += (key.len() + value.len()) as u64;
+        }
+        Ok(bytes_in(&self.dir.join("blobs")) > live + live / 4 + SEALED_SEGMENT as u64)
+    }
+
+    /// Has sled remove what it has replaced: it does so some time after the segment of its log that says so is full, which
+    /// in a directory that is written once it would never be. So it is filled, with what goes again.
+    fn turn_over(&self) -> Result<(), StoreError> {
+        let filler = caught(|| self.db.open_tree("filler"))?;
+        for turn in 0..16 {
+            // Each other than the one before, or sled would do nothing.
+            caught(|| filler.insert([], vec![turn; SEALED_SEGMENT / 6]))?;
+            caught(|| self.db.flush())?;
+        }
+        caught(|| filler.remove([])).map(|_| ())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        caught(|| self.db.flush())?;
+        let sync = |path: &Path| File::open(path)?.sync_all();
+        let all = || {
+            sync(&self.dir.join("db"))?;
+            let blobs = self.dir.join("blobs");
+            if blobs.is_dir() {
+                for blob in std::fs::read_dir(&blobs)? {
+                    match sync(&blob?.path()) {
+                        // sled removes what it has replaced whenever it likes.
+                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                        synced => synced?,
+                    }
+                }
+                sync(&blobs)?;
+            }
+            sync(&self.dir)
+        };
+        all().map_err(|error| failed(sled::Error::Io(error)))
     }
 }
 
@@ -108,6 +159,7 @@ impl ChunkStore for SledStore {
     }
 
     fn apply(&self, batch: &[Change]) -> Result<(), StoreError> {
+        self.changed.store(true, Ordering::Relaxed);
         // A batch writes sled's buffer out before and after itself: by far the dearest part of putting one row.
         match batch {
             [Change::Put(key, value)] => {
@@ -144,23 +196,13 @@ impl ChunkStore for SledStore {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        caught(|| self.db.flush())?;
-        let sync = |path: &Path| File::open(path)?.sync_all();
-        let all = || {
-            sync(&self.dir.join("db"))?;
-            let blobs = self.dir.join("blobs");
-            if blobs.is_dir() {
-                for blob in std::fs::read_dir(&blobs)? {
-                    match sync(&blob?.path()) {
-                        // sled removes what it has replaced whenever it likes.
-                        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                        synced => synced?,
-                    }
-                }
-                sync(&blobs)?;
-            }
-            sync(&self.dir)
-        };
-        all().map_err(|error| failed(sled::Error::Io(error)))
+        let changed = self.changed.swap(false, Ordering::Relaxed);
+        self.sync()?;
+        // What takes the place of the old is on the disk before the old goes.
+        if changed && matches!(self.how, Use::Sealed) && self.is_wasteful()? {
+            self.turn_over()?;
+            self.sync()?;
+        }
+        Ok(())
     }
 }
