@@ -199,10 +199,20 @@ impl ChunkStore for SledStore {
         let changed = self.changed.swap(false, Ordering::Relaxed);
         self.sync()?;
         // What takes the place of the old is on the disk before the old goes.
-        if changed && matches!(self.how, Use::Sealed) && self.is_wasteful()? {
-            self.turn_over()?;
-            self.sync()?;
+        if !changed || self.how != Use::Sealed {
+            return Ok(());
         }
-        Ok(())
+        match self.is_wasteful() {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.turn_over()?;
+                self.sync()
+            }
+            // A value of before is damaged: who asks for it is told. What was put is on the disk all the same.
+            Err(error) => {
+                tracing::warn!(dir = %self.dir.display(), %error, "what was replaced stays");
+                Ok(())
+            }
+        }
     }
 }

@@ -324,4 +324,14 @@ fn a_directory_takes_little_more_than_its_values() {
     drop(store);
     let store = SledStore::open(dir.path(), Use::Sealed).unwrap();
     assert!((0..30).all(|n| store.get(&[b'B', n]).unwrap() == Some(value(n))));
+    drop(store);
+    // One that is damaged keeps no other from being put: a year's hours are in one directory.
+    let blob = std::fs::read_dir(dir.path().join("blobs")).unwrap().next().unwrap().unwrap();
+    std::fs::write(blob.path(), b"rot").unwrap();
+    let store = SledStore::open(dir.path(), Use::Sealed).unwrap();
+    assert!((0..30).any(|n| store.get(&[b'B', n]).is_err()));
+    let sound = (0..30).find(|n| store.get(&[b'B', *n]).is_ok()).unwrap();
+    store.apply(&[Change::Put(vec![b'B', sound], value(99))]).unwrap();
+    assert_eq!(store.flush(), Ok(()));
+    assert_eq!(store.get(&[b'B', sound]).unwrap(), Some(value(99)));
 }
