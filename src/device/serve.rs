@@ -196,7 +196,10 @@ impl Device {
     pub(super) async fn wait_for_write_gap(&mut self, gap: Span) {
         if let Some(last) = self.last_write {
             let rest = (last + gap) - self.services.clock.tick();
-            tokio::time::sleep(rest.duration()).await;
+            // A pause of nothing would still wait for the timer's next millisecond.
+            if rest > Span(0) {
+                tokio::time::sleep(rest.duration()).await;
+            }
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::store::journal::{Commit, JournalError};
 
 use super::submit::{Switching, to_json};
 
+/// How often the journal's tables take up what its log has.
+const SETTLES: Span = Span::seconds(1);
+
 /// The least pause between two wake-ups of the clock.
 const LEAST_PAUSE: Span = Span(2);
 
@@ -226,6 +229,30 @@ impl Switching {
                 }
                 () = self.done.cancelled() => return,
             }
+        }
+    }
+
+    /// Moves what the journal's log has into its tables, until the gateway has ended.
+    pub(super) async fn keep_journal(self) {
+        let mut clock = tokio::time::interval(SETTLES.duration());
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = clock.tick() => {}
+                () = self.done.cancelled() => break,
+            }
+            self.settle_journal().await;
+        }
+        self.settle_journal().await;
+    }
+
+    async fn settle_journal(&self) {
+        if self.journal.is_settled() {
+            return;
+        }
+        if let Err(error) = self.in_journal(crate::store::journal::Journal::settle).await {
+            // It stays in the log: a commit that finds no room there fails, and what is read of it.
+            tracing::error!(%error, "the journal's tables do not take up what its log has");
         }
     }
 

@@ -154,6 +154,7 @@ impl Switching {
             done: CancellationToken::new(),
         };
         this.tasks.spawn(this.clone().keep_time());
+        this.tasks.spawn(this.clone().keep_journal());
         Ok(this)
     }
 

@@ -120,7 +120,7 @@ impl Switching {
         let saved = match to_json(what) {
             Err(error) => Err(error),
             Ok(bytes) => {
-                let commit = Commit { thing: Some((name, bytes)), ..Commit::default() };
+                let commit = Commit { thing: Some((name.to_owned(), bytes)), ..Commit::default() };
                 self.in_journal(move |journal| journal.commit(commit)).await
             }
         };

@@ -58,7 +58,7 @@ impl World {
         self.woken = None;
         self.runs = Runs::careless(self.care);
         self.say(|| "the gateway starts".into());
-        let journal = Journal::on(self.disk.clone()).unwrap();
+        let journal = Journal::on(self.disk.clone(), self.log.clone()).unwrap();
         self.views = self.rack.cards.iter().map(views::unknown).collect();
         for card in 0..self.rack.cards.len() {
             let after = self.random.ms(100, 3_000);
@@ -260,7 +260,11 @@ impl World {
                 text: note.text,
             });
         }
-        self.journal.as_ref().unwrap().commit(commit).unwrap();
+        let journal = self.journal.as_ref().unwrap();
+        journal.commit(commit).unwrap();
+        if self.random.chance(20) {
+            journal.settle().unwrap();
+        }
         if self.crashes_here() {
             self.killed("after a commit");
             return;

@@ -113,6 +113,7 @@ pub struct World {
     happens: BTreeMap<u64, Happens>,
     next: u64,
     disk: Disk,
+    log: Disk,
     journal: Option<Journal>,
     runs: Runs,
     care: Care,
@@ -184,6 +185,7 @@ impl World {
             verbose,
             story: Story::default(),
             disk,
+            log: Disk::default(),
             rack,
             random,
         };

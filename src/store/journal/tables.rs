@@ -1,23 +1,20 @@
-//! The journal of switching on redb: every commit is fsynced before it returns. What is not in here has
-//! not been written to a device. Every record carries its own checksum: a flipped bit must not come back
-//! as another intent. The audit is in here as well, so that no intent is without its line.
+//! The journal's tables, on redb. Every record carries its own checksum: a flipped bit must not come back as another
+//! intent. The audit is in here as well, so that no intent is without its line.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
     StorageBackend, TableDefinition, WriteTransaction,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Draft, Entry, Head};
 use crate::model::id::PlanId;
 
-use super::writer::{checked, verified};
-
-/// Where a journal may be kept.
-pub mod backend {
-    pub use redb::StorageBackend;
-}
+use super::super::writer::{checked, verified};
+use super::{Commit, JournalError, Kept};
 
 /// Plans by id, as they stood when more of them than their steps changed last.
 const PLANS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("plans");
@@ -38,60 +35,34 @@ const THINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("things");
 const HEAD: &str = "audit.head";
 /// The last line that was dropped.
 const ANCHOR: &str = "audit.anchor";
+/// How much of the log is in here.
+const APPLIED: &str = "log.applied";
 
 /// Plans kept; older ones that have ended are forgotten. At ten switchings a day this is three years.
 const KEPT: u64 = 10_000;
 /// Lines of audit kept, 60 MB; older ones are dropped, and what is left is still one chain.
 const AUDIT_KEPT: u64 = 200_000;
 
-/// Why the journal did not do it. Nothing may be switched then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JournalError {
-    /// The database failed.
-    #[error("the journal failed: {0}")]
-    Failed(String),
-    /// A record does not match its checksum.
-    #[error("the journal's record of {0} is damaged: its checksum does not match")]
-    Damaged(String),
+/// How much of the log is in the tables.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Applied {
+    /// The number of the last commit.
+    number: u64,
+    /// The audit's last line with it.
+    line: u64,
 }
 
-/// A plan as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// Its record.
-    pub record: Vec<u8>,
-    /// Steps that have changed since, by place.
-    pub steps: Vec<(u32, Vec<u8>)>,
-}
-
-/// What becomes durable together.
-#[derive(Debug, Clone, Default)]
-pub struct Commit {
-    /// Plans, whole, with whether they go on.
-    pub plans: Vec<(PlanId, Vec<u8>, bool)>,
-    /// Steps of a plan, by place.
-    pub steps: Vec<(PlanId, u32, Vec<u8>)>,
-    /// An idempotency key with what it is bound to.
-    pub key: Option<(String, Vec<u8>)>,
-    /// A lock, or that it is lifted, by its outlet.
-    pub lock: Option<(String, Option<Vec<u8>>)>,
-    /// A single thing by its name.
-    pub thing: Option<(&'static str, Vec<u8>)>,
-    /// Lines of the audit.
-    pub notes: Vec<Draft>,
-}
-
-/// The journal.
-pub struct Journal {
+/// The tables.
+pub struct Tables {
     db: Database,
 }
 
-fn failed(error: impl std::fmt::Display) -> JournalError {
+pub(super) fn failed(error: impl std::fmt::Display) -> JournalError {
     JournalError::Failed(error.to_string())
 }
 
-impl Journal {
-    /// Opens or makes the journal. A new one is made beside its place and moved there whole, so that a power
+impl Tables {
+    /// Opens or makes them. A new one is made beside its place and moved there whole, so that a power
     /// cut during the first start leaves none rather than half a one.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         if !path.exists() {
@@ -108,7 +79,7 @@ impl Journal {
         Self::with_tables(Database::open(path).map_err(failed)?)
     }
 
-    /// A journal on another backend than a file: for simulations, whose crashes leave what the backend has.
+    /// On another backend than a file.
     pub fn on(backend: impl StorageBackend) -> Result<Self, JournalError> {
         Self::with_tables(Database::builder().create_with_backend(backend).map_err(failed)?)
     }
@@ -126,46 +97,30 @@ impl Journal {
         Ok(Self { db })
     }
 
-    /// Makes things durable together, or none of them.
-    pub fn commit(&self, commit: Commit) -> Result<(), JournalError> {
+    /// The number of the last commit of the log that is in here; and whether an earlier version, which knows no log, has
+    /// written since: what the log has beyond is older than the tables then.
+    pub fn applied(&self) -> Result<(u64, bool), JournalError> {
+        let Some(bytes) = self.thing(APPLIED)? else { return Ok((0, false)) };
+        let applied: Applied = parsed("how much of the log is applied", &bytes)?;
+        Ok((applied.number, self.audit_head()?.seq != applied.line))
+    }
+
+    /// Takes up numbered commits in their order, all or none; those that are in here already are passed over.
+    pub fn apply(&self, commits: &[(u64, Arc<Commit>)]) -> Result<(), JournalError> {
+        let Some((last, _)) = commits.last() else { return Ok(()) };
         let write = self.db.begin_write().map_err(failed)?;
         {
-            let mut plans = write.open_table(PLANS).map_err(failed)?;
-            let mut steps = write.open_table(STEPS).map_err(failed)?;
-            let mut unfinished = write.open_table(OPEN).map_err(failed)?;
-            for (id, record, open) in commit.plans {
-                plans.insert(id.as_str(), checked(&record).as_slice()).map_err(failed)?;
-                let own = (id.as_str(), 0)..=(id.as_str(), u32::MAX);
-                steps.retain_in(own, |_, _| false).map_err(failed)?;
-                if open {
-                    unfinished.insert(id.as_str(), ()).map_err(failed)?;
-                } else {
-                    unfinished.remove(id.as_str()).map_err(failed)?;
-                }
+            let before = applied_in(&write)?;
+            for (_, commit) in commits.iter().filter(|(number, _)| *number > before.number) {
+                put(&write, commit)?;
             }
-            for (id, place, step) in commit.steps {
-                let key = (id.as_str(), place);
-                steps.insert(key, checked(&step).as_slice()).map_err(failed)?;
+            if before.number >= *last {
+                return write.abort().map_err(failed);
             }
-            if let Some((key, value)) = commit.key {
-                let mut keys = write.open_table(KEYS).map_err(failed)?;
-                keys.insert(key.as_str(), checked(&value).as_slice()).map_err(failed)?;
-            }
-            if let Some((outlet, lock)) = commit.lock {
-                let mut locks = write.open_table(LOCKS).map_err(failed)?;
-                match lock {
-                    Some(lock) => locks.insert(outlet.as_str(), checked(&lock).as_slice()),
-                    None => locks.remove(outlet.as_str()),
-                }
-                .map_err(failed)?;
-            }
-            if let Some((name, value)) = commit.thing {
-                let mut things = write.open_table(THINGS).map_err(failed)?;
-                things.insert(name, checked(&value).as_slice()).map_err(failed)?;
-            }
-            if !commit.notes.is_empty() {
-                note(&write, commit.notes)?;
-            }
+            let mut things = write.open_table(THINGS).map_err(failed)?;
+            let line = head_in(&things)?.seq;
+            let bytes = serde_json::to_vec(&Applied { number: *last, line }).map_err(failed)?;
+            things.insert(APPLIED, checked(&bytes).as_slice()).map_err(failed)?;
         }
         write.commit().map_err(failed)
     }
@@ -324,16 +279,86 @@ impl Journal {
     }
 }
 
+#[cfg(test)]
+impl Tables {
+    /// Takes a line out of the audit, as somebody with the file could.
+    pub fn remove_line(&self, seq: u64) {
+        let write = self.db.begin_write().unwrap();
+        write.open_table(AUDIT).unwrap().remove(seq).unwrap();
+        write.commit().unwrap();
+    }
+
+    /// Adds a line to the audit as a version does that knows no log.
+    pub fn add_line(&self, line: Draft) {
+        let write = self.db.begin_write().unwrap();
+        note(&write, &[line]).unwrap();
+        write.commit().unwrap();
+    }
+}
+
+/// Writes a commit down.
+fn put(write: &WriteTransaction, commit: &Commit) -> Result<(), JournalError> {
+    let mut plans = write.open_table(PLANS).map_err(failed)?;
+    let mut steps = write.open_table(STEPS).map_err(failed)?;
+    let mut unfinished = write.open_table(OPEN).map_err(failed)?;
+    for (id, record, open) in &commit.plans {
+        plans.insert(id.as_str(), checked(record).as_slice()).map_err(failed)?;
+        let own = (id.as_str(), 0)..=(id.as_str(), u32::MAX);
+        steps.retain_in(own, |_, _| false).map_err(failed)?;
+        if *open {
+            unfinished.insert(id.as_str(), ()).map_err(failed)?;
+        } else {
+            unfinished.remove(id.as_str()).map_err(failed)?;
+        }
+    }
+    for (id, place, step) in &commit.steps {
+        steps.insert((id.as_str(), *place), checked(step).as_slice()).map_err(failed)?;
+    }
+    if let Some((key, value)) = &commit.key {
+        let mut keys = write.open_table(KEYS).map_err(failed)?;
+        keys.insert(key.as_str(), checked(value).as_slice()).map_err(failed)?;
+    }
+    if let Some((outlet, lock)) = &commit.lock {
+        let mut locks = write.open_table(LOCKS).map_err(failed)?;
+        match lock {
+            Some(lock) => locks.insert(outlet.as_str(), checked(lock).as_slice()),
+            None => locks.remove(outlet.as_str()),
+        }
+        .map_err(failed)?;
+    }
+    if let Some((name, value)) = &commit.thing {
+        let mut things = write.open_table(THINGS).map_err(failed)?;
+        things.insert(name.as_str(), checked(value).as_slice()).map_err(failed)?;
+    }
+    if commit.notes.is_empty() { Ok(()) } else { note(write, &commit.notes) }
+}
+
+/// How much of the log a transaction finds applied.
+fn applied_in(write: &WriteTransaction) -> Result<Applied, JournalError> {
+    let things = write.open_table(THINGS).map_err(failed)?;
+    let found = things.get(APPLIED).map_err(failed)?;
+    let what = "how much of the log is applied";
+    found.map_or_else(|| Ok(Applied::default()), |bytes| parsed(what, &sound(what, bytes.value())?))
+}
+
+/// The audit's last line, as a transaction finds it.
+fn head_in(
+    things: &impl redb::ReadableTable<&'static str, &'static [u8]>,
+) -> Result<Head, JournalError> {
+    let found = things.get(HEAD).map_err(failed)?;
+    found.map_or_else(
+        || Ok(Head::default()),
+        |bytes| parsed("the audit's head", &sound("the audit's head", bytes.value())?),
+    )
+}
+
 /// Appends lines to the audit.
-fn note(write: &WriteTransaction, notes: Vec<Draft>) -> Result<(), JournalError> {
+fn note(write: &WriteTransaction, notes: &[Draft]) -> Result<(), JournalError> {
     let mut audit = write.open_table(AUDIT).map_err(failed)?;
     let mut things = write.open_table(THINGS).map_err(failed)?;
-    let mut head = match things.get(HEAD).map_err(failed)? {
-        Some(bytes) => parsed("the audit's head", &sound("the audit's head", bytes.value())?)?,
-        None => Head::default(),
-    };
+    let mut head = head_in(&things)?;
     for draft in notes {
-        let entry = head.next(draft);
+        let entry = head.next(draft.clone());
         let bytes = serde_json::to_vec(&entry).map_err(failed)?;
         audit.insert(entry.seq, checked(&bytes).as_slice()).map_err(failed)?;
         head = entry.head();
@@ -367,64 +392,4 @@ fn parsed<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T,
 
 fn sound(what: &str, value: &[u8]) -> Result<Vec<u8>, JournalError> {
     verified(value).map(<[u8]>::to_vec).ok_or_else(|| JournalError::Damaged(what.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(id: &PlanId, record: &[u8], open: bool) -> Commit {
-        Commit { plans: vec![(id.clone(), record.to_vec(), open)], ..Commit::default() }
-    }
-
-    fn line(text: &str) -> Draft {
-        Draft { at: 1, kind: "k".into(), by: "b".into(), about: "a".into(), text: text.into() }
-    }
-
-    #[test]
-    fn what_was_put_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("journal.redb");
-        let (one, two): (PlanId, PlanId) = ("p1".parse().unwrap(), "p2".parse().unwrap());
-        let journal = Journal::open(&path).unwrap();
-        let key = Some(("alice:k".to_owned(), b"p1".to_vec()));
-        journal.commit(Commit { key, ..plan(&one, b"first", true) }).unwrap();
-        journal.commit(plan(&two, b"second", true)).unwrap();
-        let steps = vec![(two.clone(), 3, b"step".to_vec()), (one.clone(), 0, b"of one".to_vec())];
-        journal.commit(Commit { steps, ..Commit::default() }).unwrap();
-        journal.commit(plan(&one, b"first, done", false)).unwrap();
-        for (outlet, lock) in [("1", Some("why")), ("2", Some("why not")), ("2", None)] {
-            let lock = Some((format!("pdu-a/{outlet}"), lock.map(|lock| lock.as_bytes().to_vec())));
-            let notes = vec![line(outlet)];
-            journal.commit(Commit { lock, notes, ..Commit::default() }).unwrap();
-        }
-        drop(journal);
-        let journal = Journal::open(&path).unwrap();
-        assert_eq!(journal.locks().unwrap(), [("pdu-a/1".to_owned(), b"why".to_vec())]);
-        let first = Kept { record: b"first, done".to_vec(), steps: Vec::new() };
-        assert_eq!(journal.get(&one).unwrap().unwrap(), first, "a whole record has its steps");
-        let second = Kept { record: b"second".to_vec(), steps: vec![(3, b"step".to_vec())] };
-        assert_eq!(journal.open_plans().unwrap(), std::slice::from_ref(&second));
-        assert_eq!(journal.key("alice:k").unwrap().unwrap(), b"p1");
-        assert_eq!(journal.key("bob:k").unwrap(), None);
-        assert_eq!(journal.latest(1, None).unwrap(), [second]);
-        assert_eq!(journal.latest(9, Some(&two)).unwrap(), [first]);
-        journal.forget(|value| value == b"p1").unwrap();
-        assert_eq!(journal.key("alice:k").unwrap(), None);
-        assert!(journal.get(&two).unwrap().is_some());
-        assert_eq!(journal.verify_audit().unwrap(), Ok(3));
-        assert_eq!(journal.audit(1, 9).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_line_of_the_audit_that_is_gone_is_missed() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&dir.path().join("journal.redb")).unwrap();
-        let notes = (0..5).map(|n| line(&n.to_string())).collect();
-        journal.commit(Commit { notes, ..Commit::default() }).unwrap();
-        let write = journal.db.begin_write().unwrap();
-        write.open_table(AUDIT).unwrap().remove(5).unwrap();
-        write.commit().unwrap();
-        assert_eq!(journal.verify_audit().unwrap(), Err(audit::Broken::CutOff(4, 5)));
-    }
 }
