@@ -126,13 +126,20 @@ impl Picture {
             None => "what hangs on it",
             Some(_) => "not known, so it counts as full",
         };
+        // What the configuration says of a PDU that knows better is told, since it is not what counts.
+        let own = lines.iter().filter(|(pdu, _)| self.flows.contains_key(*pdu));
+        let unheeded: String = own
+            .map(|(pdu, own)| {
+                format!("; {pdu} has phases of its own, so @L{} is not heeded", own + 1)
+            })
+            .collect();
         let name = format!("{id}/L{}", line + 1);
         let told = Told {
             kind: "phase".into(),
             rating,
             phases: 1,
             why: format!(
-                "one of the three phases of {id}, {} A at {} V; its load is {how}",
+                "one of the three phases of {id}, {} A at {} V; its load is {how}{unheeded}",
                 amperes.milliamperes / 1_000,
                 amperes.millivolts / 1_000
             ),

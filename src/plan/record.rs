@@ -209,6 +209,9 @@ pub struct Approval {
     pub by: String,
     /// When, ms since 1970.
     pub at: i64,
+    /// The client, as its certificate named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<Maker>,
 }
 
 /// A client on whose rights a plan rests, as its certificate named it.

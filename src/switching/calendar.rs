@@ -1,7 +1,5 @@
 //! Plans by the calendar: kept once, made anew and run whenever their rule says so.
 
-use crate::access::Identity;
-use crate::access::policy::Denied;
 use crate::model::event::About;
 use crate::model::id::PlanId;
 use crate::model::switching::Outcome;
@@ -127,31 +125,13 @@ impl Switching {
         }
         record.approvals.clone_from(&parent.approvals);
         record.lifted.clone_from(&parent.lifted);
-        // A rule of approval that came since holds: what nobody agreed to is not run.
-        let missing = (record.needs_approvals as usize).saturating_sub(record.approvals.len());
-        if missing > 0 {
-            return Err(Refusal::NeedsApproval { plan: parent.id.to_string(), missing });
+        // A rule of approval that came since holds: what nobody agreed to is not run, nor what nobody agrees to any more.
+        if let Err(refusal) = self.is_agreed_to(&Record { id: parent.id.clone(), ..record.clone() })
+        {
+            self.stands_refused(record, &refusal).await?;
+            return Err(refusal);
         }
         self.begin_by_itself(record).await
-    }
-
-    /// Whether those who put a plan on the calendar may still do, by the policy of today, what it does today.
-    fn makers_may(&self, parent: &Record, instance: &Record) -> Result<(), Refusal> {
-        let site = self.site.borrow().clone();
-        // An earlier version kept no more than their names: whether they still may nobody can say.
-        if parent.makers.is_empty() {
-            return Err(Denied::Nobody { plan: parent.id.to_string() }.into());
-        }
-        for maker in &parent.makers {
-            let uri = format!("spiffe://{}/role/{}/{}", maker.domain, maker.role, maker.name);
-            let who = Identity::from_uri(&uri, &maker.serial)
-                .map_err(|_| Denied::Nobody { plan: parent.id.to_string() })?;
-            if site.revoked.contains(&maker.serial) {
-                return Err(Denied::Revoked { who: who.to_string() }.into());
-            }
-            self.may(&who, instance)?;
-        }
-        Ok(())
     }
 
     /// Keeps a run that was refused, none of its steps begun.

@@ -283,13 +283,17 @@ impl Switching {
         let kept = self.in_journal(crate::store::journal::Journal::open_plans).await?;
         let mut count = 0;
         for kept in kept {
-            let record = super::submit::parse("an open plan", &kept)?;
+            let mut record = super::submit::parse("an open plan", &kept)?;
             if record.state == crate::plan::PlanState::Scheduled {
                 self.show(record.clone());
                 self.keep_calendar(record);
                 continue;
             }
             count += 1;
+            if let Some(why) = self.may_not_begin(&record) {
+                tracing::warn!("plan {} is called off before its time: {why}", record.id);
+                record.cancelled = Some(format!("the gateway: {why}"));
+            }
             self.show(record.clone());
             self.turn(|runs, sight| ((), runs.take_up(record, sight)));
         }

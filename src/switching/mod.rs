@@ -15,6 +15,7 @@ mod locks;
 mod past;
 mod plans;
 mod refusal;
+mod rights;
 pub mod site;
 mod submit;
 mod watch;

@@ -19,6 +19,7 @@ use crate::store::journal::Commit;
 
 use super::conduct::draft;
 use super::refusal::Refusal;
+use super::rights::maker;
 use super::site::Site;
 use super::submit::{Request, Switching, Target, Ticket, claim, new_id, to_json};
 
@@ -300,10 +301,13 @@ impl Switching {
         let _turn = turn.lock().await;
         let mut record = self.planned(id, digest).await?;
         let by = who.to_string();
+        // One that counts no more may be given again, by whomever.
+        record.approvals.retain(|by| self.agreed(id, by, Permission::Approve));
         if is_of(&record.by, who) || record.approvals.iter().any(|a| is_of(&a.by, who)) {
             return Err(Refusal::OwnApproval { plan: id.to_string(), who: who.name.clone() });
         }
-        record.approvals.push(Approval { by: by.clone(), at: self.clock.stamp().0 });
+        let at = self.clock.stamp().0;
+        record.approvals.push(Approval { by: by.clone(), at, who: Some(maker(who)) });
         let text = format!("plan {id} was approved by {who}");
         self.keep(&record, "plan.approved", &by, &text).await?;
         Ok(record)
@@ -319,7 +323,8 @@ impl Switching {
             return Err(Refusal::NothingToLift { plan: id.to_string() });
         }
         let by = who.to_string();
-        record.lifted = Some(Approval { by: by.clone(), at: self.clock.stamp().0 });
+        let at = self.clock.stamp().0;
+        record.lifted = Some(Approval { by: by.clone(), at, who: Some(maker(who)) });
         let outlets: Vec<String> = record.over_locks.keys().map(ToString::to_string).collect();
         let text =
             format!("the locks of {} were lifted for plan {id} by {who}", outlets.join(", "));
@@ -348,14 +353,7 @@ impl Switching {
         // A rule that came since it was made holds for it as well.
         let site = self.site.borrow().clone();
         record.needs_approvals = record.needs_approvals.max(site.approvals.needed(&record, &site));
-        let missing = record.needs_approvals as usize;
-        if record.approvals.len() < missing {
-            let missing = missing - record.approvals.len();
-            return Err(Refusal::NeedsApproval { plan: id.to_string(), missing });
-        }
-        if record.lifted.is_none() && !record.over_locks.is_empty() {
-            return Err(Refusal::NeedsLift { plan: id.to_string() });
-        }
+        self.is_agreed_to(&record)?;
         record.by = format!("{}; run by {who}", record.by);
         record.makers.push(maker(who));
         if record.calendar.is_some() {
@@ -462,15 +460,6 @@ fn reckoned(picture: &Picture, at: usize) -> String {
 }
 
 /// A client, as a plan keeps it.
-fn maker(who: &Identity) -> Maker {
-    Maker {
-        domain: who.domain.clone(),
-        role: who.role.word().to_owned(),
-        name: who.name.clone(),
-        serial: who.serial.clone(),
-    }
-}
-
 /// Whether a line "name (role)", perhaps followed by others, begins with this client.
 fn is_of(by: &str, who: &Identity) -> bool {
     let own = format!("{} ", who.name);

@@ -155,6 +155,7 @@ impl Switching {
         };
         this.tasks.spawn(this.clone().keep_time());
         this.tasks.spawn(this.clone().keep_journal());
+        this.tasks.spawn(this.clone().keep_rights());
         Ok(this)
     }
 

@@ -37,6 +37,18 @@ pub fn reload(gateway: &Gateway, change: impl Fn(String) -> String) {
     gateway.wait_for("/v1/events?last=1000", |events| count(events) > before);
 }
 
+/// Revokes a client's certificate, and has that taken up.
+pub fn revoke(gateway: &Gateway, name: &str) {
+    let ca = gateway.dir.path().join("ca");
+    let ca = ca.to_str().unwrap();
+    let (text, _, _) = pmgate(&["ca", "show", "--json", "--dir", ca], &[]);
+    let issued: Value = serde_json::from_str(&text).unwrap();
+    let of = issued.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+    let serial = of["serial"].as_str().unwrap();
+    assert_eq!(pmgate(&["ca", "revoke", "--dir", ca, serial], &[]).2, 0);
+    reload(gateway, |text| text);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_that_needs_approval_is_run_only_with_that_of_another_for_this_digest() {
     let (a, _b, gateway) = two_pdus(APPROVAL).await;

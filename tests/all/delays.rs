@@ -151,7 +151,8 @@ async fn delays_are_left_alone_unless_the_site_wants_them_set() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn families_that_keep_delays_take_them() {
-    let names = ["apc-rpdu2", "cyberpower", "dell-rpdu", "eaton-epdu"];
+    let names =
+        ["apc-rpdu", "apc-rpdu2", "cyberpower", "dell-rpdu", "eaton-epdu", "hpe-pdu2", "hpe-pdu3"];
     let stand_ins = stand_ins(&names).await;
     let pdus: String = stand_ins
         .at

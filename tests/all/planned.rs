@@ -196,7 +196,7 @@ async fn an_outlet_whose_branch_the_pdu_does_not_have_counts_on_each_and_that_is
 #[tokio::test(flavor = "multi_thread")]
 async fn each_phase_of_a_configured_limit_is_held_and_not_only_their_sum() {
     // Three phases of 12 A: by their sum there is room for far more than one of them bears.
-    let limit = "[[limit]]\nid = \"room\"\nrating_a = 12\nvolts = 230\nphases = 3\nderate_percent = 100\nof = [\"pdu-a\", \"pdu-b@L2\"]\n";
+    let limit = "[[limit]]\nid = \"room\"\nrating_a = 12\nvolts = 230\nphases = 3\nderate_percent = 100\nof = [\"pdu-a@L1\", \"pdu-b@L2\"]\n";
     let hosts =
         "[[host]]\nid = \"big\"\noutlets = [\"pdu-b/8\"]\ndraw = { steady_w = 100, boot_s = 1 }\n";
     let a = Sim::start(Family::ApcRpdu2, 8).await;
@@ -222,6 +222,9 @@ async fn each_phase_of_a_configured_limit_is_held_and_not_only_their_sum() {
     for line in ["room/L1", "room/L2", "room/L3"] {
         assert_eq!((&of(line)["rating_w"], &of(line)["kind"]), (&json!(2_760.0), &json!("phase")));
     }
+    // A PDU with phases of its own knows better than the configuration, and that is told.
+    let why = of("room/L2")["why"].as_str().unwrap();
+    assert!(why.ends_with("; pdu-a has phases of its own, so @L1 is not heeded"), "{why}");
     // What hangs on pdu-b is on L2 and on no other.
     assert!(watts("room/L2", "load_w") > watts("room/L3", "load_w") + 1_000.0, "{limits}");
     assert_eq!(curl.power("pdu-b/8", "off").status, 200);

@@ -7,7 +7,7 @@ use pmgate::model::time::{Clock as _, Span, Stamp, SystemClock, Tick};
 use serde_json::{Value, json};
 
 use crate::planned::{ended, make, relay, run, two_pdus};
-use crate::rig::Gateway;
+use crate::rig::{Curl, Gateway};
 
 fn now() -> Stamp {
     SystemClock::start().stamp()
@@ -168,4 +168,62 @@ async fn a_calendar_does_not_run_what_its_maker_may_no_longer_switch() {
     assert!(lines.iter().any(|line| line["kind"] == "plan.refused"), "{audit}");
     let path = format!("/v1/plans/{}", plan["id"].as_str().unwrap());
     assert_eq!(curl.get(&path)["state"], "scheduled", "it may be allowed again tomorrow");
+}
+
+fn cancelled(gateway: &Gateway, plan: &Value, why: &str) {
+    let ended = ended(gateway, plan);
+    assert_eq!(ended["state"], "cancelled", "{ended}");
+    assert_eq!(ended["steps"][0]["state"], "skipped", "{ended}");
+    let events = gateway.curl().get("/v1/events?last=200");
+    let told = events
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|e| e["kind"] == "plan.refused" && e["text"].as_str().unwrap().contains(why));
+    assert!(told.is_some(), "{why}: {events}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_waits_is_called_off_once_its_maker_or_approver_may_no_longer() {
+    let (a, _b, gateway) = two_pdus("[approval]\nfrom_outlets = 2\n").await;
+    let curl = gateway.curl();
+    let later = || json!(Stamp(now().0 + 600_000).to_string());
+    let put_off = |outlets: &[&str]| {
+        let mut wish = off(outlets);
+        wish["not_before"] = later();
+        make(&curl, &wish)
+    };
+    let approve = |plan: &Value| {
+        let path = format!("/v1/plans/{}/approve", plan["id"].as_str().unwrap());
+        let digest = json!({ "digest": plan["digest"] }).to_string();
+        Curl::new(gateway.dir.path(), &gateway.url, "approver").post(&path, &digest, &[])
+    };
+    let agreed = put_off(&["pdu-a/5", "pdu-a/6"]);
+    assert_eq!(approve(&agreed).status, 200);
+    assert_eq!(run(&curl, &agreed).status, 202);
+    let own = put_off(&["pdu-a/7"]);
+    assert_eq!(run(&curl, &own).status, 202);
+    let kept = make(&curl, &off(&["pdu-a/7", "pdu-a/8"]));
+    assert_eq!(approve(&kept).status, 200);
+    // The approver's certificate is revoked: what rests on it is called off, what does not goes on.
+    crate::approved::revoke(&gateway, "approver");
+    cancelled(&gateway, &agreed, "needs the approval of 1 more");
+    let path = format!("/v1/plans/{}", own["id"].as_str().unwrap());
+    assert_eq!(curl.get(&path)["state"], "running");
+    assert_eq!(run(&curl, &kept).json()["title"], "Needs approval");
+    // The maker's rights shrink while the gateway is off.
+    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+    let sections = format!(
+        "[switching]{}[[policy.grant]]\nname = \"client\"\nrole = \"operator\"\nreach = [\"pdu-b\"]\n",
+        text.split_once("[switching]").unwrap().1
+    );
+    let dir = gateway.kill();
+    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
+    let gateway = gateway.await.unwrap();
+    let ended = ended(&gateway, &own);
+    assert_eq!(
+        (&ended["state"], &ended["steps"][0]["state"]),
+        (&"cancelled".into(), &"skipped".into())
+    );
+    assert_eq!([5, 6, 7].map(|outlet| relay(&a, outlet)), [Relay::On; 3]);
 }

@@ -22,6 +22,9 @@ const MAGIC: &[u8; 4] = b"pmj1";
 /// Bytes before the payload.
 const HEAD: usize = 20;
 
+/// Commits with their numbers, in their order.
+type Commits = Vec<(u64, Vec<u8>)>;
+
 /// The log.
 pub struct Log {
     medium: Box<dyn StorageBackend>,
@@ -86,7 +89,7 @@ impl Log {
     pub fn open(
         medium: Box<dyn StorageBackend>,
         applied: u64,
-    ) -> Result<(Self, Vec<(u64, Vec<u8>)>), JournalError> {
+    ) -> Result<(Self, Commits), JournalError> {
         let room = medium.len().map_err(failed)? / BLOCK as u64 * BLOCK as u64;
         let mut bytes = vec![0; room as usize];
         medium.read(0, &mut bytes).map_err(failed)?;

@@ -1,0 +1,104 @@
+//! On whose rights a plan rests, asked again when it is run and while it waits for its time: what somebody was allowed
+//! when he asked for it, he may not be any more.
+
+use crate::access::policy::Denied;
+use crate::access::{Identity, Permission};
+use crate::model::event::About;
+use crate::model::id::PlanId;
+use crate::plan::record::{Approval, Maker, PlanState, Record, StepState};
+
+use super::refusal::Refusal;
+use super::submit::Switching;
+
+/// A client as plans keep it.
+pub(super) fn maker(who: &Identity) -> Maker {
+    Maker {
+        domain: who.domain.clone(),
+        role: who.role.word().to_owned(),
+        name: who.name.clone(),
+        serial: who.serial.clone(),
+    }
+}
+
+impl Switching {
+    /// The client that a plan rests on, if its certificate still counts.
+    fn counts(&self, plan: &PlanId, maker: &Maker) -> Result<Identity, Denied> {
+        let uri = format!("spiffe://{}/role/{}/{}", maker.domain, maker.role, maker.name);
+        let who = Identity::from_uri(&uri, &maker.serial)
+            .map_err(|_| Denied::Nobody { plan: plan.to_string() })?;
+        if self.site.borrow().revoked.contains(&maker.serial) {
+            return Err(Denied::Revoked { who: who.to_string() });
+        }
+        Ok(who)
+    }
+
+    /// Whether those who made a plan may still do, by the policy of today, what an instance of it does today.
+    pub(super) fn makers_may(&self, parent: &Record, instance: &Record) -> Result<(), Refusal> {
+        // An earlier version kept no more than their names: whether they still may nobody can say.
+        if parent.makers.is_empty() {
+            return Err(Denied::Nobody { plan: parent.id.to_string() }.into());
+        }
+        for maker in &parent.makers {
+            self.may(&self.counts(&parent.id, maker)?, instance)?;
+        }
+        Ok(())
+    }
+
+    /// Whether what somebody agreed to still counts: the certificate was not revoked, its role may still do it.
+    pub(super) fn agreed(&self, plan: &PlanId, by: &Approval, permission: Permission) -> bool {
+        let policy = &self.site.borrow().policy;
+        // An earlier version kept no more than the name.
+        let who = by.who.as_ref().and_then(|maker| self.counts(plan, maker).ok());
+        who.is_some_and(|who| policy.allow(&who, permission).is_ok())
+    }
+
+    /// Whether a plan has the approvals and the lift that it needs, by the rules of today and those of when it was made.
+    pub(super) fn is_agreed_to(&self, record: &Record) -> Result<(), Refusal> {
+        let plan = record.id.to_string();
+        let needed = {
+            let site = self.site.borrow().clone();
+            record.needs_approvals.max(site.approvals.needed(record, &site)) as usize
+        };
+        let agreed = |by: &&Approval| self.agreed(&record.id, by, Permission::Approve);
+        let missing = needed.saturating_sub(record.approvals.iter().filter(agreed).count());
+        if missing > 0 {
+            return Err(Refusal::NeedsApproval { plan, missing });
+        }
+        let lift = record.lifted.as_ref();
+        let lifted = lift.is_some_and(|by| self.agreed(&record.id, by, Permission::Administer));
+        if !lifted && !record.over_locks.is_empty() {
+            return Err(Refusal::NeedsLift { plan });
+        }
+        Ok(())
+    }
+
+    /// Why a plan that waits for its time may not begin then, if so.
+    pub(super) fn may_not_begin(&self, record: &Record) -> Option<Refusal> {
+        let begun = record.steps.iter().any(|step| step.state != StepState::Pending);
+        let waits = record.state == PlanState::Running && record.not_before.is_some() && !begun;
+        if !waits || record.cancelled.is_some() {
+            return None;
+        }
+        self.makers_may(record, record).and_then(|()| self.is_agreed_to(record)).err()
+    }
+
+    /// Calls plans off that wait for their time, once somebody whom they rest on may no longer do it.
+    pub(super) async fn keep_rights(self) {
+        let mut site = self.site.clone();
+        loop {
+            tokio::select! {
+                changed = site.changed() => if changed.is_err() { return },
+                () = self.done.cancelled() => return,
+            }
+            let waiting: Vec<Record> = self.runs().records().cloned().collect();
+            for record in waiting {
+                let Some(why) = self.may_not_begin(&record) else { continue };
+                let plan = &record.id;
+                let text = format!("plan {plan} is called off before its time: {why}");
+                tracing::warn!("{text}");
+                self.turn(|runs, sight| runs.cancel(plan, &format!("the gateway: {why}"), sight));
+                self.events.tell("plan.refused", About::plan(plan), text);
+            }
+        }
+    }
+}
