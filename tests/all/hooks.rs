@@ -384,6 +384,36 @@ async fn a_node_whose_gateway_is_killed_before_it_was_taken_back_is_taken_back_l
     assert_eq!(relay(&a, 5), Relay::On);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_drained_when_the_gateway_died_and_did_not_go_dark_is_taken_back() {
+    let server = Server::start(&[]).await;
+    let hooks = hook("before_off", &server, "") + &hook("after_on", &server, "");
+    let (a, b, gateway) = two_pdus(&node(&hooks)).await;
+    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+    let sections = format!("[switching]{}", text.split_once("[switching]").unwrap().1);
+    let dir = gateway.kill();
+    let again = tokio::task::spawn_blocking(move || {
+        let mut gateway = Gateway::in_dir(dir, &sections, &[("PMGATE_KILL_AT", "before-write")]);
+        gateway.wait_online("pdu-a");
+        gateway.wait_online("pdu-b");
+        let plan = make(
+            &gateway.curl(),
+            &json!({"goals": [{"select": {"hosts": ["node"]}, "action": "cycle"}]}),
+        );
+        assert_eq!(run(&gateway.curl(), &plan).status, 202);
+        // It dies with the first off intended, and none sent.
+        gateway.running.ended(std::time::Duration::from_secs(30));
+        let dir = std::mem::replace(&mut gateway.dir, tempfile::tempdir().unwrap());
+        (Gateway::in_dir(dir, &sections, &[]), plan)
+    });
+    let (gateway, plan) = again.await.unwrap();
+    let ended = ended(&gateway, &plan);
+    assert_eq!(ended["state"], "interrupted", "{ended}");
+    let lines: Vec<String> = server.calls().into_iter().map(|call| call.line).collect();
+    assert_eq!(lines, ["POST /before_off?host=node", "POST /after_on?host=node"], "{ended}");
+    assert_eq!((relay(&a, 5), relay(&b, 5)), (Relay::On, Relay::On));
+}
+
 /// A cycle with a hold of 5 s, of an outlet that has no hooks.
 fn cycle_of_another(gateway: &Gateway) -> Value {
     let answer = gateway.curl().post("/v1/hosts/slow/power", r#"{"action":"cycle"}"#, &[]);
