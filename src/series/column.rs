@@ -223,15 +223,14 @@ pub fn decode_onto(mut bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Option
             let middle = unzigzag(pull(&mut bytes)?);
             let from = out.len();
             out.resize(from + count, 0);
+            let coded = Coded { bytes, packed: mode == PACKED, factor, middle };
             let out = &mut out[from..];
-            // First how far each is from its guess, then what it is: each loop is short enough to be quick.
-            if mode == PACKED { unpack(bytes, out) } else { rans::decode(bytes, out) }?;
             match kind >> 4 {
-                how::LEVEL => values::<{ how::LEVEL }>(out, factor, middle),
-                how::SAME => values::<{ how::SAME }>(out, factor, middle),
-                how::LINE => values::<{ how::LINE }>(out, factor, middle),
-                how::QUARTER => values::<{ how::QUARTER }>(out, factor, middle),
-                how::SIXTEENTH => values::<{ how::SIXTEENTH }>(out, factor, middle),
+                how::LEVEL => coded.read::<{ how::LEVEL }>(out)?,
+                how::SAME => coded.read::<{ how::SAME }>(out)?,
+                how::LINE => coded.read::<{ how::LINE }>(out)?,
+                how::QUARTER => coded.read::<{ how::QUARTER }>(out)?,
+                how::SIXTEENTH => coded.read::<{ how::SIXTEENTH }>(out)?,
                 _ => return None,
             }
         }
@@ -240,11 +239,25 @@ pub fn decode_onto(mut bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Option
     Some(())
 }
 
-/// Numbers in the place of their residuals.
-fn values<const HOW: u8>(out: &mut [i64], factor: i64, middle: i64) {
-    let mut guesser = Guesser::<HOW>::default();
-    for place in out {
-        *place = guesser.value(*place as u64).wrapping_mul(factor).wrapping_add(middle);
+/// Numbers by how far they are from their guesses.
+struct Coded<'b> {
+    bytes: &'b [u8],
+    packed: bool,
+    factor: i64,
+    middle: i64,
+}
+
+impl Coded<'_> {
+    fn read<const HOW: u8>(self, out: &mut [i64]) -> Option<()> {
+        let mut guesser = Guesser::<HOW>::default();
+        let made = |residual: u64| {
+            guesser.value(residual).wrapping_mul(self.factor).wrapping_add(self.middle)
+        };
+        if self.packed {
+            unpack(self.bytes, out, made)
+        } else {
+            rans::decode(self.bytes, out, made)
+        }
     }
 }
 
@@ -333,12 +346,12 @@ fn pack(residuals: &[u64], bytes: &mut Vec<u8>) {
     *bytes = writer.finish();
 }
 
-fn unpack(bytes: &[u8], out: &mut [i64]) -> Option<()> {
+fn unpack(bytes: &[u8], out: &mut [i64], mut made: impl FnMut(u64) -> i64) -> Option<()> {
     let mut reader = BitReader::new(bytes);
     for pack in out.chunks_mut(PACK) {
         let width = reader.take(7).filter(|width| *width <= 64)? as u32;
         for place in pack {
-            *place = reader.take(width)? as i64;
+            *place = made(reader.take(width)?);
         }
     }
     Some(())

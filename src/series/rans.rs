@@ -189,8 +189,9 @@ fn slots(frequencies: &[u32; SYMBOLS]) -> Vec<u32> {
     slots
 }
 
-/// Reads so many numbers as there is room for; `None` if the bytes are not theirs.
-pub fn decode(mut bytes: &[u8], out: &mut [i64]) -> Option<()> {
+/// Reads so many numbers as there is room for, each as what is made of it: that costs nothing, for it is done while the
+/// next state is waited for. `None` if the bytes are not theirs.
+pub fn decode(mut bytes: &[u8], out: &mut [i64], mut made: impl FnMut(u64) -> i64) -> Option<()> {
     let slots = slots(&pull_table(&mut bytes)?);
     let slots: &[u32; SCALE as usize] = slots.as_slice().try_into().ok()?;
     let mut state = u32::from_le_bytes(pull_bytes(&mut bytes, 4)?.try_into().ok()?);
@@ -211,7 +212,7 @@ pub fn decode(mut bytes: &[u8], out: &mut [i64]) -> Option<()> {
         next += usize::from(wants);
         let (low, extra) = *BASES.get((slot >> SCALE_BITS & 0xff) as usize)?;
         let above = if extra == 0 { 0 } else { plain.take(extra)? };
-        *place = (low + above) as i64;
+        *place = made(low + above);
     }
     (next <= words.len()).then_some(())
 }
@@ -256,7 +257,7 @@ mod tests {
         let mut bytes = Vec::new();
         encode(values, &Histogram::of(values), &mut bytes);
         let mut out = vec![0; values.len()];
-        decode(&bytes, &mut out).unwrap();
+        decode(&bytes, &mut out, |value| value as i64).unwrap();
         (bytes.len(), out.into_iter().map(|value| value as u64).collect())
     }
 
@@ -306,7 +307,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..80), count in 0_usize..500) {
-            let _either_way = decode(&bytes, &mut vec![0; count]);
+            let _either_way = decode(&bytes, &mut vec![0; count], |value| value as i64);
         }
     }
 }
