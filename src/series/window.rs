@@ -188,7 +188,7 @@ impl Step {
         let ([.., at], [.., last]) = (times, numbers) else { return };
         match how {
             Aggregate::Avg => {
-                self.sum += numbers.iter().map(|number| i128::from(*number)).sum::<i128>()
+                self.sum += numbers.iter().map(|number| i128::from(*number)).sum::<i128>();
             }
             Aggregate::Min => self.least = numbers.iter().copied().fold(self.least, i64::min),
             Aggregate::Max => self.most = numbers.iter().copied().fold(self.most, i64::max),
