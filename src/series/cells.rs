@@ -86,6 +86,11 @@ impl Column {
         }
     }
 
+    /// Adds numbers.
+    pub fn push_numbers(&mut self, numbers: &[i64]) {
+        self.numbers.extend_from_slice(numbers);
+    }
+
     /// Adds so many gaps of one reason.
     pub fn push_gaps(&mut self, length: usize, gap: Gap) {
         let good = self.numbers.len() - std::mem::replace(&mut self.before, self.numbers.len());
@@ -100,7 +105,7 @@ impl Column {
     pub fn append(&mut self, other: &Column) {
         for piece in other.pieces() {
             match piece {
-                Piece::Numbers(numbers) => self.numbers.extend_from_slice(numbers),
+                Piece::Numbers(numbers) => self.push_numbers(numbers),
                 Piece::Gaps(length, gap) => self.push_gaps(length, gap),
             }
         }

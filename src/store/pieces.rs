@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::series::block::{Head, Value};
 use crate::series::cells::{self, Cell, Column};
 use crate::series::row::Packed;
+use crate::series::window::Run;
 
 use super::chunk::{ChunkStore, StoreError};
 use super::reader::{Scan, Show, Shown, schema, show};
@@ -24,6 +25,21 @@ impl Readings {
     fn push(&mut self, at: i64, cell: Cell) {
         self.times.push(at);
         self.cells.push(cell);
+    }
+
+    /// Takes up readings that lie beside each other; what is rolled up is none.
+    fn take(&mut self, run: Run<'_>) {
+        match run {
+            Run::Numbers(times, numbers) => {
+                self.times.extend_from_slice(times);
+                self.cells.push_numbers(numbers);
+            }
+            Run::Gaps(times, gap) => {
+                self.times.extend_from_slice(times);
+                self.cells.push_gaps(times.len(), gap);
+            }
+            Run::Rolled(..) => {}
+        }
     }
 
     /// In order of time, of one moment the first that was found.
@@ -97,7 +113,7 @@ impl<'a, 's> Pieces<'a, 's> {
             }
             let readings = &mut self.columns[number];
             show(number, self.asked, &times, &cells, &mut |_, run| {
-                run.samples().for_each(|(at, cell)| readings.push(at.0, cell));
+                readings.take(run);
                 true
             });
         }
