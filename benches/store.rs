@@ -16,7 +16,7 @@ use pmgate::model::time::{Span, Stamp};
 use pmgate::model::topology::{Layout, Part, Slot};
 use pmgate::series::window::{Aggregate, Buckets};
 use pmgate::store::archive::{Archive, Settings, bytes_in};
-use pmgate::store::reader::{Item, Scan, scan};
+use pmgate::store::reader::{Item, Scan, scan, scan_runs};
 use pmgate::store::writer::{Counts, Row, Writer};
 use pmgate::store::{keeper, roll};
 
@@ -180,11 +180,8 @@ fn query(args: &[String]) {
                 columns.iter().map(|_| Buckets::new(start, end, step, Aggregate::Avg)).collect();
             let asked =
                 Scan { pdu: &pdu, columns: &columns, start, end, step: Some((start, step)) };
-            scan(&archive, &asked, &mut |number, item| {
-                match item {
-                    Item::Sample(sample) => buckets[number].take(sample),
-                    Item::Rolled(rolled, width) => buckets[number].take_rolled(rolled, width),
-                }
+            scan_runs(&archive, &asked, &mut |number, run| {
+                buckets[number].take_run(run);
                 true
             })
             .unwrap();
@@ -342,9 +339,9 @@ fn fuzz(args: &[String]) {
     for n in 0..200_i64 {
         rows.add(n * 10_000, shape, (0..3).map(|c| Ok(value(n, c))));
     }
-    let block = merge::Merged::new(vec![merge::Source::Rows(&rows)]).block(|_, column| {
-        seeds.push(cells::encode(column.iter().map(|(_, cell)| *cell)));
-        seeds.push(rollup::encode(&rollup::roll(column.iter().copied(), 60_000)));
+    let block = merge::Merged::new(vec![merge::Source::Rows(&rows)]).block(|_, times, column| {
+        seeds.push(cells::encode(column.cells()));
+        seeds.push(rollup::encode(&rollup::roll_column(times, column, 60_000)));
     });
     seeds.push(block.head.clone());
     seeds.push(column::encode(&(0..300).map(|n| n * n).collect::<Vec<i64>>()));

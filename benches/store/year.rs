@@ -12,7 +12,7 @@ use pmgate::model::time::{Span, Stamp};
 use pmgate::series::window::{Aggregate, Buckets};
 use pmgate::store::archive::{Archive, Settings, bytes_in};
 use pmgate::store::keeper;
-use pmgate::store::reader::{Item, Scan, scan};
+use pmgate::store::reader::{Scan, scan_runs};
 use pmgate::store::writer::{Counts, Row, Writer};
 
 use super::{archive, cpu, layout, rss_kib};
@@ -206,11 +206,8 @@ fn graph(archive: &Archive, pdu: &str, outlets: &[u16], days: f64, step: Span) -
     let mut buckets: Vec<Buckets> =
         columns.iter().map(|_| Buckets::new(start, end(), step, Aggregate::Avg)).collect();
     let asked = Scan { pdu: &pdu, columns: &columns, start, end: end(), step: Some((start, step)) };
-    scan(archive, &asked, &mut |number, item| {
-        match item {
-            Item::Sample(sample) => buckets[number].take(sample),
-            Item::Rolled(rolled, width) => buckets[number].take_rolled(rolled, width),
-        }
+    scan_runs(archive, &asked, &mut |number, run| {
+        buckets[number].take_run(run);
         true
     })
     .unwrap();

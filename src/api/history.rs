@@ -7,9 +7,9 @@ use std::io::Write;
 use crate::model::metric::Metric;
 use crate::model::reading::{Datum, Gap};
 use crate::model::time::Stamp;
-use crate::series::window::{Aggregate, Bucket, Sample};
+use crate::series::window::{Aggregate, Bucket, Run, Sample};
 use crate::store::Archive;
-use crate::store::reader::{Item, Scan, Series, scan};
+use crate::store::reader::{Scan, Series, scan_runs};
 use crate::wire::series::PointValue;
 
 use super::select::{Fold, Window};
@@ -42,9 +42,8 @@ impl<W: Write> History<'_, W> {
         let columns = [(of.part.clone(), of.metric)];
         let asked = Scan { pdu: &of.pdu, columns: &columns, start, end, step: None };
         let sheet = &mut *self.sheet;
-        let mut take = |_: usize, item: Item<'_>| match item {
-            Item::Sample(sample) => sheet.point(point(of.metric, sample)),
-            Item::Rolled(..) => Ok(()),
+        let mut take = |_: usize, run: Run<'_>| {
+            run.samples().try_for_each(|sample| sheet.point(point(of.metric, sample)))
         };
         shown(self.store, &asked, self.is_gone, &mut take)
     }
@@ -62,8 +61,8 @@ impl<W: Write> History<'_, W> {
                     some.iter().map(|_| Steps::new(*window, window.steps())).collect();
                 let mut never = |_: Bucket| Ok(());
                 let whole = (window.before(), window.end);
-                read(self.store, some, whole, window, self.is_gone, &mut |number, item| {
-                    steps[number].take(item, &mut never)
+                read(self.store, some, whole, window, self.is_gone, &mut |number, run| {
+                    steps[number].take(run, &mut never)
                 })?;
                 for (series, steps) in some.iter().zip(steps) {
                     let sheet = &mut *self.sheet;
@@ -82,8 +81,8 @@ impl<W: Write> History<'_, W> {
         let mut steps = Steps::new(*window, HELD);
         let whole = (window.before(), window.end);
         let only = std::slice::from_ref(series);
-        read(self.store, only, whole, window, self.is_gone, &mut |_, item| {
-            steps.take(item, &mut show)
+        read(self.store, only, whole, window, self.is_gone, &mut |_, run| {
+            steps.take(run, &mut show)
         })?;
         steps.finish(&mut show)
     }
@@ -135,14 +134,9 @@ impl<W: Write> History<'_, W> {
                 for some in of_pdu.chunks(at_once) {
                     let mine = &mut steps[number..number + some.len()];
                     let mut never = |_: Bucket| Ok(());
-                    read(
-                        self.store,
-                        some,
-                        (since, until),
-                        window,
-                        self.is_gone,
-                        &mut |n, item| mine[n].take(item, &mut never),
-                    )?;
+                    read(self.store, some, (since, until), window, self.is_gone, &mut |n, run| {
+                        mine[n].take(run, &mut never)
+                    })?;
                     for (place, steps) in mine.iter_mut().enumerate() {
                         let sums = &mut sums[members[number + place].1];
                         let mut at = 0;
@@ -184,7 +178,7 @@ fn read(
     (start, end): (Stamp, Stamp),
     window: &Window,
     is_gone: &dyn Fn() -> bool,
-    take: &mut dyn FnMut(usize, Item<'_>) -> Result<(), Stopped>,
+    take: &mut dyn FnMut(usize, Run<'_>) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
     let Some(first) = some.first() else { return Ok(()) };
     let columns: Vec<(String, Metric)> =
@@ -199,17 +193,17 @@ fn shown(
     store: &Archive,
     asked: &Scan<'_>,
     is_gone: &dyn Fn() -> bool,
-    take: &mut dyn FnMut(usize, Item<'_>) -> Result<(), Stopped>,
+    take: &mut dyn FnMut(usize, Run<'_>) -> Result<(), Stopped>,
 ) -> Result<(), Stopped> {
     let mut stopped = None;
-    let mut count = 0_u32;
-    scan(store, asked, &mut |number, item| {
-        count = count.wrapping_add(1);
-        stopped = match take(number, item) {
-            Ok(()) if count.is_multiple_of(4_096) && is_gone() => Some(Stopped::Gone),
-            Ok(()) => None,
-            Err(stopped) => Some(stopped),
-        };
+    let mut count = 0;
+    scan_runs(store, asked, &mut |number, run| {
+        count += run.len();
+        stopped = take(number, run).err();
+        if count >= 4_096 && stopped.is_none() {
+            count = 0;
+            stopped = is_gone().then_some(Stopped::Gone);
+        }
         stopped.is_none()
     })?;
     match stopped {

@@ -3,8 +3,7 @@
 
 use crate::model::time::Stamp;
 use crate::series::rollup::Rolled;
-use crate::series::window::{Bucket, Buckets, Sample};
-use crate::store::reader::Item;
+use crate::series::window::{Bucket, Buckets, Run, Sample};
 
 use super::select::Window;
 use super::stream::Stopped;
@@ -54,35 +53,40 @@ impl Steps {
     }
 
     /// The next of what a scan shows, oldest first; slices that are over by then are shown.
-    pub fn take(&mut self, item: Item<'_>, show: Show<'_>) -> Result<(), Stopped> {
-        let at = match item {
-            Item::Sample((at, _)) => at,
-            Item::Rolled(rolled, _) => Stamp(rolled.at),
-        };
-        while at >= self.until && !self.is_over() {
-            self.turn(show)?;
-        }
-        match item {
-            Item::Sample(sample) => {
-                self.buckets.take(sample);
-                if sample.1.is_ok() {
-                    self.last = Some(Last::Sample(sample));
-                }
+    pub fn take(&mut self, mut run: Run<'_>, show: Show<'_>) -> Result<(), Stopped> {
+        while let Some(at) = run.first() {
+            while at >= self.until && !self.is_over() {
+                self.turn(show)?;
             }
-            Item::Rolled(rolled, width) => {
-                self.buckets.take_rolled(rolled, width);
-                if rolled.count > 0 {
-                    // From before the window only its end counts, as it does for the buckets.
-                    let end = Stamp(rolled.at.saturating_add(width)).min(self.window.start);
-                    self.last = Some(if at < self.window.start {
-                        Last::Sample((end, Ok(rolled.last)))
-                    } else {
-                        Last::Rolled(*rolled, width)
-                    });
-                }
+            if self.is_over() {
+                return Ok(());
             }
+            let (mine, rest) = run.split_at(self.until);
+            self.buckets.take_run(mine);
+            self.last = self.last_of(mine).or(self.last);
+            run = rest;
         }
         Ok(())
+    }
+
+    /// The last good reading of some.
+    fn last_of(&self, run: Run<'_>) -> Option<Last> {
+        match run {
+            Run::Numbers(times, numbers) => {
+                Some(Last::Sample((Stamp(*times.last()?), Ok(*numbers.last()?))))
+            }
+            Run::Gaps(..) => None,
+            Run::Rolled(steps, width) => {
+                let last = steps.iter().rfind(|step| step.count > 0)?;
+                // From before the window only its end counts, as it does for the buckets.
+                let end = Stamp(last.at.saturating_add(width)).min(self.window.start);
+                Some(if Stamp(last.at) < self.window.start {
+                    Last::Sample((end, Ok(last.last)))
+                } else {
+                    Last::Rolled(*last, width)
+                })
+            }
+        }
     }
 
     /// Shows what is left.
@@ -131,27 +135,30 @@ mod tests {
     use super::*;
     use crate::model::reading::Gap;
     use crate::model::time::Span;
+    use crate::series::cells::{Column, Piece};
     use crate::series::rollup::roll;
     use crate::series::window::Aggregate;
 
-    fn sliced(window: Window, slice: usize, items: &[Item<'_>]) -> Vec<Bucket> {
+    fn sliced(window: Window, slice: usize, runs: &[Run<'_>]) -> Vec<Bucket> {
         let mut out = Vec::new();
         let mut show = |bucket| {
             out.push(bucket);
             Ok(())
         };
         let mut steps = Steps::new(window, slice);
-        items.iter().for_each(|item| steps.take(*item, &mut show).unwrap());
+        runs.iter().for_each(|run| steps.take(*run, &mut show).unwrap());
         steps.finish(&mut show).unwrap();
         out
     }
 
-    fn whole(window: Window, items: &[Item<'_>]) -> Vec<Bucket> {
+    fn whole(window: Window, runs: &[Run<'_>]) -> Vec<Bucket> {
         let mut buckets = Buckets::new(window.start, window.end, window.step, window.how);
-        for item in items {
-            match item {
-                Item::Sample(sample) => buckets.take(*sample),
-                Item::Rolled(rolled, width) => buckets.take_rolled(rolled, *width),
+        for run in runs {
+            match run {
+                Run::Rolled(steps, width) => {
+                    steps.iter().for_each(|step| buckets.take_rolled(step, *width));
+                }
+                run => run.samples().for_each(|sample| buckets.take(sample)),
             }
         }
         buckets.finish()
@@ -172,9 +179,19 @@ mod tests {
             // What is older than some moment is there as rollups only, as in the store.
             let (old, new): (Vec<_>, Vec<_>) = column.into_iter().partition(|(at, _)| *at / 20 < mix / 20);
             let rolled = roll(old.iter().copied(), 20);
-            let mut items: Vec<Item<'_>> = rolled.iter().map(|rolled| Item::Rolled(rolled, 20)).collect();
-            items.extend(new.iter().map(|(at, value)| Item::Sample((Stamp(*at), *value))));
-            prop_assert_eq!(sliced(window, slice, &items), whole(window, &items));
+            let (times, cells): (Vec<i64>, Vec<_>) = new.into_iter().unzip();
+            let cells: Column = cells.into_iter().collect();
+            let mut runs = vec![Run::Rolled(&rolled, 20)];
+            let mut at = 0;
+            for piece in cells.pieces() {
+                let times = &times[at..at + piece.len()];
+                at += piece.len();
+                runs.push(match piece {
+                    Piece::Numbers(numbers) => Run::Numbers(times, numbers),
+                    Piece::Gaps(_, gap) => Run::Gaps(times, gap),
+                });
+            }
+            prop_assert_eq!(sliced(window, slice, &runs), whole(window, &runs));
         }
     }
 }

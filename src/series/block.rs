@@ -33,6 +33,9 @@ pub enum BlockError {
 /// What a column is of: the part, and the key of the metric.
 pub type Name = (String, String);
 
+/// The same, borrowed.
+pub type Named<'n> = (&'n str, &'n str);
+
 /// A value of a block: many columns are read from one.
 pub type Value = Arc<Vec<u8>>;
 
@@ -92,7 +95,7 @@ impl Builder {
     }
 
     /// Adds a column: which shapes have it, and its coded cells.
-    pub fn column(&mut self, (part, key): &Name, has: &[bool], cells: &[u8]) {
+    pub fn column(&mut self, (part, key): Named<'_>, has: &[bool], cells: &[u8]) {
         let sum = crc32fast::hash(cells);
         if self.groups.last().is_some_and(|group| group.len() >= GROUP_BYTES) {
             self.groups.push(Vec::new());
@@ -109,8 +112,8 @@ impl Builder {
             self.twins.push((sum, at, cells.len()));
         }
         // Columns of one metric stand together: its key is said once.
-        push_text(&mut self.directory, if *key == self.last_key { "" } else { key });
-        self.last_key.clone_from(key);
+        push_text(&mut self.directory, if key == self.last_key { "" } else { key });
+        key.clone_into(&mut self.last_key);
         push_text(&mut self.directory, part);
         for eight in has.chunks(8) {
             let byte = (0..).zip(eight).fold(0_u8, |byte, (at, has)| byte | u8::from(*has) << at);
@@ -225,6 +228,24 @@ impl<'b> Head<'b> {
     /// A column by its name.
     pub fn find(&self, part: &str, key: &str) -> Option<&Entry<'b>> {
         self.columns.iter().find(|entry| entry.key == key && entry.part == part)
+    }
+
+    /// A column and its place, looked for from a place on, and then everywhere: who asks for many mostly asks in the order
+    /// in which they are.
+    pub fn find_from(&self, place: usize, (part, key): Named<'_>) -> Option<(usize, &Entry<'b>)> {
+        let is = |entry: &Entry<'_>| entry.part == part && entry.key == key;
+        if let Some(entry) = self.columns.get(place).filter(|entry| is(entry)) {
+            return Some((place, entry));
+        }
+        self.columns.iter().enumerate().find(|(_, entry)| is(entry))
+    }
+
+    /// Whether another has the same columns in the same shapes.
+    pub fn is_like(&self, other: &Head<'_>) -> bool {
+        let same = |a: &Entry<'_>, b: &Entry<'_>| (a.part, a.key, a.has) == (b.part, b.key, b.has);
+        self.shapes == other.shapes
+            && self.columns.len() == other.columns.len()
+            && self.columns.iter().zip(&other.columns).all(|(a, b)| same(a, b))
     }
 
     /// The times of the rows that have a column.

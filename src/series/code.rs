@@ -3,11 +3,13 @@
 pub use crate::model::varint::{pull, push};
 
 /// Signed as unsigned, small ones first: 0, -1, 1, -2, 2, …
+#[inline]
 pub fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
 /// The other way.
+#[inline]
 pub fn unzigzag(coded: u64) -> i64 {
     (coded >> 1) as i64 ^ -((coded & 1) as i64)
 }
@@ -41,32 +43,42 @@ pub fn pull_text<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
 pub struct BitWriter {
     bytes: Vec<u8>,
     held: u64,
+    /// Bits that are held: fewer than 32.
     count: u32,
 }
 
 impl BitWriter {
+    /// Onto the end of bytes.
+    pub fn onto(bytes: Vec<u8>) -> Self {
+        Self { bytes, held: 0, count: 0 }
+    }
+
     /// The low `width` bits of a value; width 0 to 64.
+    #[inline]
     pub fn put(&mut self, value: u64, width: u32) {
-        if width > 32 {
-            self.put(value & 0xffff_ffff, 32);
-            self.put(value >> 32, width - 32);
-            return;
+        if width <= 32 {
+            self.put_few(value, width);
+        } else {
+            self.put_few(value, 32);
+            self.put_few(value >> 32, width - 32);
         }
-        let value = if width == 0 { 0 } else { value & (u64::MAX >> (64 - width)) };
-        self.held |= value << self.count;
+    }
+
+    #[inline]
+    fn put_few(&mut self, value: u64, width: u32) {
+        self.held |= (value & ((1 << width) - 1)) << self.count;
         self.count += width;
-        while self.count >= 8 {
-            self.bytes.push(self.held as u8);
-            self.held >>= 8;
-            self.count -= 8;
+        if self.count >= 32 {
+            self.bytes.extend_from_slice(&(self.held as u32).to_le_bytes());
+            self.held >>= 32;
+            self.count -= 32;
         }
     }
 
     /// The bytes; the last one is filled with zeros.
     pub fn finish(mut self) -> Vec<u8> {
-        if self.count > 0 {
-            self.bytes.push(self.held as u8);
-        }
+        let left = self.count.div_ceil(8) as usize;
+        self.bytes.extend_from_slice(&self.held.to_le_bytes()[..left]);
         self.bytes
     }
 }
@@ -88,10 +100,18 @@ impl<'b> BitReader<'b> {
     /// The next `width` bits, 0 to 64.
     #[inline]
     pub fn take(&mut self, width: u32) -> Option<u64> {
-        if width > 32 {
-            let low = self.take(32)?;
-            return Some(low | self.take(width - 32)? << 32);
-        }
+        if width <= 32 { self.take_few(width) } else { self.take_many(width) }
+    }
+
+    /// Not within [`Self::take`], which is to be short.
+    #[cold]
+    fn take_many(&mut self, width: u32) -> Option<u64> {
+        let low = self.take_few(32)?;
+        Some(low | self.take_few(width - 32)? << 32)
+    }
+
+    #[inline]
+    fn take_few(&mut self, width: u32) -> Option<u64> {
         if self.count < width {
             self.fill();
             if self.count < width {

@@ -91,12 +91,18 @@ const CODED: u8 = 3;
 
 /// Codes a column.
 pub fn encode(values: &[i64]) -> Vec<u8> {
-    let Some(first) = values.first() else { return Vec::new() };
-    let runs = 1 + values.windows(2).filter(|pair| pair[0] != pair[1]).count();
-    if runs == 1 {
-        let mut bytes = vec![CONSTANT];
-        push(&mut bytes, zigzag(*first));
-        return bytes;
+    let mut bytes = Vec::new();
+    encode_onto(values, &mut bytes);
+    bytes
+}
+
+/// Codes a column onto the end of bytes.
+pub fn encode_onto(values: &[i64], bytes: &mut Vec<u8>) {
+    let runs = runs(values);
+    let from = bytes.len();
+    if runs < 2 {
+        encode_constant(values, bytes);
+        return;
     }
     // The middle of a few of them is middle enough, and cheap.
     let mut few: Vec<i64> = values.iter().step_by(values.len() / 64 + 1).copied().collect();
@@ -111,46 +117,54 @@ pub fn encode(values: &[i64]) -> Vec<u8> {
         how::SIXTEENTH => residuals::<{ how::SIXTEENTH }>(&scaled),
         _ => residuals::<{ how::LEVEL }>(&scaled),
     };
-    let histogram = Histogram::of(residuals.iter().copied());
-    let head = |mode: u8| {
-        let mut bytes = vec![mode | how << 4];
-        push(&mut bytes, factor);
-        push(&mut bytes, zigzag(middle));
-        bytes
-    };
-    let mut out = if packed_bytes(&residuals) <= histogram.bytes() {
-        let mut bytes = head(PACKED);
-        bytes.extend_from_slice(&pack(&residuals));
-        bytes
+    let histogram = Histogram::of(&residuals);
+    let packed = packed_bytes(&residuals) <= histogram.bytes();
+    bytes.push(if packed { PACKED } else { CODED } | how << 4);
+    push(bytes, factor);
+    push(bytes, zigzag(middle));
+    if packed {
+        pack(&residuals, bytes);
     } else {
-        let mut bytes = head(CODED);
-        bytes.extend_from_slice(&rans::encode(&residuals, &histogram));
-        bytes
-    };
+        rans::encode(&residuals, &histogram, bytes);
+    }
     // A run takes two bytes at least.
-    if runs * 2 < out.len() {
+    let length = bytes.len() - from;
+    if runs * 2 < length {
         let coded = encode_runs(values, runs);
-        if coded.len() < out.len() {
-            out = coded;
+        if coded.len() < length {
+            bytes.truncate(from);
+            bytes.extend_from_slice(&coded);
         }
     }
-    out
 }
 
-/// Codes a column that will be coded again soon: a few more bytes, for a fraction of the work.
-pub fn encode_quickly(values: &[i64]) -> Vec<u8> {
-    let Some(first) = values.first() else { return Vec::new() };
-    let runs = 1 + values.windows(2).filter(|pair| pair[0] != pair[1]).count();
-    if runs == 1 || runs * 8 < values.len() {
-        return encode(values);
+/// Codes a column that will be coded again soon onto the end of bytes: a few more of them, for a fraction of the work.
+pub fn encode_quickly_onto(values: &[i64], bytes: &mut Vec<u8>) {
+    let runs = runs(values);
+    if runs < 2 || runs * 8 < values.len() {
+        encode_onto(values, bytes);
+        return;
     }
-    let (scaled, factor) = scale(values, *first);
+    let (scaled, factor) = scale(values, values[0]);
     let residuals = residuals::<{ how::SAME }>(&scaled);
-    let mut bytes = vec![PACKED | how::SAME << 4];
-    push(&mut bytes, factor);
-    push(&mut bytes, zigzag(*first));
-    bytes.extend_from_slice(&pack(&residuals));
-    bytes
+    bytes.push(PACKED | how::SAME << 4);
+    push(bytes, factor);
+    push(bytes, zigzag(values[0]));
+    pack(&residuals, bytes);
+}
+
+/// How many stretches of the same number there are.
+fn runs(values: &[i64]) -> usize {
+    let changes = values.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    changes + usize::from(!values.is_empty())
+}
+
+/// Nothing of no numbers; of others the first.
+fn encode_constant(values: &[i64], bytes: &mut Vec<u8>) {
+    if let Some(first) = values.first() {
+        bytes.push(CONSTANT);
+        push(bytes, zigzag(*first));
+    }
 }
 
 fn residuals<const HOW: u8>(scaled: &[i64]) -> Vec<u64> {
@@ -174,29 +188,23 @@ fn best_guess(scaled: &[i64]) -> u8 {
 fn cost<const HOW: u8>(scaled: &[i64]) -> usize {
     const PIECE: usize = 64;
     let stride = if scaled.len() >= 8 * PIECE { (scaled.len() / 1_024).clamp(2, 8) } else { 1 };
-    let pieces = scaled.chunks(PIECE).enumerate().filter(|(number, _)| number % stride == 0);
-    let residuals = pieces.flat_map(|(number, piece)| {
+    let mut histogram = Histogram::default();
+    for (number, piece) in scaled.chunks(PIECE).enumerate().step_by(stride) {
         let mut guesser = Guesser::<HOW>::after(&scaled[..number * PIECE]);
-        piece.iter().map(move |value| guesser.residual(*value))
-    });
-    Histogram::of(residuals).bytes()
+        piece.iter().for_each(|value| histogram.add(guesser.residual(*value)));
+    }
+    histogram.bytes()
 }
 
 /// Reads a column of so many numbers; `None` if the bytes are not theirs.
 pub fn decode(bytes: &[u8], count: usize) -> Option<Vec<i64>> {
     let mut out = Vec::new();
-    decode_into(bytes, count, &mut out, |value| value)?;
+    decode_onto(bytes, count, &mut out)?;
     Some(out)
 }
 
-/// Reads a column of so many numbers onto the end of others, each as something that is made of it. Where it is `None`, what
-/// was appended means nothing.
-pub fn decode_into<T: Clone>(
-    mut bytes: &[u8],
-    count: usize,
-    out: &mut Vec<T>,
-    made: impl Fn(i64) -> T,
-) -> Option<()> {
+/// Reads a column of so many numbers onto the end of others. Where it is `None`, what was appended means nothing.
+pub fn decode_onto(mut bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Option<()> {
     if count > MOST {
         return None;
     }
@@ -208,21 +216,21 @@ pub fn decode_into<T: Clone>(
     bytes = rest;
     let mode = kind & 15;
     match mode {
-        CONSTANT => out.resize(out.len() + count, made(unzigzag(pull(&mut bytes)?))),
-        RUNS => decode_runs(bytes, count, out, made)?,
+        CONSTANT => out.resize(out.len() + count, unzigzag(pull(&mut bytes)?)),
+        RUNS => decode_runs(bytes, count, out)?,
         PACKED | CODED => {
             let factor = pull(&mut bytes)? as i64;
             let middle = unzigzag(pull(&mut bytes)?);
-            let coded = Coded { bytes, count, packed: mode == PACKED };
-            let show = |value: i64| {
-                out.push(made(value.wrapping_mul(factor).wrapping_add(middle)));
-            };
+            let from = out.len();
+            out.resize(from + count, 0);
+            let coded = Coded { bytes, packed: mode == PACKED, factor, middle };
+            let out = &mut out[from..];
             match kind >> 4 {
-                how::LEVEL => coded.guessed::<{ how::LEVEL }>(show)?,
-                how::SAME => coded.guessed::<{ how::SAME }>(show)?,
-                how::LINE => coded.guessed::<{ how::LINE }>(show)?,
-                how::QUARTER => coded.guessed::<{ how::QUARTER }>(show)?,
-                how::SIXTEENTH => coded.guessed::<{ how::SIXTEENTH }>(show)?,
+                how::LEVEL => coded.read::<{ how::LEVEL }>(out)?,
+                how::SAME => coded.read::<{ how::SAME }>(out)?,
+                how::LINE => coded.read::<{ how::LINE }>(out)?,
+                how::QUARTER => coded.read::<{ how::QUARTER }>(out)?,
+                how::SIXTEENTH => coded.read::<{ how::SIXTEENTH }>(out)?,
                 _ => return None,
             }
         }
@@ -231,40 +239,87 @@ pub fn decode_into<T: Clone>(
     Some(())
 }
 
-/// Residuals, coded.
+/// Numbers by how far they are from their guesses.
 struct Coded<'b> {
     bytes: &'b [u8],
-    count: usize,
     packed: bool,
+    factor: i64,
+    middle: i64,
 }
 
 impl Coded<'_> {
-    fn guessed<const HOW: u8>(self, mut show: impl FnMut(i64)) -> Option<()> {
+    fn read<const HOW: u8>(self, out: &mut [i64]) -> Option<()> {
         let mut guesser = Guesser::<HOW>::default();
-        let mut take = |residual: u64| show(guesser.value(residual));
+        let made = |residual: u64| {
+            guesser.value(residual).wrapping_mul(self.factor).wrapping_add(self.middle)
+        };
         if self.packed {
-            unpack(self.bytes, self.count, &mut take)
+            unpack(self.bytes, out, made)
         } else {
-            rans::decode(self.bytes, self.count, &mut take)
+            rans::decode(self.bytes, out, made)
         }
     }
 }
 
 /// Less the middle one, and divided by what all of them are multiples of: a watt is a thousand kept steps.
 fn scale(values: &[i64], middle: i64) -> (Vec<i64>, u64) {
+    let mut offs: Vec<i64> = values.iter().map(|value| value.wrapping_sub(middle)).collect();
+    let wraps = |value: &i64| value.checked_sub(middle).is_none();
+    if values.iter().any(wraps) {
+        return (offs, 1);
+    }
     let mut factor = 0_u64;
-    for value in values {
-        let Some(off) = value.checked_sub(middle) else {
-            return (values.iter().map(|value| value.wrapping_sub(middle)).collect(), 1);
-        };
-        let off = off.unsigned_abs();
-        if factor == 0 || (factor != 1 && off % factor != 0) {
-            factor = common(off, factor);
+    let mut divisor = Divisor::of(1);
+    for off in &offs {
+        let size = off.unsigned_abs();
+        if factor == 0 || !divisor.divides(size) {
+            factor = common(size, factor);
+            if factor == 1 {
+                break;
+            }
+            divisor = Divisor::of(factor.max(1));
         }
     }
-    let factor = factor.clamp(1, i64::MAX as u64);
-    let divide = |value: &i64| value.wrapping_sub(middle) / factor as i64;
-    (values.iter().map(divide).collect(), factor)
+    // All the same, or so far away that it is no number of ours.
+    if factor < 2 || i64::try_from(factor).is_err() {
+        return (offs, 1);
+    }
+    offs.iter_mut().for_each(|off| *off = divisor.quotient(*off));
+    (offs, factor)
+}
+
+/// Division of multiples, without dividing: by the odd part's inverse modulo 2^64, and a shift for the rest.
+struct Divisor {
+    inverse: u64,
+    shift: u32,
+    /// The largest quotient.
+    most: u64,
+}
+
+impl Divisor {
+    /// By a number above zero.
+    fn of(number: u64) -> Self {
+        let shift = number.trailing_zeros();
+        let odd = number >> shift;
+        // Right in the lowest 5 bits; each round doubles them.
+        let mut inverse = odd.wrapping_mul(3) ^ 2;
+        for _ in 0..4 {
+            inverse = inverse.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(inverse)));
+        }
+        Self { inverse, shift, most: u64::MAX / number }
+    }
+
+    /// Whether a number is a multiple.
+    #[inline]
+    fn divides(&self, number: u64) -> bool {
+        number.wrapping_mul(self.inverse).rotate_right(self.shift) <= self.most
+    }
+
+    /// Of a multiple.
+    #[inline]
+    fn quotient(&self, multiple: i64) -> i64 {
+        (multiple >> self.shift).wrapping_mul(self.inverse as i64)
+    }
 }
 
 fn common(a: u64, b: u64) -> u64 {
@@ -281,25 +336,23 @@ fn packed_bytes(residuals: &[u64]) -> usize {
     residuals.chunks(PACK).map(bits).sum::<usize>() / 8 + 1
 }
 
-fn pack(residuals: &[u64]) -> Vec<u8> {
-    let mut writer = BitWriter::default();
+fn pack(residuals: &[u64], bytes: &mut Vec<u8>) {
+    let mut writer = BitWriter::onto(std::mem::take(bytes));
     for pack in residuals.chunks(PACK) {
         let width = width(pack);
         writer.put(u64::from(width), 7);
         pack.iter().for_each(|value| writer.put(*value, width));
     }
-    writer.finish()
+    *bytes = writer.finish();
 }
 
-fn unpack(bytes: &[u8], count: usize, show: &mut impl FnMut(u64)) -> Option<()> {
+fn unpack(bytes: &[u8], out: &mut [i64], mut made: impl FnMut(u64) -> i64) -> Option<()> {
     let mut reader = BitReader::new(bytes);
-    let mut left = count;
-    while left > 0 {
+    for pack in out.chunks_mut(PACK) {
         let width = reader.take(7).filter(|width| *width <= 64)? as u32;
-        for _ in 0..left.min(PACK) {
-            show(reader.take(width)?);
+        for place in pack {
+            *place = made(reader.take(width)?);
         }
-        left -= left.min(PACK);
     }
     Some(())
 }
@@ -316,18 +369,13 @@ fn encode_runs(values: &[i64], runs: usize) -> Vec<u8> {
     bytes
 }
 
-fn decode_runs<T: Clone>(
-    mut bytes: &[u8],
-    count: usize,
-    out: &mut Vec<T>,
-    made: impl Fn(i64) -> T,
-) -> Option<()> {
+fn decode_runs(mut bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Option<()> {
     let runs = pull_count(&mut bytes, count)?;
     let (mut value, mut left) = (0_i64, count);
     for _ in 0..runs {
         value = value.wrapping_add(unzigzag(pull(&mut bytes)?));
         let length = pull_count(&mut bytes, left)?;
-        out.resize(out.len() + length, made(value));
+        out.resize(out.len() + length, value);
         left -= length;
     }
     (left == 0).then_some(())
@@ -359,7 +407,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_column_is_read_back_as_it_was(values in column()) {
-            for bytes in [encode(&values), encode_quickly(&values)] {
+            let mut quickly = Vec::new();
+            encode_quickly_onto(&values, &mut quickly);
+            for bytes in [encode(&values), quickly] {
                 let read = decode(&bytes, values.len());
                 prop_assert_eq!(read.as_ref(), Some(&values));
             }
@@ -377,6 +427,20 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn multiples_are_told_and_divided(number in 1_u64..=i64::MAX as u64, times in any::<i32>(), off in any::<i64>()) {
+            let number = number >> (off & 63);
+            let number = number.max(1);
+            let divisor = Divisor::of(number);
+            prop_assert_eq!(divisor.divides(off.unsigned_abs()), off.unsigned_abs() % number == 0);
+            if let Some(multiple) = (number as i64).checked_mul(i64::from(times)) {
+                prop_assert!(divisor.divides(multiple.unsigned_abs()));
+                prop_assert_eq!(divisor.quotient(multiple), i64::from(times));
+            }
+        }
+    }
+
     #[test]
     fn constants_states_and_counters_cost_next_to_nothing() {
         assert!(encode(&vec![1; 8_640]).len() <= 3);
@@ -389,7 +453,10 @@ mod tests {
 
     #[test]
     fn numbers_that_do_not_fit_their_difference_are_read_back() {
-        let values = [i64::MIN, i64::MAX, 0, i64::MIN, -1, i64::MAX];
-        assert_eq!(decode(&encode(&values), 6).unwrap(), values);
+        for values in
+            [[i64::MIN, i64::MAX, 0, i64::MIN, -1, i64::MAX], [i64::MIN, 0, 0, i64::MIN, 0, 0]]
+        {
+            assert_eq!(decode(&encode(&values), 6).unwrap(), values);
+        }
     }
 }

@@ -18,17 +18,16 @@ const LOW: u32 = 1 << 16;
 /// The symbol of a number, how many plain bits it adds.
 #[inline]
 fn symbol(value: u64) -> (usize, u32) {
-    if value < DIRECT {
-        return (value as usize, 0);
-    }
-    let log = value.ilog2();
+    // Both ways at once, without a branch: nobody could foretell which.
+    let log = (value | (DIRECT - 1)).ilog2();
     let half = (value >> (log - 1)) & 1;
-    (DIRECT as usize + ((log - 5) * 2) as usize + half as usize, log - 1)
+    // Two of each power of two from 2^5 on.
+    let above = DIRECT as usize - 10 + 2 * log as usize + half as usize;
+    if value < DIRECT { (value as usize, 0) } else { (above, log - 1) }
 }
 
 /// The smallest number of a symbol, how many plain bits it adds.
-#[inline]
-fn base(symbol: usize) -> (u64, u32) {
+const fn base(symbol: usize) -> (u64, u32) {
     if symbol < DIRECT as usize {
         return (symbol as u64, 0);
     }
@@ -36,6 +35,17 @@ fn base(symbol: usize) -> (u64, u32) {
     let log = (above / 2 + 5) as u32;
     ((2 + above % 2) << (log - 1), log - 1)
 }
+
+/// [`base`] of each symbol.
+const BASES: [(u64, u32); SYMBOLS] = {
+    let mut bases = [(0, 0); SYMBOLS];
+    let mut symbol = 0;
+    while symbol < SYMBOLS {
+        bases[symbol] = base(symbol);
+        symbol += 1;
+    }
+    bases
+};
 
 /// How often each symbol occurs.
 #[derive(Debug, Clone)]
@@ -45,17 +55,27 @@ pub struct Histogram {
     total: u32,
 }
 
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: [0; SYMBOLS], plain_bits: 0, total: 0 }
+    }
+}
+
 impl Histogram {
     /// Of numbers.
-    pub fn of(values: impl Iterator<Item = u64>) -> Self {
-        let mut histogram = Self { counts: [0; SYMBOLS], plain_bits: 0, total: 0 };
-        for value in values {
-            let (symbol, extra) = symbol(value);
-            histogram.counts[symbol] += 1;
-            histogram.plain_bits += u64::from(extra);
-            histogram.total += 1;
-        }
+    pub fn of(values: &[u64]) -> Self {
+        let mut histogram = Self::default();
+        values.iter().for_each(|value| histogram.add(*value));
         histogram
+    }
+
+    /// Counts one more number.
+    #[inline]
+    pub fn add(&mut self, value: u64) {
+        let (symbol, extra) = symbol(value);
+        self.counts[symbol] += 1;
+        self.plain_bits += u64::from(extra);
+        self.total += 1;
     }
 
     /// About how many bytes the numbers take, table included.
@@ -99,85 +119,100 @@ impl Histogram {
     }
 }
 
-/// Codes numbers.
-pub fn encode(values: &[u64], histogram: &Histogram) -> Vec<u8> {
-    let frequencies = histogram.frequencies();
-    let mut starts = [0_u32; SYMBOLS];
-    let mut sum = 0;
-    for (start, frequency) in starts.iter_mut().zip(frequencies) {
-        *start = sum;
-        sum += frequency;
-    }
-    let mut bytes = Vec::new();
-    push_table(&mut bytes, &frequencies);
-    let mut words: Vec<u16> = Vec::new();
-    let mut state = LOW;
-    for value in values.iter().rev() {
-        let (symbol, _) = symbol(*value);
-        let frequency = frequencies[symbol];
-        if u64::from(state) >= u64::from(frequency) << (32 - SCALE_BITS) {
-            words.push(state as u16);
-            state >>= 16;
+/// What a symbol does to the state.
+#[derive(Debug, Clone, Copy, Default)]
+struct Step {
+    /// From here on the state gives out 16 bits first.
+    limit: u64,
+    /// Times this and without the low 44 bits, a state is divided by the frequency: exactly, as far as states go.
+    inverse: u64,
+    start: u32,
+    /// What is added for each whole frequency in the state.
+    rest: u32,
+}
+
+impl Step {
+    fn each(frequencies: &[u32; SYMBOLS]) -> [Self; SYMBOLS] {
+        let mut steps = [Self::default(); SYMBOLS];
+        let mut start = 0;
+        for (step, frequency) in steps.iter_mut().zip(frequencies).filter(|(_, f)| **f > 0) {
+            let limit = u64::from(*frequency) << (32 - SCALE_BITS);
+            let inverse = (1_u64 << 44).div_ceil(u64::from(*frequency));
+            *step = Self { limit, inverse, start, rest: SCALE - frequency };
+            start += frequency;
         }
-        state = (state / frequency) * SCALE + state % frequency + starts[symbol];
+        steps
     }
-    bytes.extend_from_slice(&state.to_le_bytes());
-    push(&mut bytes, words.len() as u64);
-    words.iter().rev().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+}
+
+/// Codes numbers onto the end of bytes.
+pub fn encode(values: &[u64], histogram: &Histogram, bytes: &mut Vec<u8>) {
+    let frequencies = histogram.frequencies();
+    push_table(bytes, &frequencies);
+    let steps = Step::each(&frequencies);
     let mut plain = BitWriter::default();
+    let mut symbols = Vec::with_capacity(values.len());
     for value in values {
-        let (_, extra) = symbol(*value);
+        let (symbol, extra) = symbol(*value);
+        symbols.push(symbol as u8);
         plain.put(*value, extra);
     }
-    bytes.extend_from_slice(&plain.finish());
-    bytes
-}
-
-/// The way from a slot to its symbol.
-struct Table {
-    /// The symbol of each slot.
-    symbols: [u8; SCALE as usize],
-    /// The frequency of each symbol, and where its slots begin.
-    of: [(u16, u16); SYMBOLS],
-}
-
-impl Table {
-    /// Of frequencies that add up to [`SCALE`].
-    fn of(frequencies: &[u32; SYMBOLS]) -> Self {
-        let mut table = Self { symbols: [0; SCALE as usize], of: [(0, 0); SYMBOLS] };
-        let mut start = 0;
-        for (symbol, frequency) in frequencies.iter().enumerate().filter(|(_, f)| **f > 0) {
-            let end = start + *frequency as usize;
-            table.symbols[start..end].fill(symbol as u8);
-            table.of[symbol] = (*frequency as u16, start as u16);
-            start = end;
-        }
-        table
+    // From the last number to the first, and from the end of the words to their beginning.
+    let mut words = vec![0_u16; values.len() + 1];
+    let mut at = values.len();
+    let mut state = LOW;
+    for symbol in symbols.iter().rev() {
+        let step = &steps[usize::from(*symbol)];
+        // The word is written in any case, and counts or not: nobody could foretell whether it does.
+        words[at] = state as u16;
+        let gives = u64::from(state) >= step.limit;
+        at -= usize::from(gives);
+        state = if gives { state >> 16 } else { state };
+        let whole = ((u64::from(state) * step.inverse) >> 44) as u32;
+        state = state + whole * step.rest + step.start;
     }
+    let words = &words[at + 1..];
+    bytes.extend_from_slice(&state.to_le_bytes());
+    push(bytes, words.len() as u64);
+    bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend_from_slice(&plain.finish());
 }
 
-/// Shows so many numbers; `None` if the bytes are not theirs.
-pub fn decode(mut bytes: &[u8], count: usize, mut show: impl FnMut(u64)) -> Option<()> {
-    let frequencies = pull_table(&mut bytes)?;
-    let table = Table::of(&frequencies);
+/// What a slot of the state says, in one word, for the way from a state to the next one is as long as its look-ups: the
+/// frequency of its symbol less one (12 bits), the symbol (8), and how far the slot is in those of the symbol (12).
+fn slots(frequencies: &[u32; SYMBOLS]) -> Vec<u32> {
+    let mut slots = Vec::with_capacity(SCALE as usize);
+    for (symbol, frequency) in (0..).zip(frequencies).filter(|(_, f)| **f > 0) {
+        let of = (frequency - 1) << 20 | symbol << SCALE_BITS;
+        slots.extend(of..of + frequency);
+    }
+    slots
+}
+
+/// Reads so many numbers as there is room for, each as what is made of it: that costs nothing, for it is done while the
+/// next state is waited for. `None` if the bytes are not theirs.
+pub fn decode(mut bytes: &[u8], out: &mut [i64], mut made: impl FnMut(u64) -> i64) -> Option<()> {
+    let slots = slots(&pull_table(&mut bytes)?);
+    let slots: &[u32; SCALE as usize] = slots.as_slice().try_into().ok()?;
     let mut state = u32::from_le_bytes(pull_bytes(&mut bytes, 4)?.try_into().ok()?);
-    let words = pull_count(&mut bytes, count)?;
+    let words = pull_count(&mut bytes, out.len())?;
     let (words, _) = pull_bytes(&mut bytes, words * 2)?.as_chunks::<2>();
     let mut plain = BitReader::new(bytes);
     let mut next = 0;
-    for _ in 0..count {
-        let slot = state & (SCALE - 1);
-        let symbol = usize::from(table.symbols[slot as usize]);
-        let (frequency, start) = table.of[symbol];
-        let within = slot.wrapping_sub(u32::from(start));
-        state = u32::from(frequency).wrapping_mul(state >> SCALE_BITS).wrapping_add(within);
+    for place in out {
+        let slot = slots[(state & (SCALE - 1)) as usize];
+        // The frequency less one times, and once more: what is added can be made ready meanwhile.
+        let whole = state >> SCALE_BITS;
+        let within = whole + (slot & (SCALE - 1));
+        state = (slot >> 20).wrapping_mul(whole).wrapping_add(within);
         // The next word is taken or not without a branch: nobody could foretell it.
         let word = u32::from(u16::from_le_bytes(words.get(next).copied().unwrap_or_default()));
         let wants = state < LOW;
         state = if wants { state << 16 | word } else { state };
         next += usize::from(wants);
-        let (low, extra) = base(symbol);
-        show(if extra == 0 { low } else { low + plain.take(extra)? });
+        let (low, extra) = *BASES.get((slot >> SCALE_BITS & 0xff) as usize)?;
+        let above = if extra == 0 { 0 } else { plain.take(extra)? };
+        *place = made(low + above);
     }
     (next <= words.len()).then_some(())
 }
@@ -219,10 +254,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn there_and_back(values: &[u64]) -> (usize, Vec<u64>) {
-        let bytes = encode(values, &Histogram::of(values.iter().copied()));
-        let mut out = Vec::new();
-        decode(&bytes, values.len(), |value| out.push(value)).unwrap();
-        (bytes.len(), out)
+        let mut bytes = Vec::new();
+        encode(values, &Histogram::of(values), &mut bytes);
+        let mut out = vec![0; values.len()];
+        decode(&bytes, &mut out, |value| value as i64).unwrap();
+        (bytes.len(), out.into_iter().map(|value| value as u64).collect())
     }
 
     #[test]
@@ -245,6 +281,24 @@ mod tests {
         assert!(bytes < 105, "{bytes}");
     }
 
+    #[test]
+    fn states_are_divided_exactly() {
+        for frequency in 1..=SCALE {
+            let mut frequencies = [0; SYMBOLS];
+            frequencies[3] = frequency;
+            let step = Step::each(&frequencies)[3];
+            // The states that there can be: below the limit, the hardest beside a multiple.
+            let last = u64::from(frequency) << (32 - SCALE_BITS);
+            assert_eq!(step.limit, last);
+            for times in [1, 2, 3, 1 << 10, (1 << 20) - 1, 1 << 20] {
+                let multiple = times * u64::from(frequency);
+                for state in [multiple - 1, multiple].into_iter().filter(|state| *state < last) {
+                    assert_eq!((state * step.inverse) >> 44, state / u64::from(frequency));
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn numbers_are_read_back(values in prop::collection::vec(prop_oneof![any::<u64>(), 0..40_u64, 0..100_000_u64], 1..400)) {
@@ -253,9 +307,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..80), count in 0_usize..500) {
-            let mut seen = 0;
-            let _either_way = decode(&bytes, count, |_| seen += 1);
-            prop_assert!(seen <= count);
+            let _either_way = decode(&bytes, &mut vec![0; count], |value| value as i64);
         }
     }
 }

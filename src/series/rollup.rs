@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::reading::Gap;
 
 use super::block::{Builder, Fetch, Head, Name, Stored};
-use super::cells::{self, Cell};
+use super::cells::{self, Cell, Column, Piece};
 use super::code::{pull_bytes, pull_count, push};
 use super::column;
 
@@ -77,6 +77,36 @@ pub fn roll(column: impl IntoIterator<Item = (i64, Cell)>, width_ms: i64) -> Vec
         }
         if let Some(rolled) = out.last_mut() {
             rolled.take(cell);
+        }
+    }
+    out
+}
+
+/// Rolls a column up that was read at these moments, rising.
+pub fn roll_column(times: &[i64], column: &Column, width_ms: i64) -> Vec<Rolled> {
+    let mut out: Vec<Rolled> = Vec::new();
+    let mut until = i64::MIN;
+    let mut times = times;
+    for piece in column.pieces() {
+        let (own, rest) = times.split_at(piece.len().min(times.len()));
+        times = rest;
+        let mut from = 0;
+        while from < own.len() {
+            if own[from] >= until {
+                let step = own[from].div_euclid(width_ms) * width_ms;
+                out.push(Rolled::none(step, Gap::NotRead));
+                until = step.saturating_add(width_ms);
+            }
+            let to = from + own[from..].iter().take_while(|at| **at < until).count();
+            if let Some(rolled) = out.last_mut() {
+                match piece {
+                    Piece::Numbers(numbers) => {
+                        numbers[from..to].iter().for_each(|number| rolled.take(Ok(*number)));
+                    }
+                    Piece::Gaps(_, gap) => rolled.gap = gap,
+                }
+            }
+            from = to;
         }
     }
     out
@@ -194,12 +224,12 @@ impl Steps<'_> {
             *damaged += usize::from(steps.is_none());
             return steps.unwrap_or_default();
         }
-        let cells = coded.and_then(|coded| cells::decode(coded, times.len()));
-        let cells = cells.unwrap_or_else(|| {
+        let mut cells = Column::default();
+        if coded.and_then(|coded| cells::decode_into(coded, times.len(), &mut cells)).is_none() {
             *damaged += 1;
-            vec![Err(Gap::Damaged); times.len()]
-        });
-        roll(times.iter().copied().zip(cells), width_ms)
+            cells.push_gaps(times.len(), Gap::Damaged);
+        }
+        roll_column(&times, &cells, width_ms)
     }
 }
 
@@ -243,7 +273,7 @@ impl Roller {
         let mut builder = Builder::new(&times, &shape_of, shapes.len());
         for (name, number, bytes) in &self.columns {
             let has: Vec<bool> = shapes.iter().map(|shape| shape.contains(number)).collect();
-            builder.column(name, &has, bytes);
+            builder.column((&name.0, &name.1), &has, bytes);
         }
         (!times.is_empty()).then(|| builder.finish())
     }
@@ -258,6 +288,8 @@ mod tests {
         #[test]
         fn rollups_are_read_back_and_say_what_the_readings_said(readings in prop::collection::btree_map(-500_000_i64..500_000, prop_oneof![3 => (0_i64..100_000).prop_map(Ok), 1 => Just(Err(Gap::Timeout))], 1..80)) {
             let column: Vec<(i64, Cell)> = readings.into_iter().collect();
+            let (times, cells): (Vec<i64>, Vec<Cell>) = column.iter().copied().unzip();
+            prop_assert_eq!(roll_column(&times, &cells.into_iter().collect(), 60_000), roll(column.iter().copied(), 60_000));
             let mut roller = Roller::default();
             let name = ("1".to_owned(), "energy_wh".to_owned());
             roller.add(&name, &roll(column.iter().copied(), 60_000));

@@ -8,6 +8,72 @@ use super::rollup::{Rolled, growth};
 /// A reading of a series.
 pub type Sample = (Stamp, Result<i64, Gap>);
 
+/// What is read of a series beside each other, oldest first: as it lies in memory, for a graph is a million readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run<'r> {
+    /// Numbers, and when each was read, ms since 1970.
+    Numbers(&'r [i64], &'r [i64]),
+    /// When there was none, and why.
+    Gaps(&'r [i64], Gap),
+    /// Readings that were rolled up, and over how many milliseconds.
+    Rolled(&'r [Rolled], i64),
+}
+
+impl<'r> Run<'r> {
+    /// The readings one by one; none of what is rolled up.
+    pub fn samples(self) -> impl Iterator<Item = Sample> + 'r {
+        let (times, numbers, gap) = match self {
+            Run::Numbers(times, numbers) => (times, numbers, Gap::NotRead),
+            Run::Gaps(times, gap) => (times, &[][..], gap),
+            Run::Rolled(..) => (&[][..], &[][..], Gap::NotRead),
+        };
+        let numbers = numbers.iter().map(|number| Ok(*number)).chain(std::iter::repeat(Err(gap)));
+        times.iter().map(|at| Stamp(*at)).zip(numbers)
+    }
+
+    /// Those before a moment, and the others: of what is rolled up, those that begin before it.
+    pub fn split_at(self, at: Stamp) -> (Self, Self) {
+        let early = |times: &[i64]| times.partition_point(|time| *time < at.0);
+        match self {
+            Run::Numbers(times, numbers) => {
+                let place = early(times);
+                let ((a, b), (c, d)) = (times.split_at(place), numbers.split_at(place));
+                (Run::Numbers(a, c), Run::Numbers(b, d))
+            }
+            Run::Gaps(times, gap) => {
+                let (before, after) = times.split_at(early(times));
+                (Run::Gaps(before, gap), Run::Gaps(after, gap))
+            }
+            Run::Rolled(steps, width) => {
+                let place = steps.partition_point(|step| step.at < at.0);
+                let (before, after) = steps.split_at(place);
+                (Run::Rolled(before, width), Run::Rolled(after, width))
+            }
+        }
+    }
+
+    /// When the first was read, or the first step begins.
+    pub fn first(self) -> Option<Stamp> {
+        match self {
+            Run::Numbers(times, _) | Run::Gaps(times, _) => times.first().map(|at| Stamp(*at)),
+            Run::Rolled(steps, _) => steps.first().map(|step| Stamp(step.at)),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(self) -> usize {
+        match self {
+            Run::Numbers(times, _) | Run::Gaps(times, _) => times.len(),
+            Run::Rolled(steps, _) => steps.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What a step says of its readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aggregate {
@@ -117,6 +183,26 @@ impl Step {
         self.last = Some((at, value));
     }
 
+    /// Takes up readings that are all good.
+    fn take_numbers(&mut self, times: &[i64], numbers: &[i64], how: Aggregate) {
+        let ([.., at], [.., last]) = (times, numbers) else { return };
+        match how {
+            Aggregate::Avg => {
+                self.sum += numbers.iter().map(|number| i128::from(*number)).sum::<i128>();
+            }
+            Aggregate::Min => self.least = numbers.iter().copied().fold(self.least, i64::min),
+            Aggregate::Max => self.most = numbers.iter().copied().fold(self.most, i64::max),
+            Aggregate::Last => {}
+            Aggregate::Rate => {
+                let readings = times.iter().zip(numbers);
+                readings.for_each(|(at, number)| self.take((Stamp(*at), Ok(*number)), how));
+                return;
+            }
+        }
+        self.count += numbers.len() as i64;
+        self.last = Some((Stamp(*at), *last));
+    }
+
     fn take_rolled(&mut self, rolled: &Rolled, until: Stamp) {
         if rolled.count == 0 {
             self.gap = rolled.gap;
@@ -141,10 +227,8 @@ impl Step {
         match how {
             Aggregate::Avg => {
                 // A sum of i64 where it is one: far cheaper to convert.
-                let sum = match i64::try_from(self.sum) {
-                    Ok(sum) => sum as f64,
-                    Err(_) => self.sum as f64,
-                };
+                let sum =
+                    i64::try_from(self.sum).map_or_else(|_| large(self.sum), |sum| sum as f64);
                 Some(sum / self.count as f64)
             }
             Aggregate::Min => Some(self.least as f64),
@@ -158,13 +242,24 @@ impl Step {
     }
 }
 
+/// Not among the rest, or the compiler converts every sum so.
+#[cold]
+#[inline(never)]
+fn large(sum: i128) -> f64 {
+    sum as f64
+}
+
+/// Steps that room is taken for at once.
+const AT_ONCE: i64 = 1_024;
+
 impl Buckets {
     /// From `start`, which begins the first step, until before `end`.
     pub fn new(start: Stamp, end: Stamp, step: Span, how: Aggregate) -> Self {
         let step_ms = i64::try_from(step.0.max(1)).unwrap_or(i64::MAX);
         let now = Step::after(None);
-        let mut new =
-            Self { start, end, step_ms, how, done: Vec::new(), at: start, until: end, now };
+        let steps = (end.0.saturating_sub(start.0) / step_ms + 1).clamp(0, AT_ONCE);
+        let done = Vec::with_capacity(steps as usize);
+        let mut new = Self { start, end, step_ms, how, done, at: start, until: end, now };
         new.until = new.until();
         new
     }
@@ -186,6 +281,39 @@ impl Buckets {
             self.close_until(at);
         }
         self.now.take(sample, self.how);
+    }
+
+    /// The next readings or rolled-up readings, as [`Buckets::take`] and [`Buckets::take_rolled`] do them one by one.
+    pub fn take_run(&mut self, run: Run<'_>) {
+        match run {
+            Run::Numbers(times, numbers) => self.take_numbers(times, numbers),
+            Run::Gaps(..) => run.samples().for_each(|sample| self.take(sample)),
+            Run::Rolled(steps, width) => {
+                steps.iter().for_each(|step| self.take_rolled(step, width));
+            }
+        }
+    }
+
+    fn take_numbers(&mut self, times: &[i64], numbers: &[i64]) {
+        let mut from = times.iter().take_while(|at| **at < self.start.0).count();
+        if let Some(before) = from.checked_sub(1) {
+            self.take((Stamp(times[before]), Ok(numbers[before])));
+        }
+        // A step has as many as the one before it, mostly.
+        let mut inside = 1;
+        while let Some(at) = times.get(from) {
+            if *at >= self.end.0 {
+                return;
+            }
+            self.close_until(Stamp(*at));
+            let is_inside = |place: usize| times.get(place).is_some_and(|at| *at < self.until.0);
+            if !is_inside(from + inside - 1) || is_inside(from + inside) {
+                inside = times[from..].iter().take_while(|at| **at < self.until.0).count();
+            }
+            let to = from + inside;
+            self.now.take_numbers(&times[from..to], &numbers[from..to], self.how);
+            from = to;
+        }
     }
 
     fn close_until(&mut self, at: Stamp) {
@@ -288,6 +416,32 @@ mod tests {
                 super::super::rollup::roll(column.iter().copied(), 5_000).iter().for_each(|step| rolled.take_rolled(step, 5_000));
                 prop_assert_eq!(rolled.finish(), buckets(&samples, at(0), at(30), Span::seconds(10), how));
             }
+        }
+
+        #[test]
+        fn readings_together_are_readings_one_by_one(
+            readings in prop::collection::btree_map(-10_i64..40, prop::option::weighted(0.8, -9_i64..1_000), 0..50),
+            (start, length, step, how) in (0_i64..10, 0_i64..30, 1_u64..12, 0_usize..5),
+            cut in -10_i64..40,
+        ) {
+            let how = Aggregate::ALL[how].1;
+            let new = || Buckets::new(at(start), at(start + length), Span::seconds(step), how);
+            let samples: Vec<Sample> = readings.into_iter().map(|(s, v)| (at(s), v.ok_or(Gap::Timeout))).collect();
+            let mut together = new();
+            for run in samples.chunk_by(|a, b| a.1.is_ok() == b.1.is_ok()) {
+                let times: Vec<i64> = run.iter().map(|(at, _)| at.0).collect();
+                let numbers: Vec<i64> = run.iter().filter_map(|(_, value)| value.ok()).collect();
+                let run_of = if numbers.is_empty() { Run::Gaps(&times, Gap::Timeout) } else { Run::Numbers(&times, &numbers) };
+                prop_assert_eq!(run_of.samples().collect::<Vec<_>>(), run.to_vec());
+                let (early, late) = run_of.split_at(at(cut));
+                prop_assert!(early.samples().all(|sample| sample.0 < at(cut)) && late.samples().all(|sample| sample.0 >= at(cut)));
+                prop_assert_eq!(early.len() + late.len(), run.len());
+                together.take_run(early);
+                together.take_run(late);
+            }
+            let mut one_by_one = new();
+            samples.iter().for_each(|sample| one_by_one.take(*sample));
+            prop_assert_eq!(together.finish(), one_by_one.finish());
         }
 
         #[test]

@@ -102,7 +102,7 @@ impl<'w> Copy<'w> {
             };
             self.summary.damaged += damaged as u64;
             if !rows.is_empty() {
-                let block = Merged::new(vec![Source::Rows(&rows)]).block(|_, column| {
+                let block = Merged::new(vec![Source::Rows(&rows)]).block(|_, _, column| {
                     self.summary.cells += column.len() as u64;
                 });
                 self.record(Kind::Block, pdu, hour, &block)?;

@@ -9,6 +9,7 @@ pub mod journal;
 pub mod keeper;
 pub mod legacy;
 pub mod memory;
+mod pieces;
 pub mod reader;
 pub mod roll;
 pub mod seal;

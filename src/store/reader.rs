@@ -9,15 +9,15 @@ use crate::model::metric::Metric;
 use crate::model::reading::Gap;
 use crate::model::time::{Span, Stamp};
 use crate::series::block::{Head, Value};
-use crate::series::cells;
+use crate::series::cells::{self, Column, Piece};
 use crate::series::rollup::{self, Rolled};
-use crate::series::row::Packed;
-use crate::series::window::Sample;
+use crate::series::window::{Run, Sample};
 
 use super::archive::Archive;
 use super::chunk::{ChunkStore, StoreError};
+use super::pieces::Pieces;
 use super::seal::Loaded;
-use super::shelf::{DAY_MS, HOUR_MS, Kind, MINUTE_MS, Name, Shelf, key, unkey};
+use super::shelf::{DAY_MS, HOUR_MS, Kind, MINUTE_MS, Name, Shelf};
 use super::writer::{Schema, verified};
 
 /// Readings of a series.
@@ -127,12 +127,30 @@ fn tiers(asked: &Scan<'_>) -> &'static [Tier] {
     }
 }
 
-/// What a scan shows items to: the number of the column, and the item; returning false ends it.
-type Show<'v> = &'v mut dyn FnMut(usize, Item<'_>) -> bool;
+/// What a scan shows to: the number of the column, and what is beside each other of it; returning false ends it.
+pub type Show<'v> = &'v mut dyn FnMut(usize, Run<'_>) -> bool;
 
-/// Shows items of columns of a device with `start <= at < end`, until told to stop; those of one column oldest first.
-/// Returns how many rows and blocks in the window are damaged: their readings are missing.
-pub fn scan(archive: &Archive, asked: &Scan<'_>, visit: Show<'_>) -> Result<usize, StoreError> {
+/// Shows items of columns of a device one by one, as [`scan_runs`] shows them together.
+pub fn scan(
+    archive: &Archive,
+    asked: &Scan<'_>,
+    visit: &mut dyn FnMut(usize, Item<'_>) -> bool,
+) -> Result<usize, StoreError> {
+    scan_runs(archive, asked, &mut |number, run| match run {
+        Run::Rolled(steps, width) => {
+            steps.iter().all(|step| visit(number, Item::Rolled(step, width)))
+        }
+        run => run.samples().all(|sample| visit(number, Item::Sample(sample))),
+    })
+}
+
+/// Shows columns of a device with `start <= at < end`, until told to stop; what is of one column oldest first. Returns
+/// how many rows and blocks in the window are damaged: their readings are missing.
+pub fn scan_runs(
+    archive: &Archive,
+    asked: &Scan<'_>,
+    visit: Show<'_>,
+) -> Result<usize, StoreError> {
     if asked.start >= asked.end {
         return Ok(0);
     }
@@ -185,7 +203,7 @@ pub fn scan(archive: &Archive, asked: &Scan<'_>, visit: Show<'_>) -> Result<usiz
     Ok(damaged)
 }
 
-enum Shown {
+pub(super) enum Shown {
     /// There is nothing of that day here.
     Nothing,
     /// There is; so much is damaged.
@@ -245,152 +263,50 @@ fn sealed_day(
     let Some(loaded) = loaded else { return Ok(Shown::Nothing) };
     let Ok(head) = Head::open(loaded.head()) else { return Ok(Shown::Some(1)) };
     let mut damaged = 0;
-    let mut cells = Vec::new();
+    let mut cells = Column::default();
+    let mut next = 0;
     for (number, (part, metric)) in asked.columns.iter().enumerate() {
-        let Some(entry) = head.find(part, metric.key()) else { continue };
+        let Some((place, entry)) = head.find_from(next, (part, metric.key())) else { continue };
+        next = place + 1;
         let times = head.times_of(entry);
         let group = loaded.group(entry.group);
         let coded = group.as_ref().and_then(|group| entry.cells(group).ok());
         if coded.and_then(|coded| cells::decode_into(coded, times.len(), &mut cells)).is_none() {
             damaged += 1;
-            cells.clear();
-            cells.resize(times.len(), Err(Gap::Damaged));
+            cells.push_gaps(times.len(), Gap::Damaged);
         }
-        let [from, until] =
-            [asked.start, asked.end].map(|end| times.partition_point(|at| *at < end.0));
-        for (at, cell) in times[from..until].iter().zip(&cells[from..until]) {
-            if !visit(number, Item::Sample((Stamp(*at), *cell))) {
-                return Ok(Shown::Stop(damaged));
-            }
+        if !show(number, asked, &times, &cells, visit) {
+            return Ok(Shown::Stop(damaged));
         }
     }
     Ok(Shown::Some(damaged))
 }
 
-/// What there is of a day, per column.
-struct Pieces<'a, 's> {
-    asked: &'a Scan<'s>,
-    keys: Vec<&'static str>,
-    columns: Vec<Vec<Sample>>,
-    damaged: usize,
-    found: bool,
-}
-
-impl<'a, 's> Pieces<'a, 's> {
-    fn new(asked: &'a Scan<'s>) -> Self {
-        let keys = asked.columns.iter().map(|(_, metric)| metric.key()).collect();
-        let columns = vec![Vec::new(); asked.columns.len()];
-        Self { asked, keys, columns, damaged: 0, found: false }
-    }
-
-    fn take(
-        &mut self,
-        store: &Arc<dyn ChunkStore>,
-        name: Name,
-        day: i64,
-    ) -> Result<(), StoreError> {
-        let pdu = self.asked.pdu.as_str();
-        let (start, end) = (day * DAY_MS, (day + 1) * DAY_MS);
-        // Rows first: what is sealed in between is then seen twice, and not missed.
-        if matches!(name, Name::Head(..)) {
-            self.rows(store.as_ref(), start.max(self.asked.start.0), end.min(self.asked.end.0))?;
-        }
-        let step = if matches!(name, Name::Day(..)) { DAY_MS } else { HOUR_MS };
-        for at in (start..end).step_by(step as usize) {
-            if at >= self.asked.end.0 || at + step <= self.asked.start.0 {
-                continue;
-            }
-            let Some(loaded) = Loaded::find(store, Kind::Block, pdu, at)? else { continue };
-            self.found = true;
-            match Head::open(loaded.head()) {
-                Ok(head) => self.block(&head, &loaded),
-                Err(_) => self.damaged += 1,
-            }
-        }
-        Ok(())
-    }
-
-    fn block(&mut self, head: &Head<'_>, loaded: &Loaded) {
-        let (start, end) = (self.asked.start.0, self.asked.end.0);
-        let mut groups: HashMap<u16, Option<Value>> = HashMap::new();
-        for (number, (part, _)) in self.asked.columns.iter().enumerate() {
-            let Some(entry) = head.find(part, self.keys[number]) else { continue };
-            let times = head.times_of(entry);
-            let group = groups.entry(entry.group).or_insert_with(|| loaded.group(entry.group));
-            let cells = group.as_ref().and_then(|group| entry.cells(group).ok());
-            let Some(cells) = cells.and_then(|cells| cells::decode(cells, times.len())) else {
-                self.damaged += 1;
-                continue;
+/// Shows of a column what is asked for.
+pub(super) fn show(
+    number: usize,
+    asked: &Scan<'_>,
+    times: &[i64],
+    cells: &Column,
+    visit: Show<'_>,
+) -> bool {
+    let [from, until] = [asked.start, asked.end].map(|end| times.partition_point(|at| *at < end.0));
+    let mut at = 0;
+    for piece in cells.pieces() {
+        let (first, last) = (from.max(at), until.min(at + piece.len()));
+        if first < last {
+            let times = &times[first..last];
+            let run = match piece {
+                Piece::Numbers(numbers) => Run::Numbers(times, &numbers[first - at..last - at]),
+                Piece::Gaps(_, gap) => Run::Gaps(times, gap),
             };
-            let [from, until] = [start, end].map(|end| times.partition_point(|at| *at < end));
-            let samples = times[from..until].iter().zip(&cells[from..until]);
-            self.columns[number].extend(samples.map(|(at, cell)| (Stamp(*at), *cell)));
-        }
-    }
-
-    fn rows(&mut self, store: &dyn ChunkStore, from: i64, until: i64) -> Result<(), StoreError> {
-        let pdu = self.asked.pdu.as_str();
-        // For each schema, where each of its columns goes.
-        let mut ways: HashMap<u32, Vec<(usize, usize)>> = HashMap::new();
-        let mut failure = None;
-        let (from, until) = (key(Kind::Row, pdu, from), key(Kind::Row, pdu, until));
-        store.range(&from, &until, &mut |key, value| {
-            let (Some((_, at, _)), Ok(row)) = (unkey(key), Packed::open(value)) else {
-                self.damaged += 1;
-                return true;
-            };
-            self.found = true;
-            let way = ways.entry(row.schema).or_insert_with(|| {
-                let known = schema(store, row.schema).unwrap_or_else(|error| {
-                    failure = Some(error);
-                    None
-                });
-                self.way(known.filter(|schema| schema.pdu == pdu))
-            });
-            let mut wanted = way.iter().peekable();
-            for (place, cell) in row.cells().enumerate() {
-                match wanted.peek() {
-                    Some((at_place, number)) if *at_place == place => {
-                        self.columns[*number].push((Stamp(at), cell));
-                        wanted.next();
-                    }
-                    Some(_) => {}
-                    None => break,
-                }
-            }
-            failure.is_none()
-        })?;
-        failure.map_or(Ok(()), Err)
-    }
-
-    /// Places in a schema's rows and the numbers of the columns that are asked for, by place.
-    fn way(&self, schema: Option<Schema>) -> Vec<(usize, usize)> {
-        let Some(schema) = schema else { return Vec::new() };
-        let columns = schema.columns.iter().enumerate();
-        columns
-            .filter_map(|(place, (part, key))| {
-                let wanted = self.asked.columns.iter().zip(&self.keys);
-                let number = wanted.enumerate().find(|(_, ((p, _), k))| p == part && *k == key);
-                number.map(|(number, _)| (place, number))
-            })
-            .collect()
-    }
-
-    fn show(mut self, visit: Show<'_>) -> Shown {
-        for (number, column) in self.columns.iter_mut().enumerate() {
-            if !column.is_sorted_by(|a, b| a.0 < b.0) {
-                column.sort_by_key(|(at, _)| *at);
-                column.dedup_by_key(|(at, _)| *at);
-            }
-            for sample in column.drain(..) {
-                if !visit(number, Item::Sample(sample)) {
-                    return Shown::Stop(self.damaged);
-                }
+            if !visit(number, run) {
+                return false;
             }
         }
-        let shown = self.found || self.damaged > 0;
-        if shown { Shown::Some(self.damaged) } else { Shown::Nothing }
+        at += piece.len();
     }
+    true
 }
 
 fn rolled_day(
@@ -420,11 +336,10 @@ fn rolled_day(
             damaged += 1;
             continue;
         };
-        let inside = |step: &&Rolled| step.at >= asked.start.0 && step.at < asked.end.0;
-        for step in steps.iter().filter(inside) {
-            if !visit(number, Item::Rolled(step, width)) {
-                return Ok(Shown::Stop(damaged));
-            }
+        let [from, until] =
+            [asked.start, asked.end].map(|end| steps.partition_point(|step| step.at < end.0));
+        if from < until && !visit(number, Run::Rolled(&steps[from..until], width)) {
+            return Ok(Shown::Stop(damaged));
         }
     }
     Ok(Shown::Some(damaged))

@@ -160,7 +160,9 @@ fn put(
     let all = || kept.iter().chain(sources);
     let mut damaged = 0;
     let mut roller = Roller::default();
-    for name in in_order(all().flat_map(Steps::names)) {
+    let names: Vec<_> = all().flat_map(Steps::names).collect();
+    for (part, key) in in_order(names.iter().map(|(part, key)| (part.as_str(), key.as_str()))) {
+        let name = (part.to_owned(), key.to_owned());
         let mut columns = all().map(|steps| steps.column(&name, of.width, &mut damaged));
         let first = columns.next().unwrap_or_default();
         roller.add(&name, &columns.fold(first, |sum, steps| join(&sum, &steps)));

@@ -327,8 +327,9 @@ fn merge_day<'e>(
         return Ok(None);
     }
     let mut hours = Made::new();
-    let block = merged.block(|name, column| {
-        hours.insert(name.clone(), rollup::roll(column.iter().copied(), HOUR_MS));
+    let block = merged.block(|(part, key), times, column| {
+        let name = (part.to_owned(), key.to_owned());
+        hours.insert(name, rollup::roll_column(times, column, HOUR_MS));
     });
     loaded.iter().try_for_each(Loaded::all_read)?;
     told(archive, damaged + merged.damaged, pdu);

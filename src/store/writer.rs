@@ -59,9 +59,20 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Schemas remembered by what they were made from; beyond, they are looked up anew.
 const KNOWN: usize = 4_096;
 
-/// What a schema was made from: the address of its layout (which is kept beside it), how many columns,
+/// What a schema was made from: the address of its layout (which is kept beside it), how many readings,
 /// and whose.
 type Origin = (usize, usize, PduId);
+
+/// What was found out of a row, for the next ones like it.
+struct Known {
+    /// Held, so that its address cannot come back for another.
+    _layout: Arc<Layout>,
+    /// Slots of all readings.
+    slots: Vec<u16>,
+    /// Which of them are stored.
+    stored: Vec<usize>,
+    schema: u32,
+}
 
 /// What is known of a directory that rows go to.
 struct Open {
@@ -71,7 +82,7 @@ struct Open {
     /// The highest number of a schema; numbers are never given twice, so that old rows mean what they meant.
     last_schema: u32,
     /// Schemas by what they were made from, so that a row costs one look-up.
-    known: HashMap<Origin, (Arc<Layout>, Vec<u16>, u32)>,
+    known: HashMap<Origin, Known>,
 }
 
 /// Writes rows into the archive.
@@ -186,23 +197,21 @@ impl Open {
     }
 
     fn add(&mut self, row: &Row, changes: &mut Vec<Change>) {
-        let series: Vec<(u16, Datum)> =
-            row.data.iter().copied().filter(|(slot, _)| is_series(&row.layout, *slot)).collect();
-        let schema = self.schema(row, &series, changes);
-        let value = pack(schema, series.iter().map(|(_, datum)| *datum));
+        let origin = (Arc::as_ptr(&row.layout) as usize, row.data.len(), row.pdu.clone());
+        let is_like = |known: &&Known| known.slots.iter().eq(row.data.iter().map(|(slot, _)| slot));
+        let value = match self.known.get(&origin).filter(is_like) {
+            Some(known) => packed(known, row),
+            None => packed(self.learn(origin, row, changes), row),
+        };
         changes.push(Change::Put(key(Kind::Row, row.pdu.as_str(), row.at.0), value));
     }
 
-    fn schema(&mut self, row: &Row, series: &[(u16, Datum)], changes: &mut Vec<Change>) -> u32 {
-        let memo = (Arc::as_ptr(&row.layout) as usize, series.len(), row.pdu.clone());
-        // The layout is held beside its address, so that the address cannot come back for another.
-        if let Some((_, known, number)) = self.known.get(&memo)
-            && known.iter().eq(series.iter().map(|(slot, _)| slot))
-        {
-            return *number;
-        }
-        let slots: Vec<u16> = series.iter().map(|(slot, _)| *slot).collect();
-        let columns = slots.iter().map(|slot| column(&row.layout, *slot)).collect();
+    /// Finds out what a row's schema is; one that is new gets a number.
+    fn learn(&mut self, origin: Origin, row: &Row, changes: &mut Vec<Change>) -> &Known {
+        let slots: Vec<u16> = row.data.iter().map(|(slot, _)| *slot).collect();
+        let is_stored = |place: &usize| is_series(&row.layout, slots[*place]);
+        let stored: Vec<usize> = (0..slots.len()).filter(is_stored).collect();
+        let columns = stored.iter().map(|place| column(&row.layout, slots[*place])).collect();
         let schema = Schema { pdu: row.pdu.to_string(), columns };
         let next = self.last_schema + 1;
         let number = *self.schemas.entry(schema.clone()).or_insert_with(|| {
@@ -214,9 +223,14 @@ impl Open {
             self.known.clear();
         }
         self.last_schema = self.last_schema.max(number);
-        self.known.insert(memo, (row.layout.clone(), slots, number));
-        number
+        let known = Known { _layout: row.layout.clone(), slots, stored, schema: number };
+        self.known.entry(origin).insert_entry(known).into_mut()
     }
+}
+
+/// The readings of a row that are stored.
+fn packed(known: &Known, row: &Row) -> Vec<u8> {
+    pack(known.schema, known.stored.iter().map(|place| row.data[*place].1))
 }
 
 /// A schema as it is stored.
