@@ -236,23 +236,26 @@ impl Switching {
     pub(super) async fn keep_journal(self) {
         let mut clock = tokio::time::interval(SETTLES.duration());
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut told = false;
         loop {
-            tokio::select! {
-                _ = clock.tick() => {}
-                () = self.done.cancelled() => break,
+            let goes_on = tokio::select! {
+                _ = clock.tick() => true,
+                () = self.done.cancelled() => false,
+            };
+            if !self.journal.is_settled() {
+                let settled = self.in_journal(crate::store::journal::Journal::settle).await;
+                if let (Err(error), false) = (&settled, told) {
+                    // It stays in the log; once that is full nothing is switched any more.
+                    let text =
+                        format!("the journal's tables do not take up what its log has: {error}");
+                    tracing::error!("{text}");
+                    self.events.tell("journal.failed", About::default(), text);
+                }
+                told = settled.is_err();
             }
-            self.settle_journal().await;
-        }
-        self.settle_journal().await;
-    }
-
-    async fn settle_journal(&self) {
-        if self.journal.is_settled() {
-            return;
-        }
-        if let Err(error) = self.in_journal(crate::store::journal::Journal::settle).await {
-            // It stays in the log: a commit that finds no room there fails, and what is read of it.
-            tracing::error!(%error, "the journal's tables do not take up what its log has");
+            if !goes_on {
+                return;
+            }
         }
     }
 
