@@ -126,8 +126,12 @@ impl Switching {
         record.approvals.clone_from(&parent.approvals);
         record.lifted.clone_from(&parent.lifted);
         // A rule of approval that came since holds: what nobody agreed to is not run, nor what nobody agrees to any more.
-        if let Err(refusal) = self.is_agreed_to(&Record { id: parent.id.clone(), ..record.clone() })
-        {
+        let asked = Record {
+            id: parent.id.clone(),
+            needs_approvals: record.needs_approvals.max(parent.needs_approvals),
+            ..record.clone()
+        };
+        if let Err(refusal) = self.is_agreed_to(&asked) {
             self.stands_refused(record, &refusal).await?;
             return Err(refusal);
         }

@@ -294,7 +294,7 @@ impl Switching {
             }
             count += 1;
             if let Some(why) = self.may_not_begin(&record) {
-                tracing::warn!("plan {} is called off before its time: {why}", record.id);
+                self.tells_refused(&record.id, &why);
                 record.cancelled = Some(format!("the gateway: {why}"));
             }
             self.show(record.clone());

@@ -46,10 +46,11 @@ impl Switching {
 
     /// Whether what somebody agreed to still counts: the certificate was not revoked, its role may still do it.
     pub(super) fn agreed(&self, plan: &PlanId, by: &Approval, permission: Permission) -> bool {
-        let policy = &self.site.borrow().policy;
+        // Never while the site is borrowed: to borrow it twice, with a reload in between, waits for ever.
+        let site = self.site.borrow().clone();
         // An earlier version kept no more than the name.
         let who = by.who.as_ref().and_then(|maker| self.counts(plan, maker).ok());
-        who.is_some_and(|who| policy.allow(&who, permission).is_ok())
+        who.is_some_and(|who| site.policy.allow(&who, permission).is_ok())
     }
 
     /// Whether a plan has the approvals and the lift that it needs, by the rules of today and those of when it was made.
@@ -90,15 +91,31 @@ impl Switching {
                 changed = site.changed() => if changed.is_err() { return },
                 () = self.done.cancelled() => return,
             }
-            let waiting: Vec<Record> = self.runs().records().cloned().collect();
-            for record in waiting {
-                let Some(why) = self.may_not_begin(&record) else { continue };
-                let plan = &record.id;
-                let text = format!("plan {plan} is called off before its time: {why}");
-                tracing::warn!("{text}");
-                self.turn(|runs, sight| runs.cancel(plan, &format!("the gateway: {why}"), sight));
-                self.events.tell("plan.refused", About::plan(plan), text);
-            }
+            let plans: Vec<PlanId> =
+                self.runs().records().map(|record| record.id.clone()).collect();
+            plans.iter().for_each(|plan| self.calls_off(plan));
         }
+    }
+
+    /// Calls a plan off that waits for its time, if it may not begin then. It is looked at and cancelled in one turn: one
+    /// that has begun meanwhile goes on.
+    pub(super) fn calls_off(&self, plan: &PlanId) {
+        let why = self.turn(|runs, sight| {
+            let record = runs.records().find(|record| record.id == *plan);
+            let Some(why) = record.and_then(|record| self.may_not_begin(record)) else {
+                return (None, Vec::new());
+            };
+            let (found, deeds) = runs.cancel(plan, &format!("the gateway: {why}"), sight);
+            (found.then_some(why), deeds)
+        });
+        if let Some(why) = why {
+            self.tells_refused(plan, &why);
+        }
+    }
+
+    pub(super) fn tells_refused(&self, plan: &PlanId, why: &Refusal) {
+        let text = format!("plan {plan} is called off before its time: {why}");
+        tracing::warn!("{text}");
+        self.events.tell("plan.refused", About::plan(plan), text);
     }
 }

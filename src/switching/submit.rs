@@ -341,6 +341,10 @@ impl Switching {
         self.show(record.clone());
         let plan = self.watched().get(&record.id).map(watch::Sender::subscribe);
         self.turn(|runs, sight| ((), runs.begin(record.clone(), sight)));
+        if record.not_before.is_some() {
+            // Somebody's rights may have gone between the question and the claim.
+            self.calls_off(&record.id);
+        }
         let plan = plan.unwrap_or_else(|| watch::channel(record).1);
         Ok(Ticket { plan, repeated: false })
     }

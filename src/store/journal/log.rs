@@ -49,6 +49,11 @@ pub fn file(path: &Path) -> Result<Box<dyn StorageBackend>, JournalError> {
         File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed)?;
     }
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length != ROOM {
+        let why = format!("the journal's log has {length} bytes instead of {ROOM}");
+        return Err(JournalError::Apart(why));
+    }
     Ok(Box::new(redb::backends::FileBackend::new(file).map_err(failed)?))
 }
 
@@ -132,9 +137,12 @@ impl Log {
         Ok(Self { medium, room, at: 0, last, failed: None })
     }
 
-    /// Whether a payload of so many bytes fits.
-    pub fn has_room(&self, payload: usize) -> bool {
-        self.at + size(payload) as u64 <= self.room
+    /// Whether it takes a payload: there is room for it, and none of its blocks looks like a record of its own, as a
+    /// client's words could be made to.
+    pub fn takes(&self, payload: &[u8]) -> bool {
+        let later = payload.get(BLOCK - HEAD..).unwrap_or_default();
+        let is_plain = later.chunks(BLOCK).all(|block| !block.starts_with(MAGIC));
+        is_plain && self.at + size(payload.len()) as u64 <= self.room
     }
 
     /// Whether it is time to move on.
@@ -173,6 +181,11 @@ impl Log {
         let written = self.medium.write(self.at, &record).and_then(|()| self.medium.sync_data());
         if let Err(error) = written {
             self.fail(&error.to_string());
+            // Refused is refused, also after the next start, if the disk takes that much.
+            let void = self.medium.write(self.at, &[0; BLOCK]);
+            if let Err(error) = void.and_then(|()| self.medium.sync_data()) {
+                tracing::error!(%error, "a commit that failed may come back at the next start");
+            }
             return Err(failed(error));
         }
         self.at += record.len() as u64;

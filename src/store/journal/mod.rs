@@ -109,15 +109,23 @@ impl Journal {
     }
 
     fn of(tables: Tables, medium: Box<dyn StorageBackend>) -> Result<Self, JournalError> {
-        let (applied, stale) = tables.applied()?;
-        let (log, found) = if stale {
+        let known = tables.applied()?;
+        let (log, found) = if let Some((applied, true)) = known {
             tracing::warn!(
                 "an earlier version wrote the journal since; what its log had kept for the tables is older, and left out"
             );
             let log = Log::wiped(medium, applied + 1)?;
             (log, vec![(applied + 1, Arc::new(Commit::default()))])
         } else {
-            let (log, found) = Log::open(medium, applied)?;
+            let (log, found) = Log::open(medium, known.map_or(0, |(applied, _)| applied))?;
+            if known.is_none() {
+                if !found.is_empty() {
+                    let why = "the journal's log has commits, and its tables know of no log";
+                    return Err(JournalError::Apart(why.into()));
+                }
+                // Before the first commit: else an earlier version could write without leaving a trace.
+                tables.begin_log()?;
+            }
             let parsed = |(number, bytes): (u64, Vec<u8>)| {
                 let damaged = |_| JournalError::Damaged(format!("commit {number}"));
                 Ok((number, Arc::new(postcard::from_bytes(&bytes).map_err(damaged)?)))
@@ -138,7 +146,7 @@ impl Journal {
     pub fn commit(&self, commit: Commit) -> Result<(), JournalError> {
         let bytes = postcard::to_stdvec(&commit).map_err(failed)?;
         let mut state = self.state();
-        if state.log.has_room(bytes.len()) {
+        if state.log.takes(&bytes) {
             let number = state.log.append(&bytes)?;
             state.pending.push_back((number, Arc::new(commit)));
             return Ok(());

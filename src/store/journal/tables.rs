@@ -98,11 +98,18 @@ impl Tables {
     }
 
     /// The number of the last commit of the log that is in here; and whether an earlier version, which knows no log, has
-    /// written since: what the log has beyond is older than the tables then.
-    pub fn applied(&self) -> Result<(u64, bool), JournalError> {
-        let Some(bytes) = self.thing(APPLIED)? else { return Ok((0, false)) };
+    /// written since: what the log has beyond is older than the tables then. Nothing before they know of a log.
+    pub fn applied(&self) -> Result<Option<(u64, bool)>, JournalError> {
+        let Some(bytes) = self.thing(APPLIED)? else { return Ok(None) };
         let applied: Applied = parsed("how much of the log is applied", &bytes)?;
-        Ok((applied.number, self.audit_head()?.seq != applied.line))
+        Ok(Some((applied.number, self.audit_head()?.seq != applied.line)))
+    }
+
+    /// Makes them know of a log, of which they have nothing yet.
+    pub fn begin_log(&self) -> Result<(), JournalError> {
+        let write = self.db.begin_write().map_err(failed)?;
+        applied_to(&write, 0)?;
+        write.commit().map_err(failed)
     }
 
     /// Takes up numbered commits in their order, all or none; those that are in here already are passed over.
@@ -117,10 +124,7 @@ impl Tables {
             if before.number >= *last {
                 return write.abort().map_err(failed);
             }
-            let mut things = write.open_table(THINGS).map_err(failed)?;
-            let line = head_in(&things)?.seq;
-            let bytes = serde_json::to_vec(&Applied { number: *last, line }).map_err(failed)?;
-            things.insert(APPLIED, checked(&bytes).as_slice()).map_err(failed)?;
+            applied_to(&write, *last)?;
         }
         write.commit().map_err(failed)
     }
@@ -331,6 +335,15 @@ fn put(write: &WriteTransaction, commit: &Commit) -> Result<(), JournalError> {
         things.insert(name.as_str(), checked(value).as_slice()).map_err(failed)?;
     }
     if commit.notes.is_empty() { Ok(()) } else { note(write, &commit.notes) }
+}
+
+/// Notes how much of the log is applied.
+fn applied_to(write: &WriteTransaction, number: u64) -> Result<(), JournalError> {
+    let mut things = write.open_table(THINGS).map_err(failed)?;
+    let line = head_in(&things)?.seq;
+    let bytes = serde_json::to_vec(&Applied { number, line }).map_err(failed)?;
+    things.insert(APPLIED, checked(&bytes).as_slice()).map_err(failed)?;
+    Ok(())
 }
 
 /// How much of the log a transaction finds applied.

@@ -70,6 +70,8 @@ struct Cached {
     unsynced: Vec<(usize, Vec<u8>)>,
     /// So many writes and syncs succeed before every one fails.
     left: Option<u32>,
+    /// So many syncs from now one fails, and no other: 1 is the next.
+    fails_once: u32,
 }
 
 impl Cached {
@@ -135,6 +137,12 @@ impl StorageBackend for Disk {
         let mut disk = self.0.lock().unwrap();
         disk.works()?;
         let disk = &mut *disk;
+        if disk.fails_once > 0 {
+            disk.fails_once -= 1;
+            if disk.fails_once == 0 {
+                return Err(io::Error::other("the disk fails"));
+            }
+        }
         for (from, data) in disk.unsynced.drain(..) {
             disk.durable[from..from + data.len()].copy_from_slice(&data);
         }
@@ -366,6 +374,18 @@ fn what_an_earlier_version_wrote_is_not_overwritten_by_an_old_log() {
 }
 
 #[test]
+fn nor_is_it_by_a_log_that_was_never_settled() {
+    let (tables, log) = (Disk::default(), Disk::default());
+    let journal = Journal::on(tables.clone(), log.clone()).unwrap();
+    commits(&journal, 1, 3);
+    drop(journal);
+    let earlier = Tables::on(tables.clone()).unwrap();
+    earlier.add_line(line("of before"));
+    drop(earlier);
+    assert_eq!(texts(&Journal::on(tables, log).unwrap()), ["of before"]);
+}
+
+#[test]
 fn commits_without_pause_find_room() {
     let (tables, log) = (Disk::default(), Disk::default());
     let journal = Journal::on(tables.clone(), log.clone()).unwrap();
@@ -391,6 +411,61 @@ fn after_a_failed_sync_nothing_is_accepted() {
     log.0.lock().unwrap().left = None;
     let error = journal.commit(Commit::default()).unwrap_err();
     assert!(error.to_string().contains("restart the gateway"), "{error}");
+}
+
+#[test]
+fn what_was_refused_as_the_disk_failed_does_not_come_back() {
+    let (tables, log) = (Disk::default(), Disk::default());
+    let journal = Journal::on(tables.clone(), log.clone()).unwrap();
+    commits(&journal, 1, 1);
+    // Its sync fails, and the next ones do not.
+    log.0.lock().unwrap().fails_once = 1;
+    let refused = Commit { notes: vec![line("refused")], ..Commit::default() };
+    assert!(journal.commit(refused).is_err());
+    drop(journal);
+    assert_eq!(texts(&Journal::on(tables, log).unwrap()), ["1"]);
+}
+
+#[test]
+fn words_of_a_client_are_no_record() {
+    // A whole record, as a log has it, behind where this one ends.
+    let other = Disk::default();
+    let forger = Journal::on(Disk::default(), other.clone()).unwrap();
+    commits(&forger, 1, 3);
+    let forged = other.0.lock().unwrap().seen[2 * 4096..2 * 4096 + 300].to_vec();
+    assert!(forged.starts_with(b"pmj1"));
+    // At each place of a client's words at which a block could begin.
+    for shift in 0..64 {
+        let (tables, log) = (Disk::default(), Disk::default());
+        let journal = Journal::on(tables.clone(), log.clone()).unwrap();
+        let mut words = vec![b'x'; 4096 - 64 + shift];
+        words.extend_from_slice(&forged);
+        let thing = Some(("t".to_owned(), words.clone()));
+        journal.commit(Commit { thing, ..Commit::default() }).unwrap();
+        journal.settle().unwrap();
+        // A shorter one in its place ends just before them.
+        commits(&journal, 2, 2);
+        drop(journal);
+        let journal = Journal::on(tables, log).unwrap();
+        assert_eq!(journal.thing("t").unwrap(), Some(words));
+        assert_eq!(texts(&journal), ["2"], "{shift}");
+    }
+}
+
+#[test]
+fn a_log_without_its_tables_is_told() {
+    let log = Disk::default();
+    let journal = Journal::on(Disk::default(), log.clone()).unwrap();
+    commits(&journal, 1, 2);
+    drop(journal);
+    let error = Journal::on(Disk::default(), log).err().unwrap();
+    assert!(matches!(&error, JournalError::Apart(why) if why.contains("no log")), "{error}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.redb");
+    drop(Journal::open(&path).unwrap());
+    std::fs::write(path.with_extension("log"), [0; 4096]).unwrap();
+    let error = Journal::open(&path).err().unwrap();
+    assert!(error.to_string().contains("4096 bytes instead of"), "{error}");
 }
 
 #[test]
