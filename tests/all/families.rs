@@ -12,7 +12,7 @@ use pmgate::sim::recording::{Rule, serve};
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::rig::{Gateway, anywhere, communities, pdu_section};
+use crate::rig::{Gateway, anywhere, communities, pause, pdu_section};
 
 /// Stand-ins, ended when dropped.
 pub struct StandIns {
@@ -68,7 +68,7 @@ fn off_and_on(gateway: &Gateway, pdu: &str) -> Result<(), String> {
         if Instant::now() > until {
             return Err(format!("is not online: {}", body["reason"]));
         }
-        std::thread::yield_now();
+        pause();
     };
     let outlets = body["outlets"].as_array().unwrap();
     let drawn = |outlet: &&Value| {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pmgate::sim::families::Family;
 use serde_json::Value;
 
-use crate::rig::{Gateway, Running, Sim, pdu_section};
+use crate::rig::{Gateway, Running, Sim, pause, pdu_section};
 
 /// A TCP port that is free now.
 fn free_port() -> u16 {
@@ -55,7 +55,7 @@ async fn a_real_prometheus_answers_over_history_that_it_never_scraped() {
             if is_there || began.elapsed() > Duration::from_secs(40) {
                 break answer;
             }
-            std::thread::yield_now();
+            pause();
         };
         let values = answer["data"]["result"][0]["values"].as_array().unwrap_or_else(|| panic!("{answer}"));
         // The same moment by the gateway's own series, summed over outlets 2 to 4.

@@ -8,7 +8,7 @@ use pmgate::model::time::{Span, Tick};
 use serde_json::{Value, json};
 
 use crate::planned::{make, relay, run, two_pdus};
-use crate::rig::{Curl, Gateway, Sim};
+use crate::rig::{Curl, Gateway, Sim, pause};
 
 fn path(plan: &Value) -> String {
     format!("/v1/plans/{}", plan["id"].as_str().unwrap())
@@ -23,6 +23,7 @@ fn ended(gateway: &Gateway, path: &str) -> Value {
             return plan;
         }
         assert!(Instant::now() < until, "it never ended: {plan}");
+        pause();
     }
 }
 

@@ -206,7 +206,7 @@ impl Running {
                 return status;
             }
             assert!(Instant::now() < until, "still running after {within:?}:\n{}", self.output());
-            std::thread::yield_now();
+            pause();
         }
     }
 }
@@ -415,6 +415,7 @@ impl Gateway {
                 "never came: {path}: {answer:?}\n{}",
                 self.running.output()
             );
+            pause();
         }
     }
 
@@ -427,6 +428,12 @@ impl Gateway {
         self.running.kill();
         self.dir
     }
+}
+
+/// What is waited for in another process tells nobody: it is asked again, and not without a pause, which would take a
+/// processor from it.
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(40)); // between two questions to a process
 }
 
 fn secret_file(path: &Path, secret: &str) {

@@ -7,7 +7,7 @@ use pmgate::model::time::{Clock as _, Span, Stamp, SystemClock, Tick};
 use serde_json::{Value, json};
 
 use crate::planned::{ended, make, relay, run, two_pdus};
-use crate::rig::{Curl, Gateway};
+use crate::rig::{Curl, Gateway, pause};
 
 fn now() -> Stamp {
     SystemClock::start().stamp()
@@ -85,6 +85,7 @@ fn wait_minutes(gateway: &Gateway, path: &str, holds: impl Fn(&Value) -> bool) -
             return body;
         }
         assert!(Instant::now() < until, "never came: {path}: {body}");
+        pause();
     }
 }
 
