@@ -319,8 +319,14 @@ fn a_directory_takes_little_more_than_its_values() {
         store.apply(&[Change::Put(vec![b'B', n], value(n))]).unwrap();
     }
     store.flush().unwrap();
-    let taken = bytes_in(dir.path());
-    assert!((3_000_000..4_000_000).contains(&taken), "{taken} bytes for 3,000,000");
+    // sled's own threads remove what it replaced; on a busy machine a moment later.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let mut taken = bytes_in(dir.path());
+    while taken >= 3_300_000 && std::time::Instant::now() < until {
+        std::thread::yield_now();
+        taken = bytes_in(dir.path());
+    }
+    assert!((3_000_000..3_300_000).contains(&taken), "{taken} bytes for 3,000,000");
     drop(store);
     let store = SledStore::open(dir.path(), Use::Sealed).unwrap();
     assert!((0..30).all(|n| store.get(&[b'B', n]).unwrap() == Some(value(n))));
