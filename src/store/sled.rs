@@ -22,6 +22,9 @@ const SEALED_SEGMENT: usize = 16 * 1024;
 /// How long a directory that was just closed may still be locked: threads of sled's own let go of it a moment later.
 const LOCKED: Duration = Duration::from_secs(2);
 
+/// How long threads may still see what was replaced before it is left to the next flush.
+const SEEN: Duration = Duration::from_secs(2);
+
 /// How a directory is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
@@ -65,27 +68,45 @@ impl SledStore {
 }
 
 impl SledStore {
-    /// Whether what was replaced takes more than a quarter of what there is. After ten changes to a page sled writes all of
-    /// it anew, sixteen values at most: of a block of 100 KB values that is as much again as they are.
-    fn is_wasteful(&self) -> Result<bool, StoreError> {
+    /// Most bytes that the values' files may take: a quarter more than there is, or what was replaced is too much. After
+    /// ten changes to a page sled writes all of it anew, sixteen values at most: of a block of 16 KB values that is as much
+    /// again as they are.
+    fn most_bytes(&self) -> Result<u64, StoreError> {
         let mut live = 0;
         let mut entries = self.db.iter();
         while let Some((key, value)) = caught(|| entries.next().transpose())? {
             live += (key.len() + value.len()) as u64;
         }
-        Ok(bytes_in(&self.dir.join("blobs")) > live + live / 4 + SEALED_SEGMENT as u64)
+        Ok(live + live / 4 + SEALED_SEGMENT as u64)
+    }
+
+    fn takes_more_than(&self, most: u64) -> bool {
+        bytes_in(&self.dir.join("blobs")) > most
     }
 
     /// Has sled remove what it has replaced: it does so some time after the segment of its log that says so is full, which
-    /// in a directory that is written once it would never be. So it is filled, with what goes again.
-    fn turn_over(&self) -> Result<(), StoreError> {
+    /// in a directory that is written once it would never be. So it is filled, with what goes again. And it does so at a
+    /// write after no thread is left that could still see the old: threads of any sled database of this process count, so
+    /// it is written to until they are through. Returns whether what is left takes no more than it may.
+    fn turn_over(&self, most: u64) -> Result<bool, StoreError> {
         let filler = caught(|| self.db.open_tree("filler"))?;
+        // Each other than the one before, or sled would do nothing.
+        let write = |turn: u8, length: usize| {
+            caught(|| filler.insert([], vec![turn; length]))?;
+            caught(|| self.db.flush())
+        };
         for turn in 0..16 {
-            // Each other than the one before, or sled would do nothing.
-            caught(|| filler.insert([], vec![turn; SEALED_SEGMENT / 6]))?;
-            caught(|| self.db.flush())?;
+            write(turn, SEALED_SEGMENT / 6)?;
         }
-        caught(|| filler.remove([])).map(|_| ())
+        let began = Instant::now();
+        let mut turn = 16;
+        while self.takes_more_than(most) && began.elapsed() < SEEN {
+            std::thread::sleep(Duration::from_millis(5));
+            turn = 33 - turn;
+            write(turn, 1)?;
+        }
+        caught(|| filler.remove([]))?;
+        Ok(!self.takes_more_than(most))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -202,17 +223,21 @@ impl ChunkStore for SledStore {
         if !changed || self.how != Use::Sealed {
             return Ok(());
         }
-        match self.is_wasteful() {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                self.turn_over()?;
-                self.sync()
-            }
+        let most = match self.most_bytes() {
+            Ok(most) => most,
             // A value of before is damaged: who asks for it is told. What was put is on the disk all the same.
             Err(error) => {
                 tracing::warn!(dir = %self.dir.display(), %error, "what was replaced stays");
-                Ok(())
+                return Ok(());
             }
+        };
+        if self.takes_more_than(most) {
+            if !self.turn_over(most)? {
+                self.changed.store(true, Ordering::Relaxed);
+                tracing::warn!(dir = %self.dir.display(), "what was replaced stays until the next flush");
+            }
+            self.sync()?;
         }
+        Ok(())
     }
 }
