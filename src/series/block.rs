@@ -16,8 +16,9 @@ const FRAME: usize = 5;
 const COLUMNS: usize = 16_384;
 /// Different sets of columns in one block: a fast poll and a full one, and a few more when a device is adopted anew.
 const SHAPES: usize = 4_096;
-/// A value is closed when it is this large: below, sled's own cost shows; far above, one reading costs too much.
-pub const GROUP_BYTES: usize = 96 * 1024;
+/// A value is closed when it is this large: below, sled's own cost shows; far above, one column costs too much, as sled reads
+/// the other values of its page too, up to sixteen.
+pub const GROUP_BYTES: usize = 16 * 1024;
 
 /// Why bytes are no block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -2,6 +2,7 @@
 //! Readings go through [`writer`] into an [`archive`] of directories, are sealed by the [`keeper`], and come back
 //! through [`reader`].
 
+mod ahead;
 pub mod archive;
 pub mod chunk;
 pub mod copy;

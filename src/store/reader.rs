@@ -1,7 +1,7 @@
 //! Reading series back: from rows, hours and days, or from rollups where they tell enough; oldest first, one block in
 //! memory at a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::model::id::PduId;
@@ -13,6 +13,7 @@ use crate::series::cells::{self, Column, Piece};
 use crate::series::rollup::{self, Rolled};
 use crate::series::window::{Run, Sample};
 
+use super::ahead;
 use super::archive::Archive;
 use super::chunk::{ChunkStore, StoreError};
 use super::pieces::Pieces;
@@ -165,8 +166,13 @@ pub fn scan_runs(
             under_way.insert(from);
         }
     }
+    let days: Vec<i64> = days.into_iter().collect();
     let mut damaged = 0;
-    'days: for day in days {
+    'days: for (number, day) in days.iter().copied().enumerate() {
+        if number % ahead::DAYS == 0 {
+            let coming = days[number..].iter().copied().take(ahead::DAYS);
+            ahead::open(&wanted(archive, asked, coming, &under_way), asked);
+        }
         for tier in tiers(asked) {
             // Rollups are made when a day is sealed: of one that is under way they are not all.
             if *tier != Tier::Raw && under_way.contains(&day) {
@@ -201,6 +207,34 @@ pub fn scan_runs(
         }
     }
     Ok(damaged)
+}
+
+/// The sealed directories that may tell of some days, each with its days; not those that are asked only where a better
+/// one has nothing.
+fn wanted(
+    archive: &Archive,
+    asked: &Scan<'_>,
+    days: impl Iterator<Item = i64>,
+    under_way: &BTreeSet<i64>,
+) -> Vec<(Arc<Shelf>, Kind, Vec<i64>)> {
+    let mut wanted: BTreeMap<Name, (Arc<Shelf>, Kind, Vec<i64>)> = BTreeMap::new();
+    for day in days.filter(|day| !under_way.contains(day)) {
+        for tier in tiers(asked) {
+            let named = match tier {
+                Tier::Raw => archive.sealed(day).map(|at| (Name::Day(day, at), Kind::Block)),
+                Tier::Minutes => Some((Name::minutes(day), Kind::Minute)),
+                Tier::Hours => Some((Name::hours(day), Kind::Hour)),
+            };
+            let Some((name, kind)) = named else { continue };
+            let Some(shelf) = archive.shelf(name) else { continue };
+            wanted.entry(name).or_insert_with(|| (shelf, kind, Vec::new())).2.push(day);
+            // A week has the minutes of those of its days whose readings went.
+            if *tier != Tier::Minutes {
+                break;
+            }
+        }
+    }
+    wanted.into_values().collect()
 }
 
 pub(super) enum Shown {

@@ -141,6 +141,11 @@ impl Shelf {
         Ok(store)
     }
 
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Closes it, to be opened anew: sled goes on failing after one failed write. A reader may still have it, and then
     /// opening it again fails until that reader is done.
     pub fn close(&self) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::archive::bytes_in;
 use super::chunk::{Change, ChunkStore, StoreError, Visitor};
 
-/// Pages that sled keeps in memory, of each open directory: history is read now and then, a day's column is 100 KB.
+/// Pages that sled keeps in memory, of each open directory: history is read now and then.
 const CACHE_BYTES: u64 = 1024 * 1024;
 /// Segments of a directory that rows are written to.
 const LIVE_SEGMENT: usize = 512 * 1024;

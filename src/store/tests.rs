@@ -212,6 +212,41 @@ fn a_damaged_directory_is_set_aside_and_a_new_one_begun() {
 }
 
 #[test]
+fn a_scan_over_closed_directories_tells_of_the_one_that_is_damaged_and_shows_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (archive, _) = open(dir.path());
+    write(&archive, &rows(0..5 * 1_440));
+    keeper::seal_all(&archive).unwrap();
+    let before = all(&archive, "pdu-a", "1", Metric::Power);
+    let broken = archive.shelf(Name::Day(DAY + 2, 1)).unwrap().path().to_path_buf();
+    drop(archive);
+    let mut conf = std::fs::read(broken.join("conf")).unwrap();
+    conf.iter_mut().for_each(|byte| *byte ^= 0x41);
+    std::fs::write(broken.join("conf"), conf).unwrap();
+    let (archive, told) = open(dir.path());
+    let is_open = |day| archive.shelf(Name::Day(day, 1)).unwrap().is_open();
+    assert!((DAY..DAY + 5).all(|day| !is_open(day)));
+    let series = Series { pdu: "pdu-a".parse().unwrap(), part: "1".into(), metric: Metric::Power };
+    let found = read(&archive, &series, Stamp(0), Stamp(i64::MAX), usize::MAX).unwrap();
+    assert_eq!((found.damaged, found.samples.len()), (1, 4 * 1_440));
+    assert!(found.samples.iter().all(|sample| before.contains(sample)));
+    assert_eq!(*told.lock().unwrap(), ["store.set_aside"]);
+    drop(archive);
+    // They are open when the scan comes to the first: one look at a time was most of a month's graph.
+    let (archive, _) = open(dir.path());
+    let is_open = |day| archive.shelf(Name::Day(day, 1)).unwrap().is_open();
+    let series = (series.part, series.metric);
+    let pdu = "pdu-a".parse().unwrap();
+    let (start, end) = (Stamp(0), Stamp(i64::MAX));
+    let asked = Scan { pdu: &pdu, columns: &[series], start, end, step: None };
+    scan(&archive, &asked, &mut |_, _| {
+        assert!([DAY, DAY + 1, DAY + 3, DAY + 4].into_iter().all(is_open));
+        false
+    })
+    .unwrap();
+}
+
+#[test]
 fn flipped_bits_and_cut_files_never_give_a_wrong_value() {
     let template = tempfile::tempdir().unwrap();
     let (archive, _) = open(template.path());
