@@ -72,7 +72,7 @@ impl Device {
         self.place.show(view);
         let most_ms = startup.most_ms();
         let serial = adopted.instance.identity.serial.clone();
-        Ok(Startups { unit_ms: startup.unit_ms, most_ms, outlets, serial })
+        Ok(Startups { unit_ms: startup.step_ms(), most_ms, outlets, serial })
     }
 
     /// Sets one delay, if it still is what it was, and reads it back.

@@ -151,18 +151,59 @@ impl Startup {
     pub fn raw(&self, delay: Span) -> Option<i64> {
         let value = i64::try_from(delay.0 / self.unit_ms).ok()?;
         let whole = delay.0.is_multiple_of(self.unit_ms);
-        (whole && (self.range.0..=self.range.1).contains(&value)).then_some(value)
+        (whole && self.takes(value)).then_some(value)
     }
 
-    /// The longest delay, ms.
+    fn takes(&self, value: i64) -> bool {
+        let within = (self.range.0..=self.range.1).contains(&value);
+        within && (self.values.is_empty() || self.values.contains(&value))
+    }
+
+    /// What all delays that it takes are multiples of: counts.
+    fn step(&self) -> i64 {
+        self.values.iter().copied().find(|value| *value > 0).unwrap_or(1)
+    }
+
+    /// What delays that are set are multiples of, ms.
+    pub fn step_ms(&self) -> u64 {
+        self.unit_ms.saturating_mul(self.step().unsigned_abs())
+    }
+
+    /// The longest delay up to which it takes every multiple of that, ms.
     pub fn most_ms(&self) -> u64 {
-        u64::try_from(self.range.1).unwrap_or(0).saturating_mul(self.unit_ms)
+        let most = if self.values.is_empty() {
+            self.range.1
+        } else {
+            let step = self.step();
+            (1..).map(|n| n * step).take_while(|value| self.takes(*value)).last().unwrap_or(0)
+        };
+        most.unsigned_abs().saturating_mul(self.unit_ms)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_that_takes_a_few_delays_is_set_to_no_other() {
+        let startup = |values: &[i64]| Startup {
+            source: Source::Oid("1.3.6.1.4.{row}".parse().unwrap()),
+            unit_ms: 1_000,
+            range: (0, 300),
+            values: values.to_vec(),
+            never: vec![-1],
+        };
+        let few = startup(&[0, 15, 30, 45, 60, 120, 180, 300]);
+        assert_eq!((few.step_ms(), few.most_ms()), (15_000, 60_000));
+        let raws = [0, 45, 50, 75, 120].map(|seconds| few.raw(Span::seconds(seconds)));
+        assert_eq!(raws, [Some(0), Some(45), None, None, Some(120)]);
+        // What somebody else set to another value is told all the same.
+        assert_eq!(few.told(50), Some(PowerOn::After(Span::seconds(50))));
+        let all = startup(&[]);
+        assert_eq!((all.step_ms(), all.most_ms()), (1_000, 300_000));
+        assert_eq!(all.raw(Span::seconds(301)), None);
+    }
 
     #[test]
     fn one_item_of_a_list_changes_and_what_cannot_be_said_back_is_refused() {

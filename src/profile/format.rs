@@ -59,6 +59,8 @@ pub struct Startup {
     pub unit_ms: u64,
     /// The counts that it takes.
     pub range: (i64, i64),
+    /// The only ones that it takes, where it does not take all of the range; in order.
+    pub values: Vec<i64>,
     /// Numbers by which an outlet stays off.
     pub never: Vec<i64>,
 }

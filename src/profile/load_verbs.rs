@@ -53,6 +53,19 @@ fn startup(item: &Item<'_>, context: Context<'_>) -> Option<Startup> {
             }
         }
     });
+    let values = fields.get("values").map_or(Vec::new(), |list| {
+        let all = list.list();
+        let values: Vec<i64> =
+            all.iter().filter_map(|i| i.integer(0..=2_147_483_647)).collect();
+        let ordered = values.is_sorted_by(|a, b| a < b) && values.iter().any(|value| *value > 0);
+        let within = range.is_none_or(|(least, most)| {
+            values.iter().all(|value| (least..=most).contains(value))
+        });
+        if !ordered || !within {
+            list.fault("are the delays that it takes, in order and within the range: write values = [0, 15, 30]");
+        }
+        values
+    });
     let never = fields.get("never").map_or(Vec::new(), |list| {
         let all = list.list();
         all.iter().filter_map(|i| i.integer(-2_147_483_648..=2_147_483_647)).collect()
@@ -64,7 +77,7 @@ fn startup(item: &Item<'_>, context: Context<'_>) -> Option<Startup> {
     }
     fields.done();
     let source = delay.filter(|delay| matches!(delay, Source::Oid(_)));
-    Some(Startup { source: source?, unit_ms: unit_ms? as u64, range: range?, never })
+    Some(Startup { source: source?, unit_ms: unit_ms? as u64, range: range?, values, never })
 }
 
 fn verbs(item: &Item<'_>, context: Context<'_>) -> (Vec<Verb>, Vec<Verb>) {

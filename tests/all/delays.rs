@@ -201,3 +201,29 @@ async fn families_that_keep_delays_take_them() {
     .await
     .unwrap();
 }
+
+/// A MasterSwitch takes 15, 30, 45 and 60 seconds, and nothing between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_family_that_takes_a_few_delays_is_set_to_those() {
+    let name = "apc-masterswitch";
+    let stand_ins = stand_ins(&[name]).await;
+    let pdu = pdu_section(name, stand_ins.at[name], "write_gap_ms = 0\nallow_unknown = true");
+    // It is recorded with 0, 15 and 30 seconds, and never: the other way round than these hosts want it.
+    let hosts: String = (1..=4)
+        .map(|n| {
+            format!("[[host]]\nid = \"h{n}\"\noutlets = [\"{name}/{n}\"]\npriority = {}\ndraw = {{ steady_w = 20, boot_s = 2 }}\n", n)
+        })
+        .collect();
+    let sections = format!("[restore]\npower_on_delays = \"set\"\n{hosts}{pdu}");
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        let events = gateway.wait_for("/v1/events?last=900", |events| {
+            ["delays.set", "delays.refused"].iter().any(|kind| kinds(events, kind).next().is_some())
+        });
+        assert_eq!(kinds(&events, "delays.refused").count(), 0, "{events}");
+        let shown = delays(&gateway, name);
+        assert_eq!(shown, [Some(30.0), Some(15.0), Some(0.0), None]);
+    })
+    .await
+    .unwrap();
+}

@@ -498,6 +498,12 @@ write = [{ holding = 3, value = 1 }]
 verify = { point = "outlet.state", is = "on", within_ms = 5000, poll_ms = 250 }
 [control.outlet.cycle]
 write = []
+[control.startup]
+delay   = { oid = "1.3.6.1.4.1.9.6.{row}" }
+unit_ms = 0
+range   = [30, 0]
+values  = [30, 15]
+never   = [-1, 15]
 "#;
 
 #[test]
