@@ -26,7 +26,9 @@ demo: build
 
 test:
 	@tests/setup/test.sh
-	@if cargo test --locked && cargo test --locked --profile world --test world; then echo 'make test: passed'; else echo 'make test: FAILED'; exit 1; fi
+	@# Most of a test's time is spent waiting for programs and simulated devices: two at once on a processor.
+	@export RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))}; \
+	 if cargo test --locked && cargo test --locked --profile world --test world; then echo 'make test: passed'; else echo 'make test: FAILED'; exit 1; fi
 
 soak:
 	cargo test --locked --profile world --test world -- --seeds $(or $(SEEDS),1000000) --from $(or $(FROM),0)

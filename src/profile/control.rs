@@ -175,7 +175,8 @@ impl Startup {
             self.range.1
         } else {
             let step = self.step();
-            (1..).map(|n| n * step).take_while(|value| self.takes(*value)).last().unwrap_or(0)
+            let steps = (1..=self.values.len() as i64).map(|n| n.saturating_mul(step));
+            steps.take_while(|value| self.takes(*value)).last().unwrap_or(0)
         };
         most.unsigned_abs().saturating_mul(self.unit_ms)
     }

@@ -211,7 +211,7 @@ async fn a_family_that_takes_a_few_delays_is_set_to_those() {
     // It is recorded with 0, 15 and 30 seconds, and never: the other way round than these hosts want it.
     let hosts: String = (1..=4)
         .map(|n| {
-            format!("[[host]]\nid = \"h{n}\"\noutlets = [\"{name}/{n}\"]\npriority = {}\ndraw = {{ steady_w = 20, boot_s = 2 }}\n", n)
+            format!("[[host]]\nid = \"h{n}\"\noutlets = [\"{name}/{n}\"]\npriority = {n}\ndraw = {{ steady_w = 20, boot_s = 2 }}\n")
         })
         .collect();
     let sections = format!("[restore]\npower_on_delays = \"set\"\n{hosts}{pdu}");
