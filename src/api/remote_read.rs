@@ -1,27 +1,32 @@
 //! `/v1/prometheus/read`: Prometheus' remote read. History that Prometheus never scraped, under the names and labels of
 //! `/metrics`.
 
+use hyper::StatusCode;
 use hyper::header::{CONTENT_ENCODING, HeaderValue};
-use hyper::{Response, StatusCode};
 
 use crate::model::id::OutletId;
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::time::{Span, Stamp};
 use crate::store::Archive;
 use crate::store::reader::{Item, Scan, Series, scan};
+use crate::store::shelf::MINUTE_MS;
 use crate::wire::problem::Problem;
-use crate::wire::prometheus::{How, Matcher, Query, request, response, series};
+use crate::wire::prometheus::{self, How, Matcher, Query, request};
 
-use super::context::{Answer, Body, Context, State, bytes};
+use super::context::{Answer, Context, State, in_pieces};
 use super::metrics::READINGS;
 use super::problem::bad;
 
 /// Bytes of a decompressed request: queries are short.
 const REQUEST_BYTES: usize = 1 << 20;
-/// Samples in one answer: Prometheus holds it in memory too (its own limit is fifty million).
-const SAMPLES: usize = 2_000_000;
-/// Prometheus takes a series for gone when its last sample is older than this: rollups that are wider would blink.
-const LOOKBACK_MS: i64 = 300_000;
+/// Samples in one answer: it has to be whole before it is sent, as its length is at its beginning.
+const SAMPLES: usize = 3_000_000;
+/// Prometheus takes a series for gone when its last sample is older than five minutes: so far apart they may be.
+const WIDEST_MS: i64 = 240_000;
+/// Readings as they came are given of no longer a time: beyond, a minute's stand for them.
+const FINE_MS: i64 = 86_400_000;
+/// Samples that are read before they are put into the answer, about.
+const AT_ONCE: i64 = 200_000;
 
 /// Samples of the series that fit.
 #[utoipa::path(post, path = "/v1/prometheus/read", tag = "series", request_body(content = Vec<u8>, content_type = "application/x-protobuf"),
@@ -47,13 +52,10 @@ pub async fn read(context: Context) -> Answer {
     let store = context.state.store.clone();
     let answered = tokio::task::spawn_blocking(move || answer(&store, &found)).await;
     drop(turn);
-    let answered = answered.map_err(|error| {
+    let pieces = answered.map_err(|error| {
         Problem::new(500, "Internal error", error.to_string(), "report this with the request")
     })??;
-    let packed = snap::raw::Encoder::new().compress_vec(&answered).map_err(|error| {
-        Problem::new(500, "Internal error", error.to_string(), "report this with the request")
-    })?;
-    let mut response: Response<Body> = bytes(StatusCode::OK, "application/x-protobuf", packed);
+    let mut response = in_pieces(StatusCode::OK, "application/x-protobuf", pieces);
     response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
     Ok(response)
 }
@@ -144,15 +146,22 @@ fn name_of(scope: Scope, metric: Metric) -> Option<String> {
     Some(format!("pdu_{}_{name}{unit}{total}", scope.word()))
 }
 
-fn answer(store: &Archive, found: &[(Query, Vec<Known>)]) -> Result<Vec<u8>, Problem> {
-    let mut results = Vec::new();
+fn answer(store: &Archive, found: &[(Query, Vec<Known>)]) -> Result<Vec<Vec<u8>>, Problem> {
+    let broken = |error: snap::Error| {
+        Problem::new(500, "Internal error", error.to_string(), "report this with the request")
+    };
+    let mut response = prometheus::Response::default();
     let mut samples = 0;
     for (query, known) in found {
-        let mut result = Vec::new();
+        response.begin();
+        let span = query.end_ms.saturating_sub(query.start_ms).max(0);
+        let each = span / spacing(query).unwrap_or(1_000) + 1;
+        // Few columns at once: what is read of them is in memory.
+        let at_once = usize::try_from(AT_ONCE / each).unwrap_or(1).clamp(1, 16);
         for of_pdu in known.chunk_by(|a, b| a.of.pdu == b.of.pdu) {
-            // Few columns at once: what is read of them is in memory.
-            for some in of_pdu.chunks(16) {
-                for (known, read) in some.iter().zip(read_some(store, query, some)?) {
+            for some in of_pdu.chunks(at_once) {
+                let most = SAMPLES - samples;
+                for (known, read) in some.iter().zip(read_some(store, query, some, most)?) {
                     samples += read.len();
                     if samples > SAMPLES {
                         return Err(bad(
@@ -161,14 +170,27 @@ fn answer(store: &Archive, found: &[(Query, Vec<Known>)]) -> Result<Vec<u8>, Pro
                         ));
                     }
                     if !read.is_empty() {
-                        series(&mut result, &known.labels, &read);
+                        response.series(&known.labels, &read).map_err(broken)?;
                     }
                 }
             }
         }
-        results.push(result);
     }
-    Ok(response(&results))
+    response.finish().map_err(broken)
+}
+
+/// How far apart samples are given, ms; none for readings as they came. Where the asker looks every few minutes more are
+/// of no use to it; all moments at which it looks are among those given, where that can be.
+fn spacing(query: &Query) -> Option<i64> {
+    let span = query.end_ms.saturating_sub(query.start_ms);
+    if query.step_ms < MINUTE_MS && span <= FINE_MS {
+        return None;
+    }
+    // A function of a range needs some samples in it.
+    let widest = if query.range_ms > 0 { query.range_ms / 4 } else { WIDEST_MS };
+    let widest = widest.min(WIDEST_MS);
+    let fits = |ms: &i64| *ms <= widest && query.step_ms >= *ms && query.step_ms % ms == 0;
+    Some([4, 3, 2].map(|minutes| minutes * MINUTE_MS).into_iter().find(fits).unwrap_or(MINUTE_MS))
 }
 
 fn value_of(metric: Metric, kept: f64) -> f64 {
@@ -178,44 +200,88 @@ fn value_of(metric: Metric, kept: f64) -> f64 {
     metric.unit().map_or(kept, |unit| kept / unit.scale() as f64)
 }
 
+/// The samples of a column, one for each time of so many milliseconds: its average, or the last of what counts or is a state.
+struct Thinned {
+    metric: Metric,
+    samples: Vec<(i64, f64)>,
+    /// Begin, sum, count and last of what is under way.
+    open: Option<(i64, f64, i64, f64)>,
+}
+
+impl Thinned {
+    fn take(&mut self, begin: i64, sum: f64, count: i64, last: f64) {
+        match &mut self.open {
+            Some((at, sum_so_far, count_so_far, last_so_far)) if *at == begin => {
+                *sum_so_far += sum;
+                *count_so_far += count;
+                *last_so_far = last;
+            }
+            _ => {
+                self.close();
+                self.open = Some((begin, sum, count, last));
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some((at, sum, count, last)) = self.open.take() {
+            let is_level = self.metric != Metric::Energy && self.metric != Metric::State;
+            let kept = if is_level { sum / count as f64 } else { last };
+            self.samples.push((at, value_of(self.metric, kept)));
+        }
+    }
+}
+
 fn read_some(
     store: &Archive,
     query: &Query,
     some: &[Known],
+    most: usize,
 ) -> Result<Vec<Vec<(i64, f64)>>, Problem> {
     let columns: Vec<(String, Metric)> =
         some.iter().map(|known| (known.of.part.clone(), known.of.metric)).collect();
-    // Years are asked for in steps; then a minute's or an hour's last reading stands for it.
-    let span = query.end_ms.saturating_sub(query.start_ms).max(0);
-    let wide = query.step_ms >= 60_000 || span > 30 * 86_400_000;
-    let (start, end) = (Stamp(query.start_ms), Stamp(query.end_ms.saturating_add(1)));
-    let step = wide.then_some((Stamp(0), Span(60_000)));
-    let mut out: Vec<Vec<(i64, f64)>> = vec![Vec::new(); some.len()];
-    let asked = Scan { pdu: &some[0].of.pdu, columns: &columns, start, end, step };
+    let spacing = spacing(query);
+    let end = query.end_ms.saturating_add(1);
+    let step = spacing.map(|ms| (Stamp(0), Span(ms.unsigned_abs())));
+    let of = |known: &Known| Thinned { metric: known.of.metric, samples: Vec::new(), open: None };
+    let mut out: Vec<Thinned> = some.iter().map(of).collect();
+    let mut taken = 0;
+    let (start, until) = (Stamp(query.start_ms), Stamp(end));
+    let asked = Scan { pdu: &some[0].of.pdu, columns: &columns, start, end: until, step };
     scan(store, &asked, &mut |number, item| {
-        let metric = columns[number].1;
-        let mut put = |at: i64, kept: f64| out[number].push((at, value_of(metric, kept)));
-        match item {
-            Item::Sample((at, Ok(kept))) => put(at.0, kept as f64),
-            Item::Rolled(rolled, width) if rolled.count > 0 => {
-                let is_level = metric != Metric::Energy && metric != Metric::State;
-                let kept = if is_level {
-                    rolled.sum as f64 / rolled.count as f64
-                } else {
-                    rolled.last as f64
-                };
-                let end = (rolled.at + width).min(query.end_ms.saturating_add(1));
-                let mut at = rolled.at;
-                while at < end {
-                    if at >= query.start_ms {
-                        put(at, kept);
+        let column = &mut out[number];
+        let before = column.samples.len();
+        match (item, spacing) {
+            (Item::Sample((at, Ok(kept))), None) => {
+                column.samples.push((at.0, value_of(column.metric, kept as f64)));
+            }
+            (Item::Sample((at, Ok(kept))), Some(ms)) => {
+                let begin = (at.0.div_euclid(ms) * ms).max(query.start_ms);
+                column.take(begin, kept as f64, 1, kept as f64);
+            }
+            (Item::Rolled(rolled, width), _) if rolled.count > 0 => {
+                let ms = spacing.unwrap_or(width);
+                let (sum, last) = (rolled.sum as f64, rolled.last as f64);
+                let mut at = rolled.at.div_euclid(ms) * ms;
+                let until = (rolled.at + width).min(end);
+                // One that is wider stands for all of its time.
+                while at < until {
+                    if at + ms > query.start_ms {
+                        column.take(at.max(query.start_ms), sum, rolled.count, last);
                     }
-                    at += width.min(LOOKBACK_MS - 60_000);
+                    at += ms.min(WIDEST_MS);
                 }
             }
-            Item::Sample(_) | Item::Rolled(..) => {}
+            (Item::Sample(_) | Item::Rolled(..), _) => {}
         }
-        out[number].len() <= SAMPLES
+        taken += column.samples.len() - before;
+        taken <= most
     })?;
-    Ok(out)
+    Ok(out
+        .into_iter()
+        .map(|mut column| {
+            column.close();
+            column.samples
+        })
+        .collect())
 }
