@@ -192,6 +192,14 @@ impl Context {
     }
 }
 
+/// A body of JSON that came in, which is an object: serde takes a list for the fields by their places, and nobody means that.
+pub fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(serde::de::Error::custom("it is a list, and an object is needed"));
+    }
+    serde_json::from_slice(body)
+}
+
 /// A body that cannot break off.
 pub fn whole<B>(body: B) -> Body
 where

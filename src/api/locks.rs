@@ -7,7 +7,7 @@ use crate::model::limits::REASON_CHARS;
 use crate::wire::pdu::OutletBody;
 use crate::wire::problem::Problem;
 
-use super::context::{Answer, Context};
+use super::context::{Answer, Context, object};
 use super::power::outlet_of;
 use super::problem::bad;
 
@@ -27,7 +27,7 @@ pub struct LockBody {
 pub async fn put(context: Context) -> Answer {
     context.only(&[])?;
     let outlet = outlet_of(&context, context.param("n"))?;
-    let body: LockBody = serde_json::from_slice(&context.body).map_err(|error| {
+    let body: LockBody = object(&context.body).map_err(|error| {
         bad(format!("the body is not right: {error}"), r#"send {"reason":"…"}"#)
     })?;
     if !(1..=REASON_CHARS).contains(&body.reason.chars().count()) {

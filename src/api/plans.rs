@@ -13,7 +13,7 @@ use crate::switching::{Asker, Line, OnFailure, OnOverload, Preview, Select, Sele
 use crate::wire::plan::{LineBody, PlanBody, PlannedBody, PointBody};
 use crate::wire::problem::Problem;
 
-use super::context::{Answer, Context, json};
+use super::context::{Answer, Context, json, object};
 use super::power::located;
 use super::problem::{bad, not_found};
 
@@ -129,12 +129,13 @@ fn wish(context: &Context, body: &WishBody) -> Result<Wish, Problem> {
     let now = context.state.clock.stamp();
     let not_before = body.not_before.as_ref().map(|text| {
         let wrong = || {
-            let detail = "not_before is no time within the next 7 days";
+            let detail = "not_before is no time from an hour ago until 7 days ahead";
             bad(detail, "write it as 2026-01-31T22:00:00Z")
         };
         // A time relative to now would be another at each repetition.
         let at = Stamp::parse_at(text, now).ok().filter(|_| text.contains('T'));
-        at.filter(|at| at.0 >= 0 && at.0.saturating_sub(now.0) <= NOT_BEFORE_MS).ok_or_else(wrong)
+        at.filter(|at| (-PAST_MS..=NOT_BEFORE_MS).contains(&at.0.saturating_sub(now.0)))
+            .ok_or_else(wrong)
     });
     if let Some(rule) = &body.calendar {
         rule.parse::<Calendar>().map_err(|error| {
@@ -157,6 +158,9 @@ fn wish(context: &Context, body: &WishBody) -> Result<Wish, Problem> {
     })
 }
 
+/// How long ago it may be that a plan was put off to, ms: a retry comes late, and a mistyped year must not switch at once.
+const PAST_MS: i64 = 3_600_000;
+
 /// How far ahead a plan may be put off, ms: a week. The rack is another by then.
 const NOT_BEFORE_MS: i64 = 7 * 86_400_000;
 
@@ -177,6 +181,7 @@ fn planned(preview: &Preview) -> PlannedBody {
     PlannedBody {
         plan: body::of(&preview.record),
         timeline: preview.timeline.iter().map(line).collect(),
+        goes_dark: preview.goes_dark.iter().map(ToString::to_string).collect(),
         loses_redundancy: preview.loses_redundancy.iter().map(ToString::to_string).collect(),
     }
 }
@@ -188,12 +193,15 @@ fn planned(preview: &Preview) -> PlannedBody {
         (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "a limit would be passed, or an outlet is locked")))]
 pub async fn create(context: Context) -> Answer {
     context.only(&[])?;
-    let body: WishBody = serde_json::from_slice(&context.body)
+    let body: WishBody = object(&context.body)
         .map_err(|error| bad(format!("the body is not right: {error}"), EXAMPLE))?;
     let wish = wish(&context, &body)?;
     if body.dry_run {
         let preview = context.state.switching.preview(&wish)?;
-        return json(StatusCode::OK, &planned(&preview));
+        let mut body = planned(&preview);
+        body.plan.next =
+            Some("nothing was kept: send it without \"dry_run\", and run what comes back".into());
+        return json(StatusCode::OK, &body);
     }
     let preview = context.state.switching.create(&wish).await?;
     Ok(located(json(StatusCode::CREATED, &planned(&preview))?, &preview.record))
@@ -206,7 +214,7 @@ fn id(context: &Context) -> Result<PlanId, Problem> {
 }
 
 fn digest(context: &Context) -> Result<String, Problem> {
-    let body: DigestBody = serde_json::from_slice(&context.body).map_err(|error| {
+    let body: DigestBody = object(&context.body).map_err(|error| {
         bad(format!("the body is not right: {error}"), r#"send {"digest":"…"}"#)
     })?;
     Ok(body.digest)

@@ -12,7 +12,7 @@ use crate::switching::{PlanState, Record, Request, Target, body};
 use crate::wire::plan::PlanBody;
 use crate::wire::problem::Problem;
 
-use super::context::{Answer, Body, Context, json};
+use super::context::{Answer, Body, Context, json, object};
 use super::problem::{bad, not_found, of_plan};
 
 /// What is to be done, and why.
@@ -84,7 +84,7 @@ pub fn outlet_of(context: &Context, number: &str) -> Result<OutletId, Problem> {
 
 fn body(context: &Context) -> Result<PowerBody, Problem> {
     let example = r#"send {"action":"on|off|cycle","reason":"…"}"#;
-    let body: PowerBody = serde_json::from_slice(&context.body)
+    let body: PowerBody = object(&context.body)
         .map_err(|error| bad(format!("the body is not right: {error}"), example))?;
     if body.reason.chars().count() > REASON_CHARS {
         return Err(bad(

@@ -242,7 +242,8 @@ fn read_some(
         some.iter().map(|known| (known.of.part.clone(), known.of.metric)).collect();
     let spacing = spacing(query);
     let end = query.end_ms.saturating_add(1);
-    let step = spacing.map(|ms| (Stamp(0), Span(ms.unsigned_abs())));
+    // Of a time whose readings went, what is left of them, however fine it was asked.
+    let step = Some((Stamp(0), Span(spacing.map_or(1, i64::unsigned_abs))));
     let of = |known: &Known| Thinned { metric: known.of.metric, samples: Vec::new(), open: None };
     let mut out: Vec<Thinned> = some.iter().map(of).collect();
     let mut taken = 0;
@@ -253,6 +254,7 @@ fn read_some(
         let before = column.samples.len();
         match (item, spacing) {
             (Item::Sample((at, Ok(kept))), None) => {
+                column.close();
                 column.samples.push((at.0, value_of(column.metric, kept as f64)));
             }
             (Item::Sample((at, Ok(kept))), Some(ms)) => {
@@ -260,7 +262,8 @@ fn read_some(
                 column.take(begin, kept as f64, 1, kept as f64);
             }
             (Item::Rolled(rolled, width), _) if rolled.count > 0 => {
-                let ms = spacing.unwrap_or(width);
+                let ms = spacing.unwrap_or(width.min(WIDEST_MS));
+                let stride = if width > ms { (WIDEST_MS / ms * ms).min(width) } else { ms };
                 let (sum, last) = (rolled.sum as f64, rolled.last as f64);
                 let mut at = rolled.at.div_euclid(ms) * ms;
                 let until = (rolled.at + width).min(end);
@@ -269,7 +272,7 @@ fn read_some(
                     if at + ms > query.start_ms {
                         column.take(at.max(query.start_ms), sum, rolled.count, last);
                     }
-                    at += ms.min(WIDEST_MS);
+                    at += stride;
                 }
             }
             (Item::Sample(_) | Item::Rolled(..), _) => {}

@@ -157,6 +157,13 @@ fn show(plan: &Value, client: &Client) -> Outcome {
         text(plan, "state"),
         number(plan, "makespan_ms")
     ));
+    for (key, word) in
+        [("not_before", "not before"), ("calendar", "by the calendar"), ("digest", "digest")]
+    {
+        if let Some(value) = plan[key].as_str() {
+            out::line(&format!("{word} {value}"));
+        }
+    }
     let steps = plan["steps"].as_array().cloned().unwrap_or_else(Vec::new);
     let row = |step: &Value| {
         let mut row = vec![number(step, "n"), number(step, "at_ms")];
@@ -175,6 +182,9 @@ fn show(plan: &Value, client: &Client) -> Outcome {
     if !lines.is_empty() {
         let rows: Vec<Vec<String>> = lines.iter().map(peak).collect();
         out::table(&["LIMIT", "MAY W", "PEAK W"], &rows);
+    }
+    for host in plan["goes_dark"].as_array().into_iter().flatten() {
+        out::line(&format!("host {} goes dark", host.as_str().unwrap_or("?")));
     }
     for host in plan["loses_redundancy"].as_array().into_iter().flatten() {
         out::line(&format!("host {} loses a feed", host.as_str().unwrap_or("?")));

@@ -32,6 +32,9 @@ const ANSWER: Duration = Duration::from_mins(15);
 pub struct Gateway {
     host: String,
     sender: SendRequest<Full<Bytes>>,
+    /// To connect again.
+    url: String,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 /// Where a gateway is and who we are to it.
@@ -113,7 +116,7 @@ impl Gateway {
             stream.set_nodelay(true)?;
             let name = ServerName::try_from(address.host.clone())
                 .map_err(|_| anyhow!("{} is no host name", address.host))?;
-            let stream = TlsConnector::from(tls).connect(name, stream).await?;
+            let stream = TlsConnector::from(tls.clone()).connect(name, stream).await?;
             Ok::<_, anyhow::Error>(handshake(TokioIo::new(stream)).await?)
         };
         let connected = tokio::time::timeout(CONNECT, connect)
@@ -125,7 +128,7 @@ impl Gateway {
                 tracing::debug!(%error, "the connection ended");
             }
         });
-        Ok(Self { host: address.to_string(), sender })
+        Ok(Self { host: address.to_string(), sender, url: url.to_owned(), tls })
     }
 
     /// Sends a request; the response's head has come when it returns.
@@ -140,6 +143,11 @@ impl Gateway {
             Request::builder().method(method).uri(path).header("host", self.host.as_str());
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        // A gateway closes a connection over which nothing was asked for a while.
+        if self.sender.is_closed() {
+            let url = self.url.clone();
+            *self = Self::open(&url, self.tls.clone()).await?;
         }
         let body = match body {
             Some(value) => {

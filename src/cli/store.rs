@@ -12,6 +12,7 @@ use super::args::Store;
 use super::exit::{Exit, Outcome};
 use super::out;
 use super::remote::Gateway;
+use crate::store::StoreError;
 use crate::store::archive::{Archive, Settings};
 use crate::store::copy::{self, Summary};
 
@@ -47,18 +48,27 @@ fn told(what: &str, summary: &Summary) -> String {
 
 fn verify(state: &Path) -> Outcome {
     let archive = archive(state)?;
-    let mut bad = 0;
+    let (mut bad, mut unread) = (0, 0);
     for (dir, found) in copy::verify(&archive) {
         match found {
             Ok(summary) => {
                 bad += summary.damaged;
                 out::line(&told(&dir, &summary));
             }
+            Err(copy::CopyError::Store(StoreError::Failed(why))) => {
+                unread += 1;
+                out::line(&format!("{dir}: {why}"));
+            }
             Err(error) => {
                 bad += 1;
-                out::line(&format!("{dir}: {error}"));
+                out::line(&format!("{dir}: {:#}", anyhow::Error::from(error)));
             }
         }
+    }
+    if unread > 0 {
+        return Err(Exit::failed(anyhow::anyhow!(
+            "{unread} directories could not be read: see why above; nothing is known to be wrong with them"
+        )));
     }
     if bad == 0 {
         return Ok(());
@@ -131,6 +141,12 @@ fn import(state: &Path, file: &Path) -> Outcome {
 fn salvage(dir: &Path, file: &Path) -> Outcome {
     let summary = written(file, |out| copy::salvage(dir, out))?;
     out::line(&told(&file.display().to_string(), &summary));
+    if summary.cells == 0 {
+        return Err(Exit::failed(anyhow::anyhow!(
+            "nothing of {} can be read: keep it if it matters, as its values may lie in it all the same",
+            dir.display()
+        )));
+    }
     out::line(&format!(
         "take it in, with the gateway stopped: pmgate store import --state DIR {}",
         file.display()

@@ -405,10 +405,13 @@ impl Record {
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What came of it: the outcome of the last step that was begun.
+    /// What came of it so far: the first outcome that is no success; else done, if anything was switched.
     pub fn outcome(&self) -> Option<Outcome> {
-        let begun = self.steps.iter().rev().filter_map(|step| step.state.outcome());
-        begun.clone().find(|outcome| *outcome != Outcome::Skipped).or_else(|| begun.clone().next())
+        let ended = || self.steps.iter().filter_map(|step| step.state.outcome());
+        let begun = || ended().filter(|outcome| *outcome != Outcome::Skipped);
+        let failed = begun().find(|outcome| !outcome.is_success());
+        let done = || begun().find(|outcome| *outcome == Outcome::Done);
+        failed.or_else(done).or_else(|| begun().next()).or_else(|| ended().next())
     }
 
     /// Whether it ended as was wished.

@@ -259,7 +259,7 @@ impl Site {
 
     /// What an outlet will draw: as it or its host is configured; else as was learned of it; else, where it is metered,
     /// what it draws now or drew before it was switched off here, a quarter more while it starts up, half as much again
-    /// in the first moment; else the declared default.
+    /// in the first moment, and in both no less than the declared default; else that.
     pub fn draw(
         &self,
         outlet: &OutletId,
@@ -304,7 +304,12 @@ impl Site {
                 (draw, if draw == learned { Source::Learned } else { Source::More })
             }
             (Some(learned), None) => (learned, Source::Learned),
-            (None, Some(now)) => (now, Source::Now),
+            // How it starts nobody has seen: no better than the default says.
+            (None, Some(now)) => {
+                let (inrush, boot) = (self.default_draw.inrush, self.default_draw.boot);
+                let (inrush, boot) = (now.inrush.max(inrush), now.boot.max(boot));
+                (Draw { inrush, boot, ..now }, Source::Now)
+            }
             (None, None) => (self.default_draw, Source::Default),
         }
     }

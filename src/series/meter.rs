@@ -60,6 +60,8 @@ impl Meter {
                 self.resets += u64::from(first < before);
                 period.grown += i128::from(growth(before, first));
             }
+            // At least once, where a rollup grew otherwise than from its first reading to its last.
+            self.resets += u64::from(readings > 1 && within != last.saturating_sub(first));
             period.grown += i128::from(within);
             period.readings += readings;
         }

@@ -1,7 +1,7 @@
 //! Copies of the store: a stream of blocks with checksums, made while the store is in use or from what can be read of a
 //! damaged directory, and taken in by another store or the same. Also the check of all that is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use super::sled::{SledStore, Use};
 
 /// The first bytes of a copy.
 const MAGIC: &[u8] = b"pmgate-store-copy 1\n";
+/// Blocks of rollups that are taken in before the disk is told to keep them.
+const BLOCKS_AT_ONCE: usize = 64;
 /// Bytes of one value of a copy; blocks are closed far below.
 const VALUE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -54,7 +56,18 @@ pub fn export(archive: &Archive, out: &mut dyn Write) -> Result<Summary, CopyErr
     let mut copy = Copy::begin(out)?;
     // Held until the end: what is sealed meanwhile is removed only then.
     for shelf in archive.shelves() {
-        copy.shelf(&archive.store(&shelf)?, shelf.name)?;
+        let copied = archive.store(&shelf).map_err(CopyError::from);
+        match copied.and_then(|store| copy.shelf(&store, shelf.name)) {
+            // The others can be read all the same.
+            Err(CopyError::Store(StoreError::Damaged(why))) => {
+                tracing::warn!(
+                    "{} is damaged and not in the copy as a whole: {why}",
+                    shelf.name.dir()
+                );
+                copy.summary.damaged += 1;
+            }
+            copied => copied?,
+        }
     }
     copy.end()
 }
@@ -230,6 +243,8 @@ pub fn import(archive: &Archive, input: &mut dyn Read) -> Result<Summary, CopyEr
     }
     let mut summary = Summary::default();
     let mut day: Option<(i64, Vec<(String, Stored)>)> = None;
+    // Each flush syncs all files of a directory: not after every block.
+    let (mut unflushed, mut put) = (BTreeSet::new(), 0);
     while let Some(record) = Record::read(input)? {
         let checked = check(record.kind, &record.block);
         summary.blocks += 1;
@@ -240,6 +255,11 @@ pub fn import(archive: &Archive, input: &mut dyn Read) -> Result<Summary, CopyEr
             // What the readings tell is asked of them.
             import_day(archive, day.take())?;
             roll::import(archive, record.kind, &record.pdu, record.at, &record.block)?;
+            unflushed.insert(of);
+            put += 1;
+            if put % BLOCKS_AT_ONCE == 0 {
+                roll::flush_all(archive, &std::mem::take(&mut unflushed))?;
+            }
             continue;
         }
         match &mut day {
@@ -251,6 +271,7 @@ pub fn import(archive: &Archive, input: &mut dyn Read) -> Result<Summary, CopyEr
         }
     }
     import_day(archive, day)?;
+    roll::flush_all(archive, &unflushed)?;
     Ok(summary)
 }
 
@@ -290,11 +311,10 @@ fn check(kind: Kind, block: &Stored) -> Summary {
 }
 
 /// Reads all that is stored; per directory what is in it.
-pub fn verify(archive: &Archive) -> BTreeMap<String, Result<Summary, String>> {
+pub fn verify(archive: &Archive) -> BTreeMap<String, Result<Summary, CopyError>> {
     let look = |shelf: &Arc<super::shelf::Shelf>| {
         let mut copy = Copy { out: &mut std::io::sink(), summary: Summary::default() };
-        let store = archive.store(shelf).map_err(|error| error.to_string())?;
-        copy.shelf(&store, shelf.name).map_err(|error| error.to_string())?;
+        copy.shelf(&archive.store(shelf)?, shelf.name)?;
         Ok(copy.summary)
     };
     archive.shelves().iter().map(|shelf| (shelf.name.dir(), look(shelf))).collect()
@@ -310,15 +330,16 @@ pub fn salvage(dir: &Path, out: &mut dyn Write) -> Result<Summary, CopyError> {
     let name = name.filter_map(Name::parse).next_back();
     let name = name.ok_or(CopyError::Broken("the directory's name does not say what is in it"))?;
     let tried = dir.with_file_name(format!("{named}.salvage"));
-    let attempt = |cut: Option<u64>, with_conf: bool| -> Result<SledStore, CopyError> {
+    let attempt = |cut: Option<u64>, with_conf: bool, with_snapshot: bool| {
         drop(std::fs::remove_dir_all(&tried));
         copy_dir(dir, &tried)?;
         for entry in std::fs::read_dir(&tried)? {
             let entry = entry?;
-            // A snapshot is a short cut through the log; it may be what is damaged. So may be what sled says of its
-            // format; without that it takes ours.
+            // A snapshot is a short cut through the log; it may be what is damaged, or what is not. So may be what sled says
+            // of its format; without that it takes ours.
             let file = entry.file_name();
-            if file.to_string_lossy().starts_with("snap.") || (file == "conf" && !with_conf) {
+            let is_snapshot = file.to_string_lossy().starts_with("snap.");
+            if is_snapshot && !with_snapshot || file == "conf" && !with_conf {
                 std::fs::remove_file(entry.path())?;
             }
         }
@@ -330,28 +351,46 @@ pub fn salvage(dir: &Path, out: &mut dyn Write) -> Result<Summary, CopyError> {
         let store = SledStore::open(&tried, usage)?;
         // It may open and still have nothing that can be listed.
         devices(&store)?;
-        Ok(store)
+        let store: Arc<dyn ChunkStore> = Arc::new(store);
+        Ok::<_, CopyError>(store)
+    };
+    let cells = |store: &Arc<dyn ChunkStore>| -> Result<u64, CopyError> {
+        let mut copy = Copy { out: &mut std::io::sink(), summary: Summary::default() };
+        copy.shelf(store, name)?;
+        Ok(copy.summary.cells)
     };
     let whole = std::fs::metadata(dir.join("db"))?.len();
-    let mut opened = attempt(None, true).or_else(|_| attempt(None, false)).ok();
-    if opened.is_none() {
+    // The way by which most can be read.
+    type Way = (Option<u64>, bool, bool);
+    let mut best: Option<(u64, Way)> = None;
+    let mut consider = |way: Way| {
+        let found = attempt(way.0, way.1, way.2).and_then(|store| cells(&store)).ok();
+        if let Some(found) = found
+            && best.is_none_or(|(most, _)| found > most)
+        {
+            best = Some((found, way));
+        }
+        found.is_some()
+    };
+    let ways = [(true, true), (true, false), (false, true), (false, false)];
+    let opens = ways.map(|(conf, snapshot)| consider((None, conf, snapshot)));
+    if !opens.contains(&true) {
         // Without a log it opens, unless it is not the log that is damaged.
-        let with_conf = attempt(Some(0), true).is_ok();
+        let with_conf = attempt(Some(0), true, false).is_ok();
         let (mut low, mut high) = (0_u64, whole / 4_096);
         while low < high {
             let middle = u64::midpoint(low, high + 1);
-            if attempt(Some(middle * 4_096), with_conf).is_ok() {
+            if attempt(Some(middle * 4_096), with_conf, false).is_ok() {
                 low = middle;
             } else {
                 high = middle - 1;
             }
         }
-        opened = attempt(Some(low * 4_096), with_conf).ok();
+        consider((Some(low * 4_096), with_conf, false));
     }
     let mut copy = Copy::begin(out)?;
-    if let Some(store) = opened {
-        let store: Arc<dyn ChunkStore> = Arc::new(store);
-        copy.shelf(&store, name)?;
+    if let Some((_, (cut, with_conf, with_snapshot))) = best {
+        copy.shelf(&attempt(cut, with_conf, with_snapshot)?, name)?;
     }
     let summary = copy.end()?;
     std::fs::remove_dir_all(&tried)?;

@@ -3,6 +3,7 @@
 //! are about to go, and are on the disk before they do. Whenever the program dies, making them again changes nothing: a step
 //! is never replaced by one of fewer readings.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::series::block::{BlockError, Head, Stored};
@@ -77,8 +78,15 @@ pub fn before_going(archive: &Archive, name: Name, minutes: bool) -> Result<(), 
 
 /// Has the disk keep the rollups of a day.
 pub fn flush(archive: &Archive, day: i64) -> Result<(), StoreError> {
-    for of in [Of::minutes(day), Of::hours(day)] {
-        if let Some(shelf) = archive.shelf(of.name) {
+    flush_all(archive, &BTreeSet::from([day]))
+}
+
+/// Has the disk keep the rollups of some days.
+pub fn flush_all(archive: &Archive, days: &BTreeSet<i64>) -> Result<(), StoreError> {
+    let names: BTreeSet<Name> =
+        days.iter().flat_map(|day| [Of::minutes(*day).name, Of::hours(*day).name]).collect();
+    for name in names {
+        if let Some(shelf) = archive.shelf(name) {
             let store = archive.store(&shelf)?;
             // What was put is in its log, whatever is wrong with the disk: it is no reason to set it aside.
             store.flush().inspect_err(|_| shelf.close())?;
@@ -87,7 +95,8 @@ pub fn flush(archive: &Archive, day: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Takes in a block of rollups from elsewhere. Minutes that the readings here tell as well are not stored.
+/// Takes in a block of rollups from elsewhere. Minutes that the readings here tell as well are not stored. What is stored is
+/// on the disk when its day has been flushed.
 pub fn import(
     archive: &Archive,
     kind: Kind,
@@ -124,8 +133,7 @@ pub fn import(
         return Ok(());
     }
     known.insert(0, given);
-    put(archive, of, pdu, day, &known)?;
-    flush(archive, day)
+    put(archive, of, pdu, day, &known)
 }
 
 /// Whether steps say more than others do.

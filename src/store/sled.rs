@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::archive::bytes_in;
@@ -23,7 +23,7 @@ const SEALED_SEGMENT: usize = 16 * 1024;
 const LOCKED: Duration = Duration::from_secs(2);
 
 /// How long threads may still see what was replaced before it is left to the next flush.
-const SEEN: Duration = Duration::from_secs(2);
+const SEEN: Duration = Duration::from_millis(500);
 
 /// How a directory is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,11 @@ pub struct SledStore {
     how: Use,
     /// Whether anything was changed since it was last flushed.
     changed: AtomicBool,
+    /// Bytes of what was replaced that turning the log over did not remove: of a page that is split sled forgets the old
+    /// file (`mark_replace` takes it for one that was moved).
+    stuck: AtomicU64,
+    /// Whether the last turning over left something: the first time threads may have been in the way.
+    missed: AtomicBool,
 }
 
 impl SledStore {
@@ -57,9 +62,18 @@ impl SledStore {
         let began = Instant::now();
         loop {
             match caught(|| config.open()) {
-                Ok(db) => return Ok(Self { db, dir, how, changed: AtomicBool::new(false) }),
+                Ok(db) => {
+                    let [changed, missed] = [false; 2].map(AtomicBool::new);
+                    return Ok(Self { db, dir, how, changed, stuck: AtomicU64::new(0), missed });
+                }
                 Err(StoreError::Failed(why)) if is_lock(&why) && began.elapsed() < LOCKED => {
                     std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(StoreError::Failed(why)) if is_lock(&why) => {
+                    let dir = dir.display();
+                    return Err(StoreError::Failed(format!(
+                        "{dir} is open in another program: stop the gateway that runs on it"
+                    )));
                 }
                 Err(error) => return Err(error),
             }
@@ -77,7 +91,8 @@ impl SledStore {
         while let Some((key, value)) = caught(|| entries.next().transpose())? {
             live += (key.len() + value.len()) as u64;
         }
-        Ok(live + live / 4 + SEALED_SEGMENT as u64)
+        let stuck = self.stuck.load(Ordering::Relaxed);
+        Ok(live + live / 4 + SEALED_SEGMENT as u64 + stuck)
     }
 
     fn takes_more_than(&self, most: u64) -> bool {
@@ -232,10 +247,17 @@ impl ChunkStore for SledStore {
             }
         };
         if self.takes_more_than(most) {
-            if !self.turn_over(most)? {
+            let all_gone = self.turn_over(most)?;
+            if !all_gone {
+                let more = bytes_in(&self.dir.join("blobs")).saturating_sub(most);
+                if self.missed.load(Ordering::Relaxed) {
+                    // Not waited for again until as much again was replaced.
+                    self.stuck.fetch_add(more, Ordering::Relaxed);
+                }
                 self.changed.store(true, Ordering::Relaxed);
-                tracing::warn!(dir = %self.dir.display(), "what was replaced stays until the next flush");
+                tracing::warn!(dir = %self.dir.display(), "{more} bytes of what was replaced stay");
             }
+            self.missed.store(!all_gone, Ordering::Relaxed);
             self.sync()?;
         }
         Ok(())

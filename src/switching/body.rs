@@ -38,7 +38,7 @@ pub fn of(record: &Record) -> PlanBody {
         on_overload: record.on_overload.word(),
         order: if record.by_priority { "priority" } else { "fastest" },
         finished_at: record.finished.map(stamp),
-        outcome: record.outcome().map(Outcome::word),
+        outcome: record.finished.and_then(|_| record.outcome()).map(Outcome::word),
         steps: (1..).zip(&record.steps).map(step).collect(),
         makespan_ms: match (record.finished, record.scheduled) {
             (Some(end), None) => Some(Stamp(end).since(Stamp(record.created)).0),

@@ -86,7 +86,10 @@ impl Switching {
     /// Lifts a lock, at an admin's wish. What the configuration locks stays locked.
     pub async fn unlock_for(&self, who: &Identity, outlet: &OutletId) -> Result<(), Refusal> {
         self.must_exist(outlet)?;
-        if let Some(reason) = self.site.borrow().locked.get(outlet) {
+        let site = self.site.borrow().clone();
+        let own = self.locks.borrow().contains_key(outlet);
+        let configured = site.locked.get(outlet).or(site.critical.get(outlet).filter(|_| !own));
+        if let Some(reason) = configured {
             return Err(
                 Hindrance::Locked { outlet: outlet.to_string(), reason: reason.clone() }.into()
             );

@@ -99,6 +99,8 @@ pub struct Preview {
     pub timeline: Vec<Line>,
     /// Hosts that have fewer live feeds after it, and are not switched off whole.
     pub loses_redundancy: Vec<HostId>,
+    /// Hosts that are on, and without any feed at some moment of it.
+    pub goes_dark: Vec<HostId>,
 }
 
 /// What wishes come to, on a picture.
@@ -226,7 +228,8 @@ impl Switching {
                 step.why.push_str(&reckoned(picture, of.outlet));
             }
         }
-        Preview { timeline: timeline.collect(), loses_redundancy: loses(picture, made), record }
+        let (loses_redundancy, goes_dark) = cut(picture, made);
+        Preview { timeline: timeline.collect(), loses_redundancy, goes_dark, record }
     }
 
     /// The plan of a wish that is carried out at once.
@@ -499,8 +502,8 @@ fn want(action: Action) -> Want {
     }
 }
 
-/// Hosts that keep a feed and lose another, or are without one for a while.
-fn loses(picture: &Picture, made: &Plan) -> Vec<HostId> {
+/// Hosts that keep a feed and lose another, or are without one for a while; and those that are without any.
+fn cut(picture: &Picture, made: &Plan) -> (Vec<HostId>, Vec<HostId>) {
     let mut relays: Vec<Relays> = picture.world.outlets.iter().map(|outlet| outlet.relay).collect();
     let live = |host: usize, relays: &[Relays]| {
         let own = picture.world.outlets.iter().enumerate().filter(|(_, o)| o.host == Some(host));
@@ -515,9 +518,10 @@ fn loses(picture: &Picture, made: &Plan) -> Vec<HostId> {
             least[host] = least[host].min(live(host, &relays));
         }
     }
-    let hosts = picture.world.hosts.iter().enumerate();
-    hosts
-        .filter(|(host, _)| least[*host] > 0 && least[*host] < before[*host])
-        .map(|(_, host)| host.id.clone())
-        .collect()
+    let fewer = (0..before.len()).filter(|host| least[*host] < before[*host]);
+    let (dark, lit): (Vec<usize>, Vec<usize>) = fewer.partition(|host| least[*host] == 0);
+    let named = |hosts: Vec<usize>| {
+        hosts.into_iter().map(|host| picture.world.hosts[host].id.clone()).collect()
+    };
+    (named(lit), named(dark))
 }

@@ -33,8 +33,6 @@ const AGAIN: Span = Span::seconds(10);
 const TRIES: u32 = 60;
 /// How many plans are looked through for outlets that were switched off last.
 const LATEST: usize = 200;
-/// A restore plan leaves out what does not fit; so often at most.
-const LEAVES_OUT: usize = 100;
 
 /// What is remembered from second to second.
 #[derive(Default)]
@@ -53,6 +51,7 @@ struct Watch {
 
 struct Restoring {
     outlets: Vec<OutletId>,
+    began: Tick,
     tries: u32,
     next: Tick,
 }
@@ -197,7 +196,9 @@ impl Switching {
             );
             self.tell("restore.begun", text);
             let next = self.clock.tick();
-            watch.restoring = Some(Restoring { outlets: found.dark, tries: 0, next });
+            let left = watch.restoring.take().map_or(Vec::new(), |of| of.outlets);
+            let outlets = found.dark.into_iter().chain(left).collect();
+            watch.restoring = Some(Restoring { outlets, began: next, tries: 0, next });
         }
         if let Some(restoring) = watch.restoring.take() {
             watch.restoring = self.restore(restoring).await;
@@ -235,62 +236,90 @@ impl Switching {
             self.tell("restore.left_out", format!("{} are locked and stay off", names.join(", ")));
         }
         of.outlets = open;
-        match self.begin_restore(&of.outlets).await {
-            Ok(()) => None,
-            Err(why) if of.tries + 1 >= TRIES => {
-                self.tell(
-                    "restore.failed",
-                    format!("what was on before the outage stays off: {why}"),
-                );
-                None
-            }
-            Err(why) => {
-                if of.tries == 0 {
-                    self.tell(
-                        "restore.waits",
-                        format!("the restore waits, and is tried again: {why}"),
-                    );
-                }
-                of.tries += 1;
-                of.next = self.clock.tick() + AGAIN;
-                Some(of)
-            }
+        // What was switched since then is somebody else's matter.
+        self.with_runs(|runs, _| {
+            let since = |outlet: &OutletId| {
+                runs.memory.written.get(outlet).is_some_and(|last| last.sent >= of.began)
+            };
+            of.outlets.retain(|outlet| !since(outlet));
+        });
+        let first = of.tries == 0;
+        let why = match self.begin_restore(&mut of.outlets, first).await {
+            Ok(()) if of.outlets.is_empty() => return None,
+            Ok(()) => "there is no room for them, or what they come after is off".to_owned(),
+            Err(why) => why.to_string(),
+        };
+        let names: Vec<String> = of.outlets.iter().map(ToString::to_string).collect();
+        if of.tries + 1 >= TRIES {
+            let text =
+                format!("{} were on before the outage and stay off: {why}", names.join(", "));
+            self.tell("restore.failed", text);
+            return None;
         }
+        if first {
+            let text = format!("{} wait, and are tried again: {why}", names.join(", "));
+            self.tell("restore.waits", text);
+        }
+        of.tries += 1;
+        of.next = self.clock.tick() + AGAIN;
+        Some(of)
     }
 
-    async fn begin_restore(&self, outlets: &[OutletId]) -> Result<(), Refusal> {
-        let mut outlets: BTreeSet<OutletId> = outlets.iter().cloned().collect();
-        for _ in 0..LEAVES_OUT {
-            if outlets.is_empty() {
-                return Ok(());
-            }
-            let goals = outlets.iter().map(|outlet| Select::Outlet(outlet.clone()));
+    /// Begins the plan for those of some outlets that can be switched on now; the others are left.
+    async fn begin_restore(&self, outlets: &mut Vec<OutletId>, tells: bool) -> Result<(), Refusal> {
+        let mut now: BTreeSet<OutletId> = outlets.iter().cloned().collect();
+        let mut left = Vec::new();
+        // Each time at least one is left out.
+        while !now.is_empty() {
+            let goals = now.iter().map(|outlet| Select::Outlet(outlet.clone()));
             let mut wish = wish("the restore after an outage".into(), goals, Action::On);
             wish.by_priority = true;
-            match self.preview(&wish) {
+            let refusal = match self.preview(&wish) {
                 Ok(preview) => {
                     let mut record = preview.record;
                     record.patient = true;
                     let id = self.begin_by_itself(record).await?;
-                    self.tell(
-                        "restore.plan",
-                        format!("plan {id} restores {} outlets", outlets.len()),
-                    );
-                    return Ok(());
+                    let text = format!("plan {id} restores {} outlets", now.len());
+                    self.tell("restore.plan", text);
+                    break;
                 }
-                Err(Refusal::Unfit(crate::plan::Refusal::Limit { limit, leave_out, .. }))
-                    if leave_out.iter().any(|outlet| outlets.contains(outlet)) =>
-                {
-                    outlets.retain(|outlet| !leave_out.contains(outlet));
-                    let names: Vec<String> = leave_out.iter().map(ToString::to_string).collect();
-                    let text =
-                        format!("{} stay off: {limit} has no room for them", names.join(", "));
-                    self.tell("restore.left_out", text);
-                }
-                Err(refusal) => return Err(refusal),
+                Err(refusal) => refusal,
+            };
+            let without = self.keeping_out(&refusal, &now);
+            let (out, kept): (BTreeSet<OutletId>, BTreeSet<OutletId>) =
+                now.into_iter().partition(|outlet| without.contains(outlet));
+            now = kept;
+            if out.is_empty() {
+                return Err(refusal);
             }
+            if tells {
+                let names: Vec<String> = out.iter().map(ToString::to_string).collect();
+                let text = format!("{} are not switched on yet: {refusal}", names.join(", "));
+                self.tell("restore.left_out", text);
+            }
+            left.extend(out);
         }
+        *outlets = left;
         Ok(())
+    }
+
+    /// Which outlets have to be left out for the others to be switched on: what does not fit, and hosts that come after one
+    /// that is off.
+    fn keeping_out(&self, refusal: &Refusal, of: &BTreeSet<OutletId>) -> BTreeSet<OutletId> {
+        match refusal {
+            Refusal::Unfit(crate::plan::Refusal::Limit { leave_out, .. }) => {
+                leave_out.iter().cloned().collect()
+            }
+            Refusal::Unfit(crate::plan::Refusal::Needs { host, .. }) => {
+                self.with_runs(|_, sight| {
+                    let is_of = |outlet: &&OutletId| {
+                        sight.site.host_of(outlet).is_some_and(|(id, _)| id.as_str() == host)
+                    };
+                    of.iter().filter(is_of).cloned().collect()
+                })
+            }
+            _ => BTreeSet::new(),
+        }
     }
 
     async fn shed(&self, watch: &mut Watch, rule: &Rule, act: Act) {

@@ -36,7 +36,8 @@ pub struct PlanBody {
     pub order: &'static str,
     /// When it ended.
     pub finished_at: Option<String>,
-    /// What came of it: the outcome of its last step that was begun.
+    /// What came of it, once it is over: the first outcome of a step that is no success; else `done`, or `already_there`
+    /// where nothing had to be switched.
     pub outcome: Option<&'static str>,
     /// The steps.
     pub steps: Vec<StepBody>,
@@ -86,6 +87,8 @@ pub struct PlannedBody {
     pub timeline: Vec<LineBody>,
     /// Hosts that keep a feed and lose another.
     pub loses_redundancy: Vec<String>,
+    /// Hosts that are on, and without any feed at some moment of it.
+    pub goes_dark: Vec<String>,
 }
 
 /// What flows over a limit while a plan is carried out, at worst.

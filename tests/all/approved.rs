@@ -237,6 +237,9 @@ async fn a_lift_is_for_the_lock_that_was_seen_and_may_itself_need_approval() {
     assert!(answer.body.contains("somebody works there"), "{answer:?}");
     assert_eq!(relay(&a, 6), Relay::On);
     assert_eq!(admin.send("/v1/pdus/pdu-a/outlets/6/lock", &["-X", "DELETE"]).status, 200);
+    // That it is critical the configuration says: nothing is lifted where nothing is.
+    let again = admin.send("/v1/pdus/pdu-a/outlets/6/lock", &["-X", "DELETE"]);
+    assert_eq!(refused(&again), (409, "Outlet locked".into()), "{again:?}");
     assert_eq!(run(&curl, &plan).status, 202);
     assert_eq!(ended(&gateway, &plan)["state"], "done");
     assert_eq!(relay(&a, 6), Relay::Off);

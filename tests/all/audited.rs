@@ -230,3 +230,16 @@ async fn a_plan_is_followed_with_a_bar_on_a_terminal_and_line_by_line_elsewhere(
     assert!(code == 1 && out.contains("pdu-a/4 off: unverified"), "{out}{err}");
     assert!(err.contains("is stopped"), "{err}");
 }
+
+/// The gateway closes a connection over which nothing was asked for ten seconds; a plan may be silent for longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_in_which_nothing_happens_for_a_while_is_followed_to_its_end() {
+    let host = "[[host]]\nid = \"slow\"\noutlets = [\"pdu-a/1\"]\nhold_s = 18\ndraw = { steady_w = 200, boot_w = 250, boot_s = 1, inrush_w = 400 }\n";
+    let (_a, _b, gateway) = crate::planned::two_pdus_with(host, "").await;
+    let wish = serde_json::json!({"goals": [{"select": {"hosts": ["slow"]}, "action": "cycle"}]});
+    let plan = crate::planned::make(&gateway.curl(), &wish);
+    let id = plan["id"].as_str().unwrap();
+    let (out, err, code) = call(&gateway, &["plan", "run", id, "--follow"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.trim_end().ends_with(&format!("plan {id}: done")), "{out}");
+}

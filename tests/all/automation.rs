@@ -3,9 +3,10 @@
 use pmgate::model::switching::Relay;
 use pmgate::model::time::{Stamp, Tick};
 use pmgate::sim::families::Family;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::rig::{Gateway, Sim, pdu_section};
+use crate::planned::{ended, make, run};
+use crate::rig::{Gateway, Sim, pause, pdu_section};
 
 fn hosts(outlets: u16) -> String {
     (1..=outlets)
@@ -123,4 +124,76 @@ async fn after_an_outage_what_was_on_comes_back_by_priority() {
         done["steps"].as_array().unwrap().iter().map(|s| s["outlet"].as_str().unwrap()).collect();
     assert_eq!(order, ["pdu-a/5", "pdu-a/4", "pdu-a/3", "pdu-a/1", "pdu-a/6"]);
     assert_eq!(relays(&a, 6), [true, false, true, true, true, true]);
+}
+
+/// One host that cannot come back yet, as what it comes after is off, keeps no other from coming back; and it comes when it
+/// can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_has_to_wait_keeps_no_other_dark_after_an_outage() {
+    let mut a = Sim::start(Family::ApcRpdu2, 3).await;
+    let pdu = pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1");
+    let app = hosts(3).replacen("id = \"web-3\"", "id = \"web-3\"\nafter = [\"web-2\"]", 1);
+    let sections = format!(
+        "[poll]\nretry_s = 1\nretry_max_s = 1\n[restore]\nsettle_s = 1\nwait_s = 5\n[switching]\nhold_s = 1\n{pdu}{app}"
+    );
+    let gateway = started(sections.clone()).await;
+    assert_eq!(gateway.curl().power("pdu-a/2", "off").status, 200);
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/2", |outlet| outlet["state"] == "off");
+    let read = |body: &Value| {
+        let at = body["observed_at"].as_str().map(str::to_owned);
+        at.map_or(0, |at| Stamp::parse_at(&at, Stamp(0)).unwrap().0)
+    };
+    let since = read(&gateway.curl().get("/v1/pdus/pdu-a"));
+    gateway.wait_for("/v1/pdus/pdu-a", |body| read(body) > since + 4_000);
+    let dir = gateway.kill();
+    a.fails();
+    for outlet in 0..3 {
+        a.pdu.lock().unwrap().switch(outlet, Relay::Off, Tick(0));
+    }
+    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
+    let gateway = gateway.await.unwrap();
+    a.comes_back(Family::ApcRpdu2).await;
+    let left = wait_for(&gateway, "restore.left_out");
+    assert!(left[0].contains("pdu-a/3") && left[0].contains("web-2"), "{left:?}");
+    wait_for(&gateway, "restore.plan");
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/1", |outlet| outlet["state"] == "on");
+    assert_eq!(relays(&a, 3), [true, false, false]);
+    assert_eq!(gateway.curl().power("pdu-a/2", "on").status, 200);
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/3", |outlet| outlet["state"] == "on");
+    assert_eq!(relays(&a, 3), [true, true, true]);
+}
+
+/// Were it off, it could not be switched on again while a limit above it is not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_cycled_under_a_limit_that_is_not_read() {
+    let (a, mut b) = (Sim::start(Family::ApcRpdu2, 2).await, Sim::start(Family::ApcRpdu2, 2).await);
+    let pdus = ["pdu-a", "pdu-b"].map(|id| {
+        let at = if id == "pdu-a" { a.address } else { b.address };
+        pdu_section(id, at, "write_gap_ms = 0\nfast_s = 1")
+    });
+    let sections = format!(
+        "[poll]\nretry_s = 1\nretry_max_s = 1\n[switching]\nfresh_s = 3\nhold_s = 1\n\
+         [[limit]]\nid = \"room\"\nrating_w = 20000\nof = [\"pdu-a\", \"pdu-b\"]\n{}{}",
+        pdus.concat(),
+        hosts(2)
+    );
+    let gateway = started(sections).await;
+    gateway.wait_online("pdu-b");
+    let wish = json!({"goals": [{"select": {"hosts": ["web-1"]}, "action": "cycle"}]});
+    let plan = make(&gateway.curl(), &wish);
+    b.fails();
+    let read = |body: &Value| {
+        let at = body["observed_at"].as_str().map(str::to_owned);
+        at.map_or(0, |at| Stamp::parse_at(&at, Stamp(0)).unwrap().0)
+    };
+    let last = read(&gateway.curl().get("/v1/pdus/pdu-b"));
+    gateway.wait_for("/v1/pdus/pdu-a", |body| read(body) > last + 5_000);
+    assert_eq!(run(&gateway.curl(), &plan).status, 202);
+    // Long enough for the off, which otherwise comes at once.
+    for _ in 0..50 {
+        pause();
+        assert_eq!(relays(&a, 1), [true]);
+    }
+    b.comes_back(Family::ApcRpdu2).await;
+    assert_eq!(ended(&gateway, &plan)["state"], "done");
 }

@@ -122,6 +122,7 @@ async fn goals_select_groups_and_no_outlet_is_wished_twice() {
     assert_eq!(steps.iter().filter(by_group).count(), 4, "{plan}");
     assert_eq!(plan["target"], "outlet pdu-a/7, group web");
     assert_eq!(plan["loses_redundancy"], json!([]), "its hosts go dark whole");
+    assert!(!plan["goes_dark"].as_array().unwrap().is_empty(), "{plan}");
     assert_eq!(run(&curl, &plan).status, 202);
     assert_eq!(ended(&gateway, &plan)["state"], "done");
     assert_eq!((relay(&a, 7), relay(&a, 2), relay(&b, 1)), (Relay::Off, Relay::Off, Relay::Off));

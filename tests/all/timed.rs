@@ -50,7 +50,7 @@ async fn a_plan_that_is_put_off_begins_at_its_time_and_not_before() {
     assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
     assert_eq!(relay(&a, 6), Relay::On);
     let far = Stamp(now().0 + 8 * 86_400_000).to_string();
-    for wrong in [far.as_str(), "tomorrow", "+5m"] {
+    for wrong in [far.as_str(), "tomorrow", "+5m", "2020-01-01T00:00:00Z"] {
         wish["not_before"] = json!(wrong);
         assert_eq!(curl.post("/v1/plans", &wish.to_string(), &[]).status, 400, "{wrong}");
     }

@@ -86,7 +86,7 @@ impl Runs {
         run.generation += 1;
         run.outcome = true;
         let record = run.record.clone();
-        if matches!(record.state, PlanState::Stopped | PlanState::Interrupted) {
+        if record.state != PlanState::Done {
             let safe = safe_plan(&record, sight);
             if let Some(run) = self.plans.get_mut(plan) {
                 run.more = safe;

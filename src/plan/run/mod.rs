@@ -244,6 +244,8 @@ pub(super) struct Run {
     began: Tick,
     base_ms: u64,
     not_before: Tick,
+    /// When it is looked again whether it fits, where that could not be told.
+    looks: Tick,
     /// Somebody cancelled it.
     stopping: bool,
     /// A step failed, and the rest is not begun.
@@ -368,6 +370,7 @@ impl Runs {
             began: not_before,
             base_ms: if settling { base_ms } else { 0 },
             not_before,
+            looks: not_before,
             stopping: record.cancelled.is_some(),
             halted: false,
             settling,

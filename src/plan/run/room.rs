@@ -6,7 +6,7 @@ use crate::model::switching::Relay;
 
 use super::super::picture::{Picture, STEP_MS, Sight};
 use super::super::planner::Refusal;
-use super::super::record::{Mark, Record};
+use super::super::record::{Mark, Record, StepRecord};
 use super::super::search::fits;
 use super::super::site::Site;
 use super::super::world::{Draw, Goal, Want, World};
@@ -43,7 +43,19 @@ pub fn by_hand(world: &mut World, site: &Site) {
 }
 
 impl Runs {
-    /// Whether an outlet may be switched on now, as measured; or why not.
+    /// Whether an outlet that is switched off comes on again in the same plan.
+    pub(super) fn comes_back(&self, who: &Who) -> bool {
+        self.plans.get(&who.plan).is_some_and(|run| {
+            let (before, rest) = run.record.steps.split_at(who.step + 1);
+            before.last().is_some_and(|step| {
+                let back =
+                    |other: &StepRecord| other.relay == Relay::On && other.outlet == step.outlet;
+                step.relay == Relay::Off && rest.iter().any(back)
+            })
+        })
+    }
+
+    /// Whether an outlet may be switched on now, as measured, or off if it is to come on again; or why not.
     pub(super) fn room(&self, who: &Who, sight: &Sight<'_>) -> Result<(), String> {
         let Some(run) = self.plans.get(&who.plan) else { return Ok(()) };
         let outlet = &run.record.steps[who.step].outlet;
@@ -71,6 +83,10 @@ impl Runs {
                 "what flows over {name} was last read more than {} ago",
                 sight.site.fresh
             ));
+        }
+        // An off that is to be undone only has to be one that could be: what it leaves room for is the planner's.
+        if run.record.steps[who.step].relay == Relay::Off {
+            return Ok(());
         }
         // What no meter has confirmed may turn out to be twice what was said of it: not even then is a rating passed.
         let doubtful = world.outlets[at].over.iter().find(|share| {

@@ -169,7 +169,7 @@ impl Runs {
         // An on does not overtake another that waits for room.
         let behind = step.relay == Relay::On
             && run.doing[..at].iter().any(|doing| matches!(doing.phase, Phase::Room { .. }));
-        (!taken && !host_taken && !behind).then_some(due.max(run.not_before))
+        (!taken && !host_taken && !behind).then_some(due.max(run.not_before).max(run.looks))
     }
 
     /// Moves a step on, if it can be.
@@ -351,7 +351,9 @@ impl Runs {
 
     fn comes_to_room(&mut self, who: &Who, known: Known, sight: &Sight<'_>) {
         let Some(run) = self.plans.get(&who.plan) else { return };
-        if run.record.steps[who.step].relay == Relay::On && self.care.room {
+        let is_on = run.record.steps[who.step].relay == Relay::On;
+        // What is switched off and could not be switched on again, as a limit above it is not read, would stay dark.
+        if self.care.room && (is_on || self.comes_back(who)) {
             let wait = if run.patient { LONG_PATIENCE } else { PATIENCE };
             let (until, next) = (sight.now + wait, sight.now);
             self.doing(who).phase = Phase::Room { known, until, next };
@@ -378,7 +380,7 @@ impl Runs {
             self.busy.retain(|_, of| of != who);
             self.doing(who).phase = Phase::Room { known, until, next: sight.now + PAUSE };
             self.deeds.push(Deed::Want(pdu));
-        } else if replans && self.replan(who, sight) {
+        } else if replans && !self.comes_back(who) && self.replan(who, sight) {
             // Planned anew: this step is no more.
         } else {
             self.ends(who, Outcome::Failed, Some(why), sight);

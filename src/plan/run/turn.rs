@@ -10,7 +10,7 @@ use super::super::picture::Sight;
 use super::super::record::OnFailure;
 use super::super::site::NoAnswer;
 use super::step::Phase;
-use super::{Deed, LONG_PATIENCE, Moment, PATIENCE, Runs, Unanswered, Who};
+use super::{Deed, LONG_PATIENCE, Moment, PATIENCE, PAUSE, Runs, Unanswered, Who};
 
 impl Runs {
     pub(super) fn may_begin(&mut self, who: &Who, sight: &Sight<'_>) -> bool {
@@ -39,6 +39,14 @@ impl Runs {
             && run.record.not_before.is_some()
             && let Err(why) = self.still_fits(&run.record, sight)
         {
+            // After a start nothing is known of the rack yet; it has waited for longer than that.
+            let is_read = sight.views.iter().all(|view| view.complete.is_some());
+            if !is_read && sight.now < run.not_before + PATIENCE {
+                if let Some(run) = self.plans.get_mut(&who.plan) {
+                    run.looks = sight.now + PAUSE;
+                }
+                return false;
+            }
             self.ends(who, Outcome::Failed, Some(why.to_string()), sight);
             // It is the whole plan that does not fit, whatever is to become of it when one step fails.
             if let Some(run) = self.plans.get_mut(&who.plan) {
