@@ -3,7 +3,7 @@
 
 use crate::model::time::Stamp;
 use crate::series::rollup::Rolled;
-use crate::series::window::{Bucket, Buckets, Run, Sample};
+use crate::series::window::{Aggregate, Bucket, Buckets, Run, Sample};
 
 use super::select::Window;
 use super::stream::Stopped;
@@ -78,10 +78,13 @@ impl Steps {
             Run::Gaps(..) => None,
             Run::Rolled(steps, width) => {
                 let last = steps.iter().rfind(|step| step.count > 0)?;
-                // From before the window only its end counts, as it does for the buckets.
-                let end = Stamp(last.at.saturating_add(width)).min(self.window.start);
-                Some(if Stamp(last.at) < self.window.start {
-                    Last::Sample((end, Ok(last.last)))
+                // From before the window only its end counts, as it does for the buckets, unless it stands for steps of it.
+                let end = Stamp(last.at.saturating_add(width));
+                let stands = width > self.window.step_ms()
+                    && self.window.how != Aggregate::Rate
+                    && end > self.window.start;
+                Some(if Stamp(last.at) < self.window.start && !stands {
+                    Last::Sample((end.min(self.window.start), Ok(last.last)))
                 } else {
                     Last::Rolled(*last, width)
                 })
@@ -137,7 +140,6 @@ mod tests {
     use crate::model::time::Span;
     use crate::series::cells::{Column, Piece};
     use crate::series::rollup::roll;
-    use crate::series::window::Aggregate;
 
     fn sliced(window: Window, slice: usize, runs: &[Run<'_>]) -> Vec<Bucket> {
         let mut out = Vec::new();

@@ -322,9 +322,20 @@ impl Buckets {
         }
     }
 
-    /// The next rolled-up readings, of so many milliseconds; they count where they begin.
+    /// The next rolled-up readings, of so many milliseconds; they count where they begin, and stand for all steps of their
+    /// time where these are narrower, but for a rate.
     pub fn take_rolled(&mut self, rolled: &Rolled, width_ms: i64) {
         let (at, until) = (Stamp(rolled.at), Stamp(rolled.at.saturating_add(width_ms)));
+        if width_ms > self.step_ms && self.how != Aggregate::Rate && rolled.count > 0 {
+            // Nothing finer is kept: it stands for all of its time.
+            let mut at = at.max(self.start);
+            while at < until.min(self.end) {
+                self.close_until(at);
+                self.now.take_rolled(rolled, until);
+                at = self.until;
+            }
+            return;
+        }
         if at < self.start {
             if rolled.count > 0 {
                 self.now = Step::after(Some((until.min(self.start), rolled.last)));
@@ -404,6 +415,22 @@ mod tests {
         let rates = values(&samples, 10, Aggregate::Rate);
         assert_eq!(rates[1], Some(10.0));
         assert_eq!(rates[2], Some((40.0 + 10.0) / 19.0));
+    }
+
+    #[test]
+    fn a_rollup_stands_for_all_steps_of_its_time() {
+        let column = [(0, Ok(10)), (5_000, Ok(20)), (10_000, Err(Gap::Timeout)), (20_000, Ok(5))];
+        let rolled = super::super::rollup::roll(column, 10_000);
+        let steps = |start, step, how| {
+            let mut buckets = Buckets::new(at(start), at(30), Span::seconds(step), how);
+            rolled.iter().for_each(|rolled| buckets.take_rolled(rolled, 10_000));
+            let finished = buckets.finish().into_iter();
+            finished.map(|bucket| bucket.value.ok()).collect::<Vec<_>>()
+        };
+        let of = [Some(15.0), Some(15.0), None, None, Some(5.0), Some(5.0)];
+        assert_eq!(steps(0, 5, Aggregate::Avg), of);
+        assert_eq!(steps(5, 5, Aggregate::Avg), of[1..]);
+        assert_eq!(steps(0, 5, Aggregate::Max)[..2], [Some(20.0); 2]);
     }
 
     proptest! {

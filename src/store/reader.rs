@@ -370,8 +370,11 @@ fn rolled_day(
             damaged += 1;
             continue;
         };
+        // One that is wider than what is asked for stands for all of its time, also for what is left of it at the start.
+        let is_wide = asked.step.is_some_and(|(_, step)| step.0 < width.unsigned_abs());
+        let start = if is_wide { asked.start.0.saturating_sub(width - 1) } else { asked.start.0 };
         let [from, until] =
-            [asked.start, asked.end].map(|end| steps.partition_point(|step| step.at < end.0));
+            [start, asked.end.0].map(|end| steps.partition_point(|step| step.at < end));
         if from < until && !visit(number, Run::Rolled(&steps[from..until], width)) {
             return Ok(Shown::Stop(damaged));
         }

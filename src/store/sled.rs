@@ -23,7 +23,7 @@ const SEALED_SEGMENT: usize = 16 * 1024;
 const LOCKED: Duration = Duration::from_secs(2);
 
 /// How long threads may still see what was replaced before it is left to the next flush.
-const SEEN: Duration = Duration::from_millis(500);
+const SEEN: Duration = Duration::from_secs(2);
 
 /// How a directory is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,17 +82,18 @@ impl SledStore {
 }
 
 impl SledStore {
-    /// Most bytes that the values' files may take: a quarter more than there is, or what was replaced is too much. After
-    /// ten changes to a page sled writes all of it anew, sixteen values at most: of a block of 16 KB values that is as much
-    /// again as they are.
-    fn most_bytes(&self) -> Result<u64, StoreError> {
+    /// Most bytes that the values' files may take, a quarter more than there is, and how many they should: a sixteenth more.
+    /// After ten changes to a page sled writes all of it anew, sixteen values at most: of a block of 16 KB values that is as
+    /// much again as they are.
+    fn most_bytes(&self) -> Result<(u64, u64), StoreError> {
         let mut live = 0;
         let mut entries = self.db.iter();
         while let Some((key, value)) = caught(|| entries.next().transpose())? {
             live += (key.len() + value.len()) as u64;
         }
         let stuck = self.stuck.load(Ordering::Relaxed);
-        Ok(live + live / 4 + SEALED_SEGMENT as u64 + stuck)
+        let least = live + SEALED_SEGMENT as u64 + stuck;
+        Ok((least + live / 4, least + live / 16))
     }
 
     fn takes_more_than(&self, most: u64) -> bool {
@@ -103,7 +104,7 @@ impl SledStore {
     /// in a directory that is written once it would never be. So it is filled, with what goes again. And it does so at a
     /// write after no thread is left that could still see the old: threads of any sled database of this process count, so
     /// it is written to until they are through. Returns whether what is left takes no more than it may.
-    fn turn_over(&self, most: u64) -> Result<bool, StoreError> {
+    fn turn_over(&self, wanted: u64) -> Result<bool, StoreError> {
         let filler = caught(|| self.db.open_tree("filler"))?;
         // Each other than the one before, or sled would do nothing.
         let write = |turn: u8, length: usize| {
@@ -115,13 +116,13 @@ impl SledStore {
         }
         let began = Instant::now();
         let mut turn = 16;
-        while self.takes_more_than(most) && began.elapsed() < SEEN {
+        while self.takes_more_than(wanted) && began.elapsed() < SEEN {
             std::thread::sleep(Duration::from_millis(5));
             turn = 33 - turn;
             write(turn, 1)?;
         }
         caught(|| filler.remove([]))?;
-        Ok(!self.takes_more_than(most))
+        Ok(!self.takes_more_than(wanted))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -238,7 +239,7 @@ impl ChunkStore for SledStore {
         if !changed || self.how != Use::Sealed {
             return Ok(());
         }
-        let most = match self.most_bytes() {
+        let (most, wanted) = match self.most_bytes() {
             Ok(most) => most,
             // A value of before is damaged: who asks for it is told. What was put is on the disk all the same.
             Err(error) => {
@@ -247,9 +248,9 @@ impl ChunkStore for SledStore {
             }
         };
         if self.takes_more_than(most) {
-            let all_gone = self.turn_over(most)?;
+            let all_gone = self.turn_over(wanted)?;
             if !all_gone {
-                let more = bytes_in(&self.dir.join("blobs")).saturating_sub(most);
+                let more = bytes_in(&self.dir.join("blobs")).saturating_sub(wanted);
                 if self.missed.load(Ordering::Relaxed) {
                     // Not waited for again until as much again was replaced.
                     self.stuck.fetch_add(more, Ordering::Relaxed);
