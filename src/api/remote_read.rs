@@ -25,8 +25,6 @@ const SAMPLES: usize = 3_000_000;
 const WIDEST_MS: i64 = 240_000;
 /// Readings as they came are given of no longer a time: beyond, a minute's stand for them.
 const FINE_MS: i64 = 86_400_000;
-/// Beyond so many samples, about, averages have seven digits: they take little more than half the room.
-const FULL_DIGITS: i64 = 1_000_000;
 /// Samples that are read before they are put into the answer, about.
 const AT_ONCE: i64 = 200_000;
 
@@ -160,13 +158,10 @@ fn answer(store: &Archive, found: &[(Query, Vec<Known>)]) -> Result<Vec<Vec<u8>>
         let each = span / spacing(query).unwrap_or(1_000) + 1;
         // Few columns at once: what is read of them is in memory.
         let at_once = usize::try_from(AT_ONCE / each).unwrap_or(1).clamp(1, 16);
-        let few_digits = each.saturating_mul(known.len() as i64) > FULL_DIGITS;
         for of_pdu in known.chunk_by(|a, b| a.of.pdu == b.of.pdu) {
             for some in of_pdu.chunks(at_once) {
                 let most = SAMPLES - samples;
-                for (known, read) in
-                    some.iter().zip(read_some(store, query, (some, few_digits), most)?)
-                {
+                for (known, read) in some.iter().zip(read_some(store, query, some, most)?) {
                     samples += read.len();
                     if samples > SAMPLES {
                         return Err(bad(
@@ -208,7 +203,6 @@ fn value_of(metric: Metric, kept: f64) -> f64 {
 /// The samples of a column, one for each time of so many milliseconds: its average, or the last of what counts or is a state.
 struct Thinned {
     metric: Metric,
-    few_digits: bool,
     samples: Vec<(i64, f64)>,
     /// Begin, sum, count and last of what is under way.
     open: Option<(i64, f64, i64, f64)>,
@@ -233,9 +227,7 @@ impl Thinned {
         if let Some((at, sum, count, last)) = self.open.take() {
             let is_level = self.metric != Metric::Energy && self.metric != Metric::State;
             let kept = if is_level { sum / count as f64 } else { last };
-            let value = value_of(self.metric, kept);
-            let few = self.few_digits && is_level;
-            self.samples.push((at, if few { f64::from(value as f32) } else { value }));
+            self.samples.push((at, value_of(self.metric, kept)));
         }
     }
 }
@@ -243,7 +235,7 @@ impl Thinned {
 fn read_some(
     store: &Archive,
     query: &Query,
-    (some, few_digits): (&[Known], bool),
+    some: &[Known],
     most: usize,
 ) -> Result<Vec<Vec<(i64, f64)>>, Problem> {
     let columns: Vec<(String, Metric)> =
@@ -252,10 +244,7 @@ fn read_some(
     let end = query.end_ms.saturating_add(1);
     // Of a time whose readings went, what is left of them, however fine it was asked.
     let step = Some((Stamp(0), Span(spacing.map_or(1, i64::unsigned_abs))));
-    let of = |known: &Known| {
-        let (metric, samples) = (known.of.metric, Vec::new());
-        Thinned { metric, few_digits, samples, open: None }
-    };
+    let of = |known: &Known| Thinned { metric: known.of.metric, samples: Vec::new(), open: None };
     let mut out: Vec<Thinned> = some.iter().map(of).collect();
     let mut taken = 0;
     let (start, until) = (Stamp(query.start_ms), Stamp(end));
