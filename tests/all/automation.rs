@@ -84,6 +84,28 @@ async fn load_is_shed_by_priority_and_comes_back() {
     assert!(back[back.len() - 1].contains("web-1"), "{back:?}");
 }
 
+/// When a PDU was last read, ms.
+fn observed(body: &Value) -> i64 {
+    let at = body["observed_at"].as_str().map(str::to_owned);
+    at.map_or(0, |at| Stamp::parse_at(&at, Stamp(0)).unwrap().0)
+}
+
+/// The whole rack loses its power, the gateway too, and the PDU comes back with all its outlets off.
+async fn after_an_outage(gateway: Gateway, a: &mut Sim, outlets: u16, sections: String) -> Gateway {
+    // Some seconds later what was on is durable.
+    let since = observed(&gateway.curl().get("/v1/pdus/pdu-a"));
+    gateway.wait_for("/v1/pdus/pdu-a", |body| observed(body) > since + 4_000);
+    let dir = gateway.kill();
+    a.fails();
+    for outlet in 0..outlets {
+        a.pdu.lock().unwrap().switch(outlet, Relay::Off, Tick(0));
+    }
+    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
+    let gateway = gateway.await.unwrap();
+    a.comes_back(Family::ApcRpdu2).await;
+    gateway
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_an_outage_what_was_on_comes_back_by_priority() {
     let mut a = Sim::start(Family::ApcRpdu2, 6).await;
@@ -97,22 +119,7 @@ async fn after_an_outage_what_was_on_comes_back_by_priority() {
     // Somebody switched one off: it is not wanted back.
     assert_eq!(gateway.curl().power("pdu-a/2", "off").status, 200);
     gateway.wait_for("/v1/pdus/pdu-a/outlets/2", |outlet| outlet["state"] == "off");
-    // Some seconds later that is durable.
-    let read = |body: &Value| {
-        let at = body["observed_at"].as_str().map(str::to_owned);
-        at.map_or(0, |at| Stamp::parse_at(&at, Stamp(0)).unwrap().0)
-    };
-    let since = read(&gateway.curl().get("/v1/pdus/pdu-a"));
-    gateway.wait_for("/v1/pdus/pdu-a", |body| read(body) > since + 4_000);
-    // The whole rack loses its power, the gateway too, and the PDU comes back with all its outlets off.
-    let dir = gateway.kill();
-    a.fails();
-    for outlet in 0..6 {
-        a.pdu.lock().unwrap().switch(outlet, Relay::Off, Tick(0));
-    }
-    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
-    let gateway = gateway.await.unwrap();
-    a.comes_back(Family::ApcRpdu2).await;
+    let gateway = after_an_outage(gateway, &mut a, 6, sections).await;
     let begun = wait_for(&gateway, "restore.begun");
     assert!(begun[0].contains("pdu-a/1") && !begun[0].contains("pdu-a/2"), "{begun:?}");
     wait_for(&gateway, "restore.plan");
@@ -139,20 +146,7 @@ async fn a_host_that_has_to_wait_keeps_no_other_dark_after_an_outage() {
     let gateway = started(sections.clone()).await;
     assert_eq!(gateway.curl().power("pdu-a/2", "off").status, 200);
     gateway.wait_for("/v1/pdus/pdu-a/outlets/2", |outlet| outlet["state"] == "off");
-    let read = |body: &Value| {
-        let at = body["observed_at"].as_str().map(str::to_owned);
-        at.map_or(0, |at| Stamp::parse_at(&at, Stamp(0)).unwrap().0)
-    };
-    let since = read(&gateway.curl().get("/v1/pdus/pdu-a"));
-    gateway.wait_for("/v1/pdus/pdu-a", |body| read(body) > since + 4_000);
-    let dir = gateway.kill();
-    a.fails();
-    for outlet in 0..3 {
-        a.pdu.lock().unwrap().switch(outlet, Relay::Off, Tick(0));
-    }
-    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
-    let gateway = gateway.await.unwrap();
-    a.comes_back(Family::ApcRpdu2).await;
+    let gateway = after_an_outage(gateway, &mut a, 3, sections).await;
     let left = wait_for(&gateway, "restore.left_out");
     assert!(left[0].contains("pdu-a/3") && left[0].contains("web-2"), "{left:?}");
     wait_for(&gateway, "restore.plan");
@@ -182,12 +176,8 @@ async fn nothing_is_cycled_under_a_limit_that_is_not_read() {
     let wish = json!({"goals": [{"select": {"hosts": ["web-1"]}, "action": "cycle"}]});
     let plan = make(&gateway.curl(), &wish);
     b.fails();
-    let read = |body: &Value| {
-        let at = body["observed_at"].as_str().map(str::to_owned);
-        at.map_or(0, |at| Stamp::parse_at(&at, Stamp(0)).unwrap().0)
-    };
-    let last = read(&gateway.curl().get("/v1/pdus/pdu-b"));
-    gateway.wait_for("/v1/pdus/pdu-a", |body| read(body) > last + 5_000);
+    let last = observed(&gateway.curl().get("/v1/pdus/pdu-b"));
+    gateway.wait_for("/v1/pdus/pdu-a", |body| observed(body) > last + 5_000);
     assert_eq!(run(&gateway.curl(), &plan).status, 202);
     // Long enough for the off, which otherwise comes at once.
     for _ in 0..50 {
