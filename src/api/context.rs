@@ -1,15 +1,12 @@
 //! What a handler gets: the gateway's state, and the request with whoever made it.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::pin::Pin;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::task::Poll;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Frame, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -110,9 +107,16 @@ impl Context {
         name: &str,
         what: &str,
     ) -> Result<Option<T>, Problem> {
-        let Some((_, text)) = self.query.iter().find(|(key, _)| key == name) else {
-            return Ok(None);
-        };
+        let mut all = self.query.iter().filter(|(key, _)| key == name);
+        let Some((_, text)) = all.next() else { return Ok(None) };
+        if all.next().is_some() {
+            return Err(Problem::new(
+                400,
+                "Bad query",
+                format!("{name} is given more than once"),
+                format!("write {name}= once"),
+            ));
+        }
         text.parse().map(Some).map_err(|_| {
             let shown: String = text.chars().take(60).collect();
             Problem::new(
@@ -214,36 +218,6 @@ pub fn bytes(status: StatusCode, kind: &'static str, content: impl Into<Bytes>) 
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
-}
-
-/// A body of bytes that lie in pieces: each goes when it has been sent.
-pub fn in_pieces(status: StatusCode, kind: &'static str, pieces: Vec<Vec<u8>>) -> Response<Body> {
-    let mut response = Response::new(whole(Pieces(pieces.into())));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-struct Pieces(VecDeque<Vec<u8>>);
-
-impl hyper::body::Body for Pieces {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece.into()))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
-    }
 }
 
 /// A body of JSON.

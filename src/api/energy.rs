@@ -6,7 +6,7 @@ use hyper::StatusCode;
 
 use crate::model::metric::Metric;
 use crate::model::time::{Span, Stamp};
-use crate::series::meter::Meter;
+use crate::series::meter::{Meter, Period};
 use crate::store::Archive;
 use crate::store::reader::{Item, Scan, Series, scan};
 use crate::wire::energy::{ConsumerBody, EnergyBody, PeriodBody};
@@ -23,14 +23,16 @@ const PERIODS: usize = 8_784;
 /// How far before the window a counter's last reading is looked for: the slowest poll is once a day.
 const BEFORE_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
+/// What selects more than one outlet.
+const WHOLES: [&str; 3] = ["pdu", "host", "group"];
 
 /// A counter's periods, and how often it was reset.
-type Counted = (Vec<crate::series::meter::Period>, u64);
+type Counted = (Vec<Period>, u64);
 
 /// Energy of hosts, PDUs or outlets.
 #[utoipa::path(get, path = "/v1/energy", tag = "series",
     params(("host" = Option<String>, Query, description = "a host; as often as needed"), ("pdu" = Option<String>, Query, description = "all outlets of a PDU, * for all"), ("group" = Option<String>, Query, description = "the outlets of a group"), ("target" = Option<String>, Query, description = "pdu-a/7; pdu-a is the inlet's own counter"),
-        ("start" = Option<String>, Query, description = "as for /v1/series"), ("end" = Option<String>, Query, description = "as for /v1/series"), ("period" = Option<String>, Query, description = "hour, day, month (UTC) or all; all unless told"), ("by" = Option<String>, Query, description = "host, pdu, branch or rack; host unless told, and outlets without a host by themselves")),
+        ("start" = Option<String>, Query, description = "as for /v1/series"), ("end" = Option<String>, Query, description = "as for /v1/series"), ("period" = Option<String>, Query, description = "hour, day, month (UTC) or all; all unless told"), ("by" = Option<String>, Query, description = "host, pdu, branch or rack; host unless told, outlets without a host by themselves, and so are targets where there is nothing else")),
     responses((status = 200, body = EnergyBody), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn energy(context: Context) -> Answer {
     context.only(&KNOWN)?;
@@ -46,13 +48,18 @@ pub async fn energy(context: Context) -> Answer {
     };
     let begins = begins(start, end, period)?;
     let by = match context.query::<String>("by", "text")? {
-        None => By::Host,
-        Some(text) => By::ALL
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, by)| *by)
-            .ok_or_else(|| bad("by is not known", "write by=host, pdu, branch or rack"))?,
+        None => None,
+        Some(text) => Some(
+            By::ALL
+                .iter()
+                .find(|(word, _)| *word == text)
+                .map(|(_, by)| *by)
+                .ok_or_else(|| bad("by is not known", "write by=host, pdu, branch or rack"))?,
+        ),
     };
+    // What was named by itself is told by itself: an outlet is not all of its host.
+    let single =
+        by.is_none() && context.query.iter().all(|(key, _)| !WHOLES.contains(&key.as_str()));
     let all = select(&context, Metric::Energy).await?;
     if all.is_empty() {
         return Err(bad("nothing is selected", "write host=, pdu=, group= or target="));
@@ -60,10 +67,14 @@ pub async fn energy(context: Context) -> Answer {
     let named: Vec<(Series, String)> = all
         .into_iter()
         .map(|series| {
-            let group = group_of(&context.state, &series, by);
+            let group = match by {
+                None if single => of_itself(&series),
+                by => group_of(&context.state, &series, by.unwrap_or(By::Host)),
+            };
             (series, group)
         })
         .collect();
+    let now = context.state.clock.stamp();
     let turn = context.state.query_turn().await?;
     let store = context.state.store.clone();
     let moments = begins.clone();
@@ -80,7 +91,10 @@ pub async fn energy(context: Context) -> Answer {
         Problem::new(500, "Internal error", error.to_string(), "report this with the request")
     })??;
     drop(turn);
-    let of = groups.into_iter().map(|(id, counters)| consumer(id, &counters, &begins)).collect();
+    let of = groups
+        .into_iter()
+        .map(|(id, counters)| consumer(id, &counters, &begins, end.min(now)))
+        .collect();
     let (start, end) = (start.to_string(), end.to_string());
     json(StatusCode::OK, &EnergyBody { start, end, period, of })
 }
@@ -139,7 +153,7 @@ fn count(
         scan(store, &asked, &mut |number, item| {
             match item {
                 Item::Sample(sample) => meters[number].take(sample),
-                Item::Rolled(rolled, _) => meters[number].take_rolled(rolled),
+                Item::Rolled(rolled, width) => meters[number].take_rolled(rolled, width),
             }
             true
         })?;
@@ -150,27 +164,53 @@ fn count(
     Ok(out)
 }
 
-fn consumer(id: String, counters: &[Counted], begins: &[Stamp]) -> ConsumerBody {
-    let told = |known: usize, of: usize, grown: i128| match known {
-        0 => (None, "missing"),
-        // mWh as Wh; far below 2^53.
-        _ => (Some(grown as f64 / 1_000.0), if known == of { "good" } else { "partial" }),
+fn of_itself(series: &Series) -> String {
+    if series.part == "I1" {
+        series.pdu.to_string()
+    } else {
+        format!("{}/{}", series.pdu, series.part)
+    }
+}
+
+/// How much a consumer used. `until` is when the window ends, or now if that is earlier.
+fn consumer(id: String, counters: &[Counted], begins: &[Stamp], until: Stamp) -> ConsumerBody {
+    let quality = |known: &[Period], of: usize| match known {
+        [] => "missing",
+        known if known.len() < of || known.iter().any(|period| period.begun) => "partial",
+        known if known.iter().any(|period| period.shared) => "estimated",
+        _ => "good",
+    };
+    // mWh as Wh; far below 2^53.
+    let wh = |known: &[Period]| {
+        let grown: i128 = known.iter().map(|period| period.grown).sum();
+        (!known.is_empty()).then_some(grown as f64 / 1_000.0)
     };
     let mut periods = Vec::new();
-    let (mut all, mut all_known, mut all_of) = (0_i128, 0, 0);
+    let mut all: Vec<Period> = Vec::new();
     for (number, at) in begins.iter().enumerate() {
-        let of_period = counters.iter().map(|(periods, _)| periods[number]);
-        let known = of_period.clone().filter(|period| period.readings > 0).count();
-        let grown: i128 = of_period.map(|period| period.grown).sum();
-        let (energy_wh, quality) = told(known, counters.len(), grown);
-        periods.push(PeriodBody { start: at.to_string(), energy_wh, quality });
-        all += grown;
-        all_known += known;
-        all_of += counters.len();
+        let known: Vec<Period> = counters
+            .iter()
+            .map(|(periods, _)| periods[number])
+            .filter(|period| period.readings > 0)
+            .collect();
+        let end = begins.get(number + 1).map_or(until, |next| (*next).min(until));
+        // Whoever answered until a day before its end has an end that nobody knows.
+        let ended = known.iter().any(|period| period.until.0 + BEFORE_MS < end.0);
+        let quality = match quality(&known, counters.len()) {
+            "good" | "estimated" if ended => "partial",
+            quality => quality,
+        };
+        periods.push(PeriodBody { start: at.to_string(), energy_wh: wh(&known), quality });
+        all.extend(known);
     }
-    let (energy_wh, quality) = told(all_known, all_of, all);
     let resets = counters.iter().map(|(_, resets)| resets).sum();
-    ConsumerBody { id, energy_wh, quality, resets, periods }
+    let of_all = match quality(&all, counters.len() * begins.len()) {
+        "good" | "estimated" if periods.iter().any(|period| period.quality == "partial") => {
+            "partial"
+        }
+        quality => quality,
+    };
+    ConsumerBody { id, energy_wh: wh(&all), quality: of_all, resets, periods }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `/v1/prometheus/read`: Prometheus' remote read. History that Prometheus never scraped, under the names and labels of
 //! `/metrics`.
 
-use hyper::StatusCode;
+use std::io::Write;
+
 use hyper::header::{CONTENT_ENCODING, HeaderValue};
 
 use crate::model::id::OutletId;
@@ -11,16 +12,17 @@ use crate::store::Archive;
 use crate::store::reader::{Item, Scan, Series, scan};
 use crate::store::shelf::MINUTE_MS;
 use crate::wire::problem::Problem;
-use crate::wire::prometheus::{self, How, Matcher, Query, request};
+use crate::wire::prometheus::{Draft, Drafted, How, Matcher, Query, Sending, request};
 
-use super::context::{Answer, Context, State, in_pieces};
+use super::context::{Answer, Context, State};
 use super::metrics::READINGS;
 use super::problem::bad;
+use super::stream::{Outgoing, Stopped, stream};
 
 /// Bytes of a decompressed request: queries are short.
 const REQUEST_BYTES: usize = 1 << 20;
-/// Samples in one answer: it has to be whole before it is sent, as its length is at its beginning.
-const SAMPLES: usize = 3_000_000;
+/// Samples in one answer.
+const SAMPLES: usize = 10_000_000;
 /// Prometheus takes a series for gone when its last sample is older than five minutes: so far apart they may be.
 const WIDEST_MS: i64 = 240_000;
 /// Readings as they came are given of no longer a time: beyond, a minute's stand for them.
@@ -48,14 +50,9 @@ pub async fn read(context: Context) -> Answer {
         })
         .collect();
     let found = found?;
-    let turn = context.state.query_turn().await?;
     let store = context.state.store.clone();
-    let answered = tokio::task::spawn_blocking(move || answer(&store, &found)).await;
-    drop(turn);
-    let pieces = answered.map_err(|error| {
-        Problem::new(500, "Internal error", error.to_string(), "report this with the request")
-    })??;
-    let mut response = in_pieces(StatusCode::OK, "application/x-protobuf", pieces);
+    let make = move |out: &mut Outgoing| answer(&store, &found, out);
+    let mut response = stream(context.state.turns.clone(), "application/x-protobuf", make).await?;
     response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
     Ok(response)
 }
@@ -146,37 +143,67 @@ fn name_of(scope: Scope, metric: Metric) -> Option<String> {
     Some(format!("pdu_{}_{name}{unit}{total}", scope.word()))
 }
 
-fn answer(store: &Archive, found: &[(Query, Vec<Known>)]) -> Result<Vec<Vec<u8>>, Problem> {
-    let broken = |error: snap::Error| {
-        Problem::new(500, "Internal error", error.to_string(), "report this with the request")
-    };
-    let mut response = prometheus::Response::default();
+/// Makes the answer: once to know how long it is, and if it does not stay in memory for that, once more as it is sent.
+fn answer(
+    store: &Archive,
+    found: &[(Query, Vec<Known>)],
+    out: &mut Outgoing,
+) -> Result<(), Stopped> {
+    let gone = out.gone();
+    let mut draft = Draft::default();
+    let mut counts = Vec::new();
     let mut samples = 0;
     for (query, known) in found {
-        response.begin();
-        let span = query.end_ms.saturating_sub(query.start_ms).max(0);
-        let each = span / spacing(query).unwrap_or(1_000) + 1;
-        // Few columns at once: what is read of them is in memory.
-        let at_once = usize::try_from(AT_ONCE / each).unwrap_or(1).clamp(1, 16);
-        for of_pdu in known.chunk_by(|a, b| a.of.pdu == b.of.pdu) {
-            for some in of_pdu.chunks(at_once) {
-                let most = SAMPLES - samples;
-                for (known, read) in some.iter().zip(read_some(store, query, some, most)?) {
-                    samples += read.len();
-                    if samples > SAMPLES {
-                        return Err(bad(
-                            format!("that are more than {SAMPLES} samples"),
-                            "ask for fewer series, a shorter time or a larger step",
-                        ));
-                    }
-                    if !read.is_empty() {
-                        response.series(&known.labels, &read).map_err(broken)?;
-                    }
+        draft.begin();
+        for some in batches(query, known) {
+            let most = SAMPLES - samples;
+            for (known, read) in some.iter().zip(read_some(store, query, some, most)?) {
+                samples += read.len();
+                if samples > SAMPLES {
+                    let detail = format!("that are more than {SAMPLES} samples");
+                    let next = "ask for fewer series, a shorter time or a larger step";
+                    return Err(bad(detail, next).into());
+                }
+                if !read.is_empty() {
+                    draft.series(&known.labels, &read)?;
+                }
+                counts.push(read.len());
+            }
+            if gone() {
+                return Err(Stopped::Gone);
+            }
+        }
+    }
+    let lengths = match draft.finish()? {
+        Drafted::Whole(pieces) => {
+            return Ok(pieces.iter().try_for_each(|piece| out.write_all(piece))?);
+        }
+        Drafted::Long(lengths) => lengths,
+    };
+    let mut sending = Sending::new(lengths, out)?;
+    let mut counts = counts.into_iter();
+    for (query, known) in found {
+        sending.begin()?;
+        for some in batches(query, known) {
+            let read = read_some(store, query, some, SAMPLES)?;
+            for ((known, mut read), count) in some.iter().zip(read).zip(counts.by_ref()) {
+                // What came in since is not in the length that was sent.
+                read.truncate(count);
+                if count > 0 {
+                    sending.series(&known.labels, &read)?;
                 }
             }
         }
     }
-    response.finish().map_err(broken)
+    Ok(sending.finish()?)
+}
+
+/// The series of a query, some at a time: of one PDU, and few, as what is read of them is in memory.
+fn batches<'k>(query: &Query, known: &'k [Known]) -> impl Iterator<Item = &'k [Known]> + use<'k> {
+    let span = query.end_ms.saturating_sub(query.start_ms).max(0);
+    let each = span / spacing(query).unwrap_or(1_000) + 1;
+    let at_once = usize::try_from(AT_ONCE / each).unwrap_or(1).clamp(1, 16);
+    known.chunk_by(|a, b| a.of.pdu == b.of.pdu).flat_map(move |of_pdu| of_pdu.chunks(at_once))
 }
 
 /// How far apart samples are given, ms; none for readings as they came. Where the asker looks every few minutes more are

@@ -3,12 +3,14 @@
 use crate::model::id::{GroupId, HostId, OutletId, PduId};
 use crate::model::metric::{Metric, Scope};
 use crate::model::time::{Span, Stamp};
+use crate::model::topology::Slot;
 use crate::series::window::Aggregate;
-use crate::store::reader::{Series, parts, target};
+use crate::store::reader::{Series, is_stored, parts, target};
 use crate::wire::problem::Problem;
 
 use super::context::{Context, State};
 use super::problem::{bad, not_found};
+use super::stream::internal;
 
 /// What several series become at each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,9 @@ pub async fn select(context: &Context, metric: Metric) -> Result<Vec<Series>, Pr
                 if context.state.fleet.get(&pdu).is_none() {
                     return Err(not_found(&format!("PDU \"{pdu}\"")));
                 }
-                found.push(Series { pdu, part, metric });
+                let series = Series { pdu, part, metric };
+                there_is(context, &series).await?;
+                found.push(series);
             }
             "pdu" => {
                 let views = context.state.board.views();
@@ -111,11 +115,39 @@ async fn stored_outlets(
 ) -> Result<Vec<String>, Problem> {
     let (store, pdu) = (context.state.store.clone(), pdu.clone());
     let found = tokio::task::spawn_blocking(move || parts(&store, &pdu, metric)).await;
-    let found = found.map_err(|error| {
-        Problem::new(500, "Internal error", error.to_string(), "report this with the request")
-    })??;
+    let found = found.map_err(|error| internal(&error))??;
     // Outlets go by numbers; inlets, phases and branches by letters and numbers.
     Ok(found.into_iter().filter(|part| part.parse::<u16>().is_ok()).collect())
+}
+
+/// Refuses a part that a PDU does not have, or of which it does not tell this, unless it did once. Of a PDU that was not
+/// reached since the start nobody knows.
+async fn there_is(context: &Context, series: &Series) -> Result<(), Problem> {
+    let Series { pdu, part, metric } = series;
+    let views = context.state.board.views();
+    let layout = views.iter().find(|view| view.id == *pdu).map(|view| &view.layout);
+    let Some(layout) = layout.filter(|layout| !layout.slots().is_empty()) else { return Ok(()) };
+    let of = |slot: &Slot| layout.parts(slot.scope).get(usize::from(slot.part));
+    let of_part = layout.slots().iter().filter(|slot| of(slot).is_some_and(|of| of.id == *part));
+    let told: Vec<Metric> =
+        of_part.map(|slot| slot.metric).filter(|metric| metric.is_series()).collect();
+    if told.contains(metric) {
+        return Ok(());
+    }
+    let (store, wanted) = (context.state.store.clone(), series.clone());
+    let turn = context.state.query_turn().await?;
+    let found = tokio::task::spawn_blocking(move || is_stored(&store, &wanted)).await;
+    drop(turn);
+    if found.map_err(|error| internal(&error))?? {
+        return Ok(());
+    }
+    let (what, next) = if told.is_empty() {
+        (format!("part \"{part}\" of PDU \"{pdu}\""), format!("GET /v1/pdus/{pdu} shows its parts"))
+    } else {
+        let told: Vec<&str> = told.into_iter().map(Metric::key).collect();
+        (format!("{} of \"{pdu}/{part}\"", metric.key()), format!("it has {}", told.join(", ")))
+    };
+    Err(Problem { next, ..not_found(&what) })
 }
 
 fn order(part: &str) -> (Option<u32>, &str) {

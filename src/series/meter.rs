@@ -15,6 +15,23 @@ pub struct Period {
     pub grown: i128,
     /// How many readings say so.
     pub readings: i64,
+    /// Until when they go; from when the first rolled-up ones begin that end later.
+    pub until: Stamp,
+    /// The counter's first reading is within it: what was counted before that nobody knows.
+    pub begun: bool,
+    /// What was rolled up over one of its ends is shared out by time.
+    pub shared: bool,
+}
+
+/// What was read in a row.
+struct Part {
+    at: Stamp,
+    until: Stamp,
+    first: i64,
+    within: i64,
+    last: i64,
+    readings: i64,
+    shared: bool,
 }
 
 /// A counter that is read along.
@@ -31,41 +48,86 @@ pub struct Meter {
 impl Meter {
     /// Periods that begin at these moments, rising; the last one ends at `end`.
     pub fn new(begins: &[Stamp], end: Stamp) -> Self {
-        let period = |at: &Stamp| Period { at: *at, grown: 0, readings: 0 };
+        let period = |at: &Stamp| Period {
+            at: *at,
+            grown: 0,
+            readings: 0,
+            until: *at,
+            begun: false,
+            shared: false,
+        };
         Self { periods: begins.iter().map(period).collect(), end, at: 0, last: None, resets: 0 }
     }
 
     /// The next reading; those before the first period only say where the counter stood.
     pub fn take(&mut self, (at, value): Sample) {
         let Ok(value) = value else { return };
-        self.grow(at, value, 0, value, 1);
+        let (first, last) = (value, value);
+        self.grow(&Part { at, until: at, first, within: 0, last, readings: 1, shared: false });
     }
 
-    /// The next readings, rolled up.
-    pub fn take_rolled(&mut self, rolled: &Rolled) {
-        if rolled.count > 0 {
-            self.grow(Stamp(rolled.at), rolled.first, rolled.grown, rolled.last, rolled.count);
-        }
-    }
-
-    fn grow(&mut self, at: Stamp, first: i64, within: i64, last: i64, readings: i64) {
-        if at >= self.end {
+    /// The next readings, rolled up over so many milliseconds. Where a period begins or ends within them, what they grew is
+    /// shared out by time: all shares are the whole.
+    pub fn take_rolled(&mut self, rolled: &Rolled, width_ms: i64) {
+        if rolled.count == 0 {
             return;
         }
-        while self.periods.get(self.at + 1).is_some_and(|next| next.at <= at) {
+        let until = rolled.at + width_ms;
+        let grown_by = |at: i64| {
+            let share = i128::from(rolled.grown) * i128::from(at - rolled.at);
+            i64::try_from(share / i128::from(width_ms)).unwrap_or(rolled.grown)
+        };
+        let (mut from, mut first) = (rolled.at, rolled.first);
+        // At least once, where a rollup grew otherwise than from its first reading to its last.
+        let was_reset = rolled.grown != rolled.last.saturating_sub(rolled.first);
+        let mut counts = false;
+        while from < until {
+            let to = self.next_begin(from).min(until);
+            let shared = from > rolled.at || to < until;
+            counts |= self.grow(&Part {
+                at: Stamp(from),
+                until: Stamp(to),
+                first,
+                within: grown_by(to) - grown_by(from),
+                last: rolled.last,
+                readings: rolled.count,
+                shared,
+            });
+            (from, first) = (to, rolled.last);
+        }
+        self.resets += u64::from(counts && rolled.count > 1 && was_reset);
+    }
+
+    /// When the period after the one of a moment begins, or the last one ends.
+    fn next_begin(&self, at: i64) -> i64 {
+        if at >= self.end.0 {
+            return i64::MAX;
+        }
+        let later = self.periods.iter().skip(self.at).map(|period| period.at);
+        later.chain([self.end]).find(|begin| begin.0 > at).map_or(i64::MAX, |begin| begin.0)
+    }
+
+    /// Tells whether it was within a period.
+    fn grow(&mut self, part: &Part) -> bool {
+        if part.at >= self.end {
+            return false;
+        }
+        while self.periods.get(self.at + 1).is_some_and(|next| next.at <= part.at) {
             self.at += 1;
         }
-        if let Some(period) = self.periods.get_mut(self.at).filter(|period| period.at <= at) {
-            if let Some(before) = self.last {
-                self.resets += u64::from(first < before);
-                period.grown += i128::from(growth(before, first));
-            }
-            // At least once, where a rollup grew otherwise than from its first reading to its last.
-            self.resets += u64::from(readings > 1 && within != last.saturating_sub(first));
-            period.grown += i128::from(within);
-            period.readings += readings;
+        let before = self.last.replace(part.last);
+        let period = self.periods.get_mut(self.at).filter(|period| period.at <= part.at);
+        let Some(period) = period else { return false };
+        if let Some(before) = before {
+            self.resets += u64::from(part.first < before);
+            period.grown += i128::from(growth(before, part.first));
         }
-        self.last = Some(last);
+        period.begun |= before.is_none() && part.at > period.at;
+        period.grown += i128::from(part.within);
+        period.readings += part.readings;
+        period.until = part.until;
+        period.shared |= part.shared;
+        true
     }
 
     /// The periods.
@@ -100,9 +162,49 @@ mod tests {
             let many = many.finish();
             prop_assert_eq!(many.iter().map(|period| period.grown).sum::<i128>(), whole);
             prop_assert_eq!(one.finish()[0].grown, whole);
+            let end = Stamp((end.0 + 59_999) / 60_000 * 60_000);
             let mut rolled = Meter::new(&begins, end);
-            roll(samples.iter().copied(), 60_000).iter().for_each(|step| rolled.take_rolled(step));
-            prop_assert_eq!(rolled.finish(), many);
+            roll(samples.iter().copied(), 60_000).iter().for_each(|step| rolled.take_rolled(step, 60_000));
+            let told = |periods: &[Period]| periods.iter().map(|p| (p.at, p.grown, p.readings, p.shared)).collect::<Vec<_>>();
+            prop_assert_eq!(told(&rolled.finish()), told(&many));
+            // Periods that begin within what was rolled up have their shares of it, and all of them together the whole.
+            let shifted: Vec<Stamp> = (0..end.0).step_by(47_000).map(Stamp).collect();
+            let mut shares = Meter::new(&shifted, end);
+            roll(samples.iter().copied(), 60_000).iter().for_each(|step| shares.take_rolled(step, 60_000));
+            prop_assert_eq!(shares.finish().iter().map(|period| period.grown).sum::<i128>(), whole);
         }
+    }
+
+    #[test]
+    fn what_was_rolled_up_over_a_periods_end_is_shared_out() {
+        let hour = |n: i64, first, last| {
+            let (at, count, grown) = (n * 3_600_000, 60, last - first);
+            let gap = crate::model::reading::Gap::NotRead;
+            Rolled { at, count, gap, least: first, most: last, sum: 0, first, last, grown }
+        };
+        // Half past the hour to half past the third.
+        let (from, until) = (Stamp(1_800_000), Stamp(3 * 3_600_000 + 1_800_000));
+        let mut meter = Meter::new(&[from], until);
+        for (n, first, last) in [(0, 0, 100), (1, 110, 310), (2, 310, 910), (3, 910, 1_010)] {
+            meter.take_rolled(&hour(n, first, last), 3_600_000);
+        }
+        let period = meter.finish()[0];
+        assert_eq!(
+            (period.grown, period.shared, period.begun),
+            (50 + 10 + 200 + 600 + 50, true, false)
+        );
+        assert_eq!(period.until, until);
+    }
+
+    #[test]
+    fn a_period_tells_that_the_counter_began_in_it() {
+        let begins = [Stamp(0), Stamp(100), Stamp(200)];
+        let mut meter = Meter::new(&begins, Stamp(300));
+        for at in [110, 150, 210, 290] {
+            meter.take((Stamp(at), Ok(at)));
+        }
+        let told: Vec<(i128, i64, bool, i64)> =
+            meter.finish().iter().map(|p| (p.grown, p.readings, p.begun, p.until.0)).collect();
+        assert_eq!(told, [(0, 0, false, 0), (40, 2, true, 150), (140, 2, false, 290)]);
     }
 }

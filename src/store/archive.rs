@@ -49,6 +49,8 @@ pub type Room = Box<dyn Fn() -> Option<(u64, u64)> + Send + Sync>;
 
 /// Bytes that stay free: sled must not find the disk full in the middle of a write.
 const RESERVE: u64 = 4 * 1024 * 1024;
+/// How the names of damaged directories begin.
+const ASIDE: &str = "damaged-";
 
 /// All readings.
 pub struct Archive {
@@ -63,6 +65,8 @@ pub struct Archive {
     gate: RwLock<()>,
     alarm: Alarm,
     alarms: Mutex<BTreeMap<&'static str, String>>,
+    /// Directories that were set aside and are still there, each with what is told of it.
+    aside: Mutex<BTreeMap<PathBuf, String>>,
     room: Room,
     /// Directories that are out of use, and stay until their last reader is done.
     leaving: Mutex<Vec<Weak<Shelf>>>,
@@ -75,7 +79,7 @@ impl Archive {
             StoreError::Failed(format!("{} cannot be read: {error}", root.display()))
         };
         std::fs::create_dir_all(root).map_err(fail)?;
-        let mut found = BTreeMap::new();
+        let (mut found, mut aside) = (BTreeMap::new(), BTreeMap::new());
         let mut leftover = Vec::new();
         for entry in std::fs::read_dir(root).map_err(fail)? {
             let entry = entry.map_err(fail)?;
@@ -92,6 +96,9 @@ impl Archive {
                 {
                     leftover.push(entry.path());
                 }
+                None if dir.starts_with(ASIDE) => {
+                    aside.insert(entry.path(), "readings were set aside earlier".to_owned());
+                }
                 None => {}
             }
         }
@@ -106,10 +113,12 @@ impl Archive {
             gate: RwLock::default(),
             alarm,
             alarms: Mutex::default(),
+            aside: Mutex::new(aside),
             room: room_of(root.to_path_buf()),
             leaving: Mutex::default(),
         };
         archive.forget_superseded();
+        archive.look_aside();
         Ok(archive)
     }
 
@@ -123,6 +132,7 @@ impl Archive {
             gate: RwLock::default(),
             alarm,
             alarms: Mutex::default(),
+            aside: Mutex::default(),
             room: Box::new(|| None),
             leaving: Mutex::default(),
         }
@@ -210,27 +220,52 @@ impl Archive {
         let Some(root) = &self.root else { return };
         let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let seconds = seconds.map_or(0, |since| since.as_secs());
-        let mut aside = root.join(format!("damaged-{}-{seconds}", shelf.name.dir()));
+        let mut aside = root.join(format!("{ASIDE}{}-{seconds}", shelf.name.dir()));
         for number in 1.. {
             if !aside.exists() {
                 break;
             }
-            aside = root.join(format!("damaged-{}-{seconds}-{number}", shelf.name.dir()));
+            aside = root.join(format!("{ASIDE}{}-{seconds}-{number}", shelf.name.dir()));
         }
-        let text = match std::fs::rename(shelf.path(), &aside) {
-            Ok(()) => format!(
-                "readings in {} are damaged ({why}) and were set aside; what can be read of them: pmgate store salvage {}",
-                aside.display(),
-                aside.display()
-            ),
-            Err(error) => {
-                format!(
-                    "{} is damaged ({why}), and cannot be set aside: {error}",
-                    shelf.path().display()
-                )
+        match std::fs::rename(shelf.path(), &aside) {
+            Ok(()) => {
+                let text = format!("readings are damaged ({why}) and were set aside");
+                self.lock_aside().insert(aside, text);
+                self.look_aside();
             }
-        };
-        self.raise("store.set_aside", text);
+            Err(error) => {
+                let path = shelf.path().display();
+                let text = format!("{path} is damaged ({why}), and cannot be set aside: {error}");
+                self.raise("store.damaged", text);
+            }
+        }
+    }
+
+    /// Tells of what was set aside as long as it is there.
+    pub fn look_aside(&self) {
+        let mut aside = self.lock_aside();
+        aside.retain(|path, _| path.exists());
+        let told: Vec<String> = aside
+            .iter()
+            .map(|(path, text)| {
+                format!(
+                    "{text}, to be removed after what can be read was taken out: pmgate store salvage {}",
+                    path.display()
+                )
+            })
+            .collect();
+        drop(aside);
+        let text = told.join(" and ");
+        if text.is_empty() {
+            let again = "nothing is set aside any more";
+            self.lower("store.set_aside", "store.set_aside_gone", again);
+        } else {
+            self.raise("store.set_aside", text);
+        }
+    }
+
+    fn lock_aside(&self) -> MutexGuard<'_, BTreeMap<PathBuf, String>> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets rows be put while the answer is held.

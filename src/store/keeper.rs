@@ -41,6 +41,7 @@ pub fn round(archive: &Archive, now: Stamp) {
     if archive.root().is_none() {
         return;
     }
+    archive.look_aside();
     make_room(archive, now);
     // Sealing writes too; what is not sealed today is tomorrow.
     if !archive.has_room() {
@@ -230,9 +231,16 @@ fn keep_budget(archive: &Archive, now: Stamp, root: &Path, budget: u64) {
             break;
         }
     }
-    let taken = taken();
-    if taken > budget {
-        let text = format!("readings take {taken} bytes, more than the {budget} they may");
+    if taken() > budget {
+        // The same text while it lasts: what changes would be told anew each time.
+        let ahead = archive.shelves().iter().filter(|s| s.name.days().0 > day_of(now) + 1).count();
+        let mut text = format!(
+            "readings take more than the {budget} bytes they may: hours and the last {} days stay",
+            STAY + 1
+        );
+        if ahead > 0 {
+            text += &format!(", and so do {ahead} that are dated after now: is the clock right?");
+        }
         archive.raise("store.budget", text);
     } else {
         archive.lower("store.budget", "store.budget_kept", "readings are within their budget");

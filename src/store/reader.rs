@@ -385,17 +385,35 @@ fn rolled_day(
 /// The parts of a device that a metric was stored of, as the newest directory that has any knows them: history is there
 /// before the device has been reached again.
 pub fn parts(archive: &Archive, pdu: &PduId, metric: Metric) -> Result<Vec<String>, StoreError> {
-    let mut shelves = archive.shelves();
-    shelves.sort_by_key(|shelf| std::cmp::Reverse(shelf.name.days()));
-    for shelf in shelves {
+    let found = parts_until(archive, pdu, metric, |found| !found.is_empty())?;
+    Ok(found.into_iter().collect())
+}
+
+/// Whether anything of a series is stored.
+pub fn is_stored(archive: &Archive, series: &Series) -> Result<bool, StoreError> {
+    let has = |found: &BTreeSet<String>| found.contains(&series.part);
+    Ok(has(&parts_until(archive, &series.pdu, series.metric, has)?))
+}
+
+/// The parts that directories know, the newest first, until those are enough.
+fn parts_until(
+    archive: &Archive,
+    pdu: &PduId,
+    metric: Metric,
+    enough: impl Fn(&BTreeSet<String>) -> bool,
+) -> Result<BTreeSet<String>, StoreError> {
+    let mut names: Vec<Name> = archive.shelves().iter().map(|shelf| shelf.name).collect();
+    names.sort_by_key(|name| std::cmp::Reverse(name.days()));
+    let mut found = BTreeSet::new();
+    for name in names {
+        let Some(shelf) = archive.shelf(name) else { continue };
         let store = match archive.store(&shelf) {
             Ok(store) => store,
             Err(StoreError::Damaged(_) | StoreError::Full) => continue,
             Err(error) => return Err(error),
         };
-        let (first, end) = shelf.name.days();
-        let mut found = BTreeSet::new();
-        let (kind, step) = match shelf.name {
+        let (first, end) = name.days();
+        let (kind, step) = match name {
             Name::Head(..) => (Kind::Block, HOUR_MS),
             Name::Day(..) => (Kind::Block, DAY_MS),
             Name::Minutes(_) => (Kind::Minute, DAY_MS),
@@ -404,29 +422,24 @@ pub fn parts(archive: &Archive, pdu: &PduId, metric: Metric) -> Result<Vec<Strin
         for (_, schema) in
             schemas(store.as_ref())?.into_iter().filter(|(_, s)| s.pdu == pdu.as_str())
         {
-            found.extend(
-                schema
-                    .columns
-                    .into_iter()
-                    .filter(|(_, key)| key == metric.key())
-                    .map(|(part, _)| part),
-            );
+            let of = schema.columns.into_iter().filter(|(_, key)| key == metric.key());
+            found.extend(of.map(|(part, _)| part));
         }
         let places = (end - first) * DAY_MS / step;
         for at in (0..places).rev().map(|n| first * DAY_MS + n * step) {
-            if !found.is_empty() {
-                break;
+            if enough(&found) {
+                return Ok(found);
             }
             let Some(loaded) = Loaded::find(&store, kind, pdu.as_str(), at)? else { continue };
             let Ok(head) = Head::open(loaded.head()) else { continue };
             let of = head.columns.iter().filter(|entry| entry.key == metric.key());
             found.extend(of.map(|entry| entry.part.to_owned()));
         }
-        if !found.is_empty() {
-            return Ok(found.into_iter().collect());
+        if enough(&found) {
+            break;
         }
     }
-    Ok(Vec::new())
+    Ok(found)
 }
 
 /// A schema by its number.

@@ -206,9 +206,31 @@ fn a_damaged_directory_is_set_aside_and_a_new_one_begun() {
     assert_eq!(*told.lock().unwrap(), ["store.set_aside"]);
     write(&archive, &rows(100..200));
     assert_eq!(all(&archive, "pdu-a", "1", Metric::Power).len(), 100);
-    let aside = |name: &str| name.starts_with("damaged-head-");
-    let mut dirs = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
-    assert!(dirs.any(|name| aside(&name.to_string_lossy())));
+    let aside =
+        |path: &Path| path.file_name().unwrap().to_string_lossy().starts_with("damaged-head-");
+    let aside = || -> Vec<std::path::PathBuf> {
+        let paths = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| aside(path)).collect()
+    };
+    assert_eq!(aside().len(), 1);
+    // A second one does not hide the first, and a start forgets neither.
+    archive.set_aside(&archive.head(DAY), "a test wants it");
+    let paths = aside();
+    assert_eq!(paths.len(), 2);
+    let names_all = |archive: &Archive| {
+        let told = archive.alarms().join("\n");
+        paths.iter().all(|path| told.contains(path.to_str().unwrap()))
+    };
+    assert!(names_all(&archive), "{:?}", archive.alarms());
+    drop(archive);
+    let (archive, told) = open(dir.path());
+    assert!(names_all(&archive), "{:?}", archive.alarms());
+    // It is told until they are gone, and once.
+    paths.iter().for_each(|path| std::fs::remove_dir_all(path).unwrap());
+    keeper::round(&archive, Stamp(DAY * 86_400_000));
+    keeper::round(&archive, Stamp(DAY * 86_400_000));
+    assert!(archive.alarms().is_empty());
+    assert_eq!(*told.lock().unwrap(), ["store.set_aside", "store.set_aside_gone"]);
 }
 
 #[test]

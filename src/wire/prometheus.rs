@@ -1,6 +1,8 @@
 //! Prometheus' remote read, as protobuf (prometheus/prometheus, prompb/remote.proto and types.proto): what is asked,
 //! and the answer in samples.
 
+use std::io::{self, Write};
+
 use crate::model::varint;
 
 /// How a label is compared.
@@ -138,57 +140,172 @@ fn series(labels: &[(&str, String)], samples: &[(i64, f64)]) -> Vec<u8> {
     inner
 }
 
+/// How long that is, bytes.
+fn series_length(labels: &[(&str, String)], samples: &[(i64, f64)]) -> u64 {
+    let with_head = |inner: usize| 1 + varint_length(inner as u64) + inner;
+    let of_labels = labels
+        .iter()
+        .map(|(name, value)| with_head(with_head(name.len()) + with_head(value.len())));
+    let of_samples = samples.iter().map(|(at, _)| 12 + varint_length(*at as u64));
+    (of_labels.sum::<usize>() + of_samples.sum::<usize>()) as u64
+}
+
+fn varint_length(value: u64) -> usize {
+    value.checked_ilog2().unwrap_or(0) as usize / 7 + 1
+}
+
+/// The bytes before so many of a field.
+fn head(number: u64, length: u64) -> Vec<u8> {
+    let mut head = Vec::new();
+    varint::push(&mut head, number << 3 | 2);
+    varint::push(&mut head, length);
+    head
+}
+
 /// How much is compressed at once. What a snappy block refers back to is never further away than that (google/snappy,
 /// format_description.txt), so pieces that were compressed by themselves make one block when they follow each other.
 const PIECE: usize = 64 * 1024;
+/// Compressed bytes of an answer that are kept in memory.
+const KEPT: usize = 4 << 20;
 
-/// A ReadResponse, compressed with snappy while it is made: of all that is in it only that is in memory.
+/// A ReadResponse before it is sent. Its length is at its beginning, and that of each result at that one's: so all of it
+/// is gone through once before the first byte is sent. One that is too long to be kept is made again while it is sent.
 #[derive(Default)]
-pub struct Response {
-    results: Vec<Packed>,
+pub struct Draft {
+    results: Vec<OneResult>,
+    kept: usize,
 }
 
-impl Response {
+/// A QueryResult.
+#[derive(Default)]
+struct OneResult {
+    packed: Packed,
+    pieces: Pieces,
+}
+
+/// What a draft comes to.
+pub enum Drafted {
+    /// The answer.
+    Whole(Vec<Vec<u8>>),
+    /// It is long: make it with this.
+    Long(Vec<u64>),
+}
+
+impl Draft {
     /// Begins the QueryResult of the next query.
     pub fn begin(&mut self) {
-        self.results.push(Packed::default());
+        self.results.push(OneResult::default());
     }
 
     /// Puts a series into it: labels sorted by name, samples by time (ms since 1970).
-    pub fn series(
-        &mut self,
-        labels: &[(&str, String)],
-        samples: &[(i64, f64)],
-    ) -> Result<(), snap::Error> {
-        let inner = series(labels, samples);
-        let mut head = Vec::new();
-        varint::push(&mut head, 1 << 3 | 2);
-        varint::push(&mut head, inner.len() as u64);
-        if let Some(result) = self.results.last_mut() {
-            result.push(&head)?;
-            result.push(&inner)?;
+    pub fn series(&mut self, labels: &[(&str, String)], samples: &[(i64, f64)]) -> io::Result<()> {
+        let Some(OneResult { packed, pieces }) = self.results.last_mut() else { return Ok(()) };
+        if self.kept > KEPT {
+            let length = series_length(labels, samples);
+            packed.length += length + head(1, length).len() as u64;
+            return Ok(());
+        }
+        let before = pieces.bytes;
+        packed.series(labels, samples, pieces)?;
+        self.kept += pieces.bytes - before;
+        if self.kept > KEPT {
+            for result in &mut self.results {
+                result.pieces = Pieces::default();
+            }
         }
         Ok(())
     }
 
-    /// All of it, in order.
-    pub fn finish(self) -> Result<Vec<Vec<u8>>, snap::Error> {
-        let mut length = 0;
-        let mut pieces = vec![Vec::new()];
-        for mut result in self.results {
-            result.close()?;
-            let mut head = Packed::default();
-            let mut bytes = Vec::new();
-            varint::push(&mut bytes, 1 << 3 | 2);
-            varint::push(&mut bytes, result.length);
-            head.push(&bytes)?;
-            head.close()?;
-            length += head.length + result.length;
-            pieces.append(&mut head.done);
-            pieces.append(&mut result.done);
+    /// All of it.
+    pub fn finish(self) -> io::Result<Drafted> {
+        let lengths: Vec<u64> = self.results.iter().map(|result| result.packed.length).collect();
+        if self.kept > KEPT {
+            return Ok(Drafted::Long(lengths));
         }
-        varint::push(&mut pieces[0], length);
-        Ok(pieces)
+        let mut all = Pieces::default();
+        all.write_all(&preamble(&lengths))?;
+        for (mut result, length) in self.results.into_iter().zip(lengths) {
+            let mut before = Packed::default();
+            before.push(&head(1, length), &mut all)?;
+            before.close(&mut all)?;
+            result.packed.close(&mut result.pieces)?;
+            all.pieces.append(&mut result.pieces.pieces);
+        }
+        Ok(Drafted::Whole(all.pieces))
+    }
+}
+
+/// The length of a ReadResponse of results that are so long, before all of it.
+fn preamble(lengths: &[u64]) -> Vec<u8> {
+    let length = lengths.iter().map(|length| head(1, *length).len() as u64 + length).sum();
+    let mut bytes = Vec::new();
+    varint::push(&mut bytes, length);
+    bytes
+}
+
+/// A long ReadResponse, as it is sent.
+pub struct Sending<W> {
+    lengths: std::vec::IntoIter<u64>,
+    /// Bytes that the result under way has yet to have.
+    left: u64,
+    packed: Packed,
+    out: W,
+}
+
+impl<W: Write> Sending<W> {
+    /// Begins one whose results are so long.
+    pub fn new(lengths: Vec<u64>, mut out: W) -> io::Result<Self> {
+        out.write_all(&preamble(&lengths))?;
+        let (lengths, packed) = (lengths.into_iter(), Packed::default());
+        Ok(Self { lengths, left: 0, packed, out })
+    }
+
+    /// Begins the next result.
+    pub fn begin(&mut self) -> io::Result<()> {
+        let next = self.lengths.next();
+        let Some(length) = next.filter(|_| self.left == 0) else { return Err(changed()) };
+        self.left = length;
+        self.packed.push(&head(1, length), &mut self.out)
+    }
+
+    /// Puts a series into it, as [`Draft::series`].
+    pub fn series(&mut self, labels: &[(&str, String)], samples: &[(i64, f64)]) -> io::Result<()> {
+        let before = self.packed.length;
+        self.packed.series(labels, samples, &mut self.out)?;
+        let taken = self.packed.length - before;
+        self.left = self.left.checked_sub(taken).ok_or_else(changed)?;
+        Ok(())
+    }
+
+    /// Ends it. Fails if it is not as long as was said at its beginning.
+    pub fn finish(mut self) -> io::Result<()> {
+        if self.left > 0 || self.lengths.next().is_some() {
+            return Err(changed());
+        }
+        self.packed.close(&mut self.out)
+    }
+}
+
+fn changed() -> io::Error {
+    io::Error::other("what was read changed meanwhile")
+}
+
+/// Pieces that are kept.
+#[derive(Default)]
+struct Pieces {
+    pieces: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pieces.push(bytes.to_vec());
+        self.bytes += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -196,32 +313,42 @@ impl Response {
 #[derive(Default)]
 struct Packed {
     open: Vec<u8>,
-    done: Vec<Vec<u8>>,
     /// Bytes before they were compressed.
     length: u64,
 }
 
 impl Packed {
-    fn push(&mut self, mut bytes: &[u8]) -> Result<(), snap::Error> {
+    fn series(
+        &mut self,
+        labels: &[(&str, String)],
+        samples: &[(i64, f64)],
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        let inner = series(labels, samples);
+        self.push(&head(1, inner.len() as u64), out)?;
+        self.push(&inner, out)
+    }
+
+    fn push(&mut self, mut bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
         self.length += bytes.len() as u64;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(PIECE - self.open.len()));
             self.open.extend_from_slice(now);
             bytes = later;
             if self.open.len() == PIECE {
-                self.close()?;
+                self.close(out)?;
             }
         }
         Ok(())
     }
 
     /// Compresses what is open. Each piece comes with its length before it, which is in the answer once for all.
-    fn close(&mut self) -> Result<(), snap::Error> {
+    fn close(&mut self, out: &mut impl Write) -> io::Result<()> {
         if !self.open.is_empty() {
             let piece = snap::raw::Encoder::new().compress_vec(&self.open)?;
             let mut rest = piece.as_slice();
             if varint::pull(&mut rest).is_some() {
-                self.done.push(rest.to_vec());
+                out.write_all(rest)?;
             }
             self.open.clear();
         }
@@ -299,29 +426,58 @@ mod tests {
                 .map(|at| (1_790_000_000_000 + at * 60_000, (at * n) as f64 / 7.0))
                 .collect()
         };
-        let mut response = Response::default();
-        response.begin();
-        for n in 0..12 {
-            response.series(&labels(n), &samples(n)).unwrap();
+        let answer = |draft: &mut Draft, most: i64| {
+            draft.begin();
+            for n in 0..most {
+                draft.series(&labels(n), &samples(n)).unwrap();
+            }
+            draft.begin();
+            draft.begin();
+            draft.series(&labels(40), &samples(1)).unwrap();
+        };
+        let check = |packed: &[u8], most: i64| {
+            let raw = snap::raw::Decoder::new().decompress_vec(packed).unwrap();
+            assert!(raw.len() > 10 * PIECE && packed.len() < raw.len());
+            let results = opened(&raw);
+            let counts: Vec<usize> = results.iter().map(Vec::len).collect();
+            assert_eq!(counts, [most as usize, 0, 1]);
+            for n in 0..most {
+                let (text, found) = &results[0][n as usize];
+                assert_eq!(
+                    (text.as_str(), found),
+                    (format!("__name__ pdu_x outlet {n} ").as_str(), &samples(n))
+                );
+            }
+            assert_eq!(results[2][0].1, samples(1));
+        };
+        let mut draft = Draft::default();
+        answer(&mut draft, 12);
+        let Drafted::Whole(pieces) = draft.finish().unwrap() else { panic!("it is short") };
+        check(&pieces.concat(), 12);
+        let mut draft = Draft::default();
+        answer(&mut draft, 40);
+        let Drafted::Long(lengths) = draft.finish().unwrap() else { panic!("it is long") };
+        let mut packed = Vec::new();
+        let mut sending = Sending::new(lengths.clone(), &mut packed).unwrap();
+        sending.begin().unwrap();
+        for n in 0..40 {
+            sending.series(&labels(n), &samples(n)).unwrap();
         }
-        response.begin();
-        response.begin();
-        response.series(&labels(40), &samples(1)).unwrap();
-        let packed = response.finish().unwrap().concat();
-        let raw = snap::raw::Decoder::new().decompress_vec(&packed).unwrap();
-        assert!(raw.len() > 10 * PIECE && packed.len() < raw.len());
-        let results = opened(&raw);
-        assert_eq!(results.iter().map(Vec::len).collect::<Vec<_>>(), [12, 0, 1]);
-        for n in 0..12 {
-            let (text, found) = &results[0][n as usize];
-            assert_eq!(
-                (text.as_str(), found),
-                (format!("__name__ pdu_x outlet {n} ").as_str(), &samples(n))
-            );
-        }
-        assert_eq!(results[2][0].1, samples(1));
-        let nothing = Response::default().finish().unwrap().concat();
-        assert_eq!(snap::raw::Decoder::new().decompress_vec(&nothing).unwrap(), b"");
+        sending.begin().unwrap();
+        sending.begin().unwrap();
+        sending.series(&labels(40), &samples(1)).unwrap();
+        sending.finish().unwrap();
+        check(&packed, 40);
+        // What became another meanwhile is not made to look whole.
+        let mut sending = Sending::new(lengths.clone(), Vec::new()).unwrap();
+        sending.begin().unwrap();
+        sending.series(&labels(39), &samples(39)).unwrap();
+        assert!(sending.begin().is_err() && sending.finish().is_err());
+        let mut sending = Sending::new(vec![20], Vec::new()).unwrap();
+        sending.begin().unwrap();
+        assert!(sending.series(&labels(1), &samples(1)).is_err());
+        let Drafted::Whole(nothing) = Draft::default().finish().unwrap() else { panic!() };
+        assert_eq!(snap::raw::Decoder::new().decompress_vec(&nothing.concat()).unwrap(), b"");
     }
 
     proptest! {

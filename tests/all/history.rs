@@ -96,6 +96,19 @@ async fn selectors_energy_and_copies_answer() {
         let energy = curl.get("/v1/energy?host=web&start=-1h&period=hour");
         assert_eq!(energy["of"][0]["id"], "web", "{energy}");
         assert!(energy["of"][0]["energy_wh"].as_f64().is_some_and(|wh| wh >= 0.0), "{energy}");
+        let one = curl.get("/v1/energy?target=pdu-a/2&start=-1h");
+        assert_eq!(one["of"][0]["id"], "pdu-a/2", "an outlet is not its host: {one}");
+        assert_eq!(one["of"][0]["quality"], "partial", "its history began in the window: {one}");
+        for (wrong, next) in [
+            ("target=pdu-a/99&metric=power_w", "shows its parts"),
+            ("target=pdu-a/2&metric=temperature_c", "power_w"),
+            ("target=pdu-a/2&metric=power_w&start=-2m&start=-1m", "once"),
+        ] {
+            let answer = curl.raw(&format!("/v1/series?{wrong}"), &[]);
+            let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+            let (_, told) = text.split_once("\"next\"").unwrap_or_else(|| panic!("{text}"));
+            assert!(told.contains(next), "{wrong}: {text}");
+        }
         for wrong in
             ["fold=sum", "pdu=nope", "host=nope", "pdu=pdu-a&fold=most", "pdu=pdu-a&by=pdu"]
         {
