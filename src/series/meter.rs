@@ -197,6 +197,16 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_within_what_was_rolled_up_is_counted() {
+        let samples = [100, 150, 5, 25].into_iter().enumerate();
+        let column = samples.map(|(n, value)| (n as i64 * 10_000, Ok(value)));
+        let mut meter = Meter::new(&[Stamp(0)], Stamp(60_000));
+        roll(column, 60_000).iter().for_each(|step| meter.take_rolled(step, 60_000));
+        assert_eq!(meter.resets, 1);
+        assert_eq!(meter.finish()[0].grown, 50 + 5 + 20);
+    }
+
+    #[test]
     fn a_period_tells_that_the_counter_began_in_it() {
         let begins = [Stamp(0), Stamp(100), Stamp(200)];
         let mut meter = Meter::new(&begins, Stamp(300));

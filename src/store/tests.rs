@@ -1,5 +1,6 @@
 //! The store as a whole: what was written is read back whatever was sealed meanwhile, and what is damaged is a gap.
 
+mod copies;
 mod fixture;
 mod keeping;
 
