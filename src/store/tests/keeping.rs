@@ -236,6 +236,25 @@ fn a_budget_takes_no_more_than_it_needs_wherever_the_weeks_of_minutes_begin() {
 }
 
 #[test]
+fn a_budget_that_cannot_be_kept_is_told_once_and_days_dated_after_now_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { budget: Some(1), ..Settings::default() };
+    let (archive, told, _) = on_disk(dir.path(), settings);
+    // Written while the clock was two weeks ahead.
+    write(&archive, &thrice(15 * 4_320..15 * 4_320 + 100));
+    keeper::seal_all(&archive).unwrap();
+    for round in 0..3 {
+        write(&archive, &thrice(round * 100..(round + 1) * 100));
+        keeper::round(&archive, after(1));
+    }
+    assert!(archive.shelf(Name::Day(DAY + 15, 1)).is_some());
+    let alarms = archive.alarms().join(" ");
+    assert!(alarms.contains("the 1 bytes") && alarms.contains("is the clock right?"), "{alarms}");
+    let times = told.lock().unwrap().iter().filter(|kind| *kind == "store.budget").count();
+    assert_eq!(times, 1, "the same alarm is told once");
+}
+
+#[test]
 fn what_somebody_still_reads_counts_as_gone_and_nothing_is_made_in_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let (archive, _, free) = on_disk(dir.path(), Settings::default());
