@@ -26,7 +26,7 @@ use crate::switching::{Site, Switching};
 use crate::tls::server::Server;
 use crate::wire::problem::Problem;
 
-use super::stream::{Broken, Turns};
+use super::stream::{Broken, Turns, internal};
 
 /// The gateway, as the API sees it.
 pub struct State {
@@ -87,11 +87,21 @@ pub struct Context {
 }
 
 impl State {
-    /// A turn at reading the store, once there is one.
-    pub async fn query_turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
-        self.turns.working.acquire().await.map_err(|error| {
+    /// Reads the store, once there is a turn. It has the turn until it is done, also when nobody waits for it any more.
+    pub async fn in_turn<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Archive) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = self.turns.working.clone().acquire_owned().await.map_err(|error| {
             Problem::new(503, "Shutting down", error.to_string(), "ask again in a moment")
-        })
+        })?;
+        let store = self.store.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let found = read(&store);
+            drop(turn);
+            found
+        });
+        done.await.map_err(|error| internal(&error))?
     }
 }
 

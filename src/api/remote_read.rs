@@ -1,8 +1,6 @@
 //! `/v1/prometheus/read`: Prometheus' remote read. History that Prometheus never scraped, under the names and labels of
 //! `/metrics`.
 
-use std::io::Write;
-
 use hyper::header::{CONTENT_ENCODING, HeaderValue};
 
 use crate::model::id::OutletId;
@@ -12,7 +10,7 @@ use crate::store::Archive;
 use crate::store::reader::{Item, Scan, Series, scan};
 use crate::store::shelf::MINUTE_MS;
 use crate::wire::problem::Problem;
-use crate::wire::prometheus::{Draft, Drafted, How, Matcher, Query, Sending, request};
+use crate::wire::prometheus::{Changed, Draft, Drafted, How, Matcher, Query, Sending, request};
 
 use super::context::{Answer, Context, State};
 use super::metrics::READINGS;
@@ -21,12 +19,16 @@ use super::stream::{Outgoing, Stopped, stream};
 
 /// Bytes of a decompressed request: queries are short.
 const REQUEST_BYTES: usize = 1 << 20;
+/// Queries in one request: Prometheus sends one.
+const QUERIES: usize = 16;
 /// Samples in one answer.
 const SAMPLES: usize = 10_000_000;
 /// Prometheus takes a series for gone when its last sample is older than five minutes: so far apart they may be.
 const WIDEST_MS: i64 = 240_000;
 /// Readings as they came are given of no longer a time: beyond, a minute's stand for them.
 const FINE_MS: i64 = 86_400_000;
+/// Compressed bytes of an answer that are kept in memory.
+const KEPT: usize = 2 << 20;
 /// Samples that are read before they are put into the answer, about.
 const AT_ONCE: i64 = 200_000;
 
@@ -42,16 +44,15 @@ pub async fn read(context: Context) -> Answer {
     }
     let raw = snap::raw::Decoder::new().decompress_vec(&context.body).map_err(|_| wrong())?;
     let queries = request(&raw).ok_or_else(wrong)?;
-    let found: Result<Vec<(Query, Vec<Known>)>, Problem> = queries
-        .into_iter()
-        .map(|query| {
-            let known = matching(&context.state, &query)?;
-            Ok((query, known))
-        })
-        .collect();
-    let found = found?;
-    let store = context.state.store.clone();
-    let make = move |out: &mut Outgoing| answer(&store, &found, out);
+    if queries.len() > QUERIES {
+        let detail = format!("{} queries in one request", queries.len());
+        return Err(bad(detail, format!("ask for at most {QUERIES} at once")));
+    }
+    let state = context.state.clone();
+    let make = move |out: &mut Outgoing| {
+        let find = |query: &Query| matching(&state, query);
+        answer(&Asked { store: &state.store, find: &find, queries: &queries }, KEPT, out)
+    };
     let mut response = stream(context.state.turns.clone(), "application/x-protobuf", make).await?;
     response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
     Ok(response)
@@ -143,21 +144,70 @@ fn name_of(scope: Scope, metric: Metric) -> Option<String> {
     Some(format!("pdu_{}_{name}{unit}{total}", scope.word()))
 }
 
+/// What is asked, and where the series of a query are known.
+struct Asked<'a> {
+    store: &'a Archive,
+    find: &'a dyn Fn(&Query) -> Result<Vec<Known>, Problem>,
+    queries: &'a [Query],
+}
+
+/// What the first time told of a series: how many samples, and when the last of them was.
+type Measured = (usize, i64);
+
 /// Makes the answer: once to know how long it is, and if it does not stay in memory for that, once more as it is sent.
-fn answer(
-    store: &Archive,
-    found: &[(Query, Vec<Known>)],
+fn answer(asked: &Asked<'_>, keep: usize, out: &mut Outgoing) -> Result<(), Stopped> {
+    let mut draft = Draft::keeping(keep);
+    let measured = measure(asked, &mut draft, out)?;
+    let lengths = match draft.finish()? {
+        Drafted::Whole(pieces) => {
+            out.put_whole(pieces);
+            return Ok(());
+        }
+        Drafted::Long(lengths) => lengths,
+    };
+    let mut sending = Sending::new(lengths, out)?;
+    let mut measured = measured.as_slice();
+    for query in asked.queries {
+        sending.begin().map_err(sent)?;
+        for some in batches(query, &(asked.find)(query)?) {
+            let Some((of, rest)) = measured.split_at_checked(some.len()) else {
+                return Err(sent(std::io::Error::other(Changed)));
+            };
+            measured = rest;
+            // A quick look instead of a long read, where there was nothing.
+            let read = if of.iter().any(|(count, _)| *count > 0) {
+                read_some(asked.store, query, some, SAMPLES)?
+            } else {
+                Vec::new()
+            };
+            for ((known, mut read), (count, last)) in some.iter().zip(read).zip(of) {
+                // What came in since is not in the length that was sent.
+                read.retain(|(at, _)| at <= last);
+                if read.len() != *count {
+                    return Err(sent(std::io::Error::other(Changed)));
+                }
+                if *count > 0 {
+                    sending.series(&known.labels, &read).map_err(sent)?;
+                }
+            }
+        }
+    }
+    sending.finish().map_err(sent)
+}
+
+fn measure(
+    asked: &Asked<'_>,
+    draft: &mut Draft,
     out: &mut Outgoing,
-) -> Result<(), Stopped> {
+) -> Result<Vec<Measured>, Stopped> {
     let gone = out.gone();
-    let mut draft = Draft::default();
-    let mut counts = Vec::new();
+    let mut measured = Vec::new();
     let mut samples = 0;
-    for (query, known) in found {
+    for query in asked.queries {
         draft.begin();
-        for some in batches(query, known) {
+        for some in batches(query, &(asked.find)(query)?) {
             let most = SAMPLES - samples;
-            for (known, read) in some.iter().zip(read_some(store, query, some, most)?) {
+            for (known, read) in some.iter().zip(read_some(asked.store, query, some, most)?) {
                 samples += read.len();
                 if samples > SAMPLES {
                     let detail = format!("that are more than {SAMPLES} samples");
@@ -167,35 +217,27 @@ fn answer(
                 if !read.is_empty() {
                     draft.series(&known.labels, &read)?;
                 }
-                counts.push(read.len());
+                measured.push((read.len(), read.last().map_or(i64::MIN, |(at, _)| *at)));
+            }
+            if draft.is_long() {
+                out.will_be_long()?;
             }
             if gone() {
                 return Err(Stopped::Gone);
             }
         }
     }
-    let lengths = match draft.finish()? {
-        Drafted::Whole(pieces) => {
-            return Ok(pieces.iter().try_for_each(|piece| out.write_all(piece))?);
-        }
-        Drafted::Long(lengths) => lengths,
-    };
-    let mut sending = Sending::new(lengths, out)?;
-    let mut counts = counts.into_iter();
-    for (query, known) in found {
-        sending.begin()?;
-        for some in batches(query, known) {
-            let read = read_some(store, query, some, SAMPLES)?;
-            for ((known, mut read), count) in some.iter().zip(read).zip(counts.by_ref()) {
-                // What came in since is not in the length that was sent.
-                read.truncate(count);
-                if count > 0 {
-                    sending.series(&known.labels, &read)?;
-                }
-            }
-        }
+    Ok(measured)
+}
+
+/// Why it was not sent to its end.
+fn sent(error: std::io::Error) -> Stopped {
+    if let Some(inner) = error.get_ref()
+        && inner.is::<Changed>()
+    {
+        return Problem::new(503, "Changed meanwhile", error.to_string(), "ask again").into();
     }
-    Ok(sending.finish()?)
+    error.into()
 }
 
 /// The series of a query, some at a time: of one PDU, and few, as what is read of them is in memory.
@@ -314,4 +356,122 @@ fn read_some(
             column.samples
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt as _;
+    use tokio::sync::Semaphore;
+
+    use super::super::stream::Turns;
+    use super::*;
+    use crate::model::reading::Datum;
+    use crate::model::topology::{Layout, Part, Slot};
+    use crate::store::archive::Settings;
+    use crate::store::writer::{Counts, Row, Writer};
+
+    const BEGIN: i64 = 1_790_000_000_000;
+
+    /// Two outlets, read every ten seconds.
+    fn store() -> Arc<Archive> {
+        let archive = Arc::new(Archive::in_memory(Settings::default(), Box::new(|_, _| {})));
+        let part = |number: u16| Part { number, id: number.to_string(), ..Part::default() };
+        let slot = |part| Slot { scope: Scope::Outlet, part, metric: Metric::Power };
+        let parts = [vec![], vec![], vec![], vec![part(1), part(2)], vec![]];
+        let layout = Layout::new(parts, vec![slot(0), slot(1)]);
+        write(&archive, &layout, (0..2_000).map(|n| BEGIN + n * 10_000));
+        archive
+    }
+
+    fn write(archive: &Arc<Archive>, layout: &Arc<Layout>, times: impl Iterator<Item = i64>) {
+        let row = |at: i64| Row {
+            pdu: "pdu-a".parse().unwrap(),
+            layout: layout.clone(),
+            at: Stamp(at),
+            data: vec![(0, Datum::Value(at % 777)), (1, Datum::Value(at / 10_000 % 999))],
+        };
+        let mut writer = Writer::new(archive.clone(), Arc::new(Counts::default()));
+        writer.write(&times.map(row).collect::<Vec<_>>());
+        writer.flush();
+    }
+
+    fn known() -> Vec<Known> {
+        let of = |part: &str| Series {
+            pdu: "pdu-a".parse().unwrap(),
+            part: part.to_owned(),
+            metric: Metric::Power,
+        };
+        // One that was never read is in no answer.
+        ["1", "2", "3"]
+            .map(|part| Known { of: of(part), labels: vec![("outlet", part.into())] })
+            .into()
+    }
+
+    async fn asked(
+        store: &Arc<Archive>,
+        keep: usize,
+        find: impl Fn(usize) -> Vec<Known> + Send + 'static,
+    ) -> Result<Vec<u8>, String> {
+        let query =
+            Query { start_ms: BEGIN, end_ms: i64::MAX, step_ms: 10_000, ..Query::default() };
+        let query = Query { end_ms: BEGIN + FINE_MS, ..query };
+        let turns = Turns {
+            working: Arc::new(Semaphore::new(1)),
+            waiting: Arc::new(Semaphore::new(1)),
+            stop: tokio_util::sync::CancellationToken::new(),
+        };
+        let store = store.clone();
+        let make = move |out: &mut Outgoing| {
+            let times = std::cell::Cell::new(0);
+            let find = |_: &Query| {
+                times.set(times.get() + 1);
+                Ok(find(times.get()))
+            };
+            let queries = [query.clone(), query];
+            answer(&Asked { store: &store, find: &find, queries: &queries }, keep, out)
+        };
+        let answer = stream(turns, "x", make).await.map_err(|problem| problem.detail)?;
+        let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
+        let packed = body.to_bytes();
+        Ok(snap::raw::Decoder::new().decompress_vec(&packed).unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_sent_while_it_is_made_is_what_is_kept_whole() {
+        let store = store();
+        let whole = asked(&store, usize::MAX, |_| known()).await.unwrap();
+        let sent = asked(&store, 1_000, |_| known()).await.unwrap();
+        assert!(whole.len() > 2 * 2 * 2_000 * 18, "{} bytes", whole.len());
+        assert!(whole == sent);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_comes_in_meanwhile_is_left_out_and_what_changed_is_not_made_to_look_whole() {
+        let store = store();
+        let before = asked(&store, usize::MAX, |_| known()).await.unwrap();
+        // Between the two times that it is read.
+        let between = |times: fn() -> Vec<i64>| {
+            let (store, layout) = (store.clone(), Arc::new(std::sync::Mutex::new(false)));
+            move |time: usize| {
+                let mut done = layout.lock().unwrap();
+                if time == 3 && !*done {
+                    *done = true;
+                    let part =
+                        |number: u16| Part { number, id: number.to_string(), ..Part::default() };
+                    let slot = |part| Slot { scope: Scope::Outlet, part, metric: Metric::Power };
+                    let parts = [vec![], vec![], vec![], vec![part(1), part(2)], vec![]];
+                    let layout = Layout::new(parts, vec![slot(0), slot(1)]);
+                    write(&store, &layout, times().into_iter());
+                }
+                known()
+            }
+        };
+        let later = || (2_000..2_050).map(|n| BEGIN + n * 10_000).collect();
+        assert!(asked(&store, 1_000, between(later)).await.unwrap() == before);
+        let amid = || vec![BEGIN + 5_000];
+        let error = asked(&store, 1_000, between(amid)).await.unwrap_err();
+        assert!(error.contains("changed meanwhile"), "{error}");
+    }
 }

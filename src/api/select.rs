@@ -10,7 +10,6 @@ use crate::wire::problem::Problem;
 
 use super::context::{Context, State};
 use super::problem::{bad, not_found};
-use super::stream::internal;
 
 /// What several series become at each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,9 +112,8 @@ async fn stored_outlets(
     pdu: &PduId,
     metric: Metric,
 ) -> Result<Vec<String>, Problem> {
-    let (store, pdu) = (context.state.store.clone(), pdu.clone());
-    let found = tokio::task::spawn_blocking(move || parts(&store, &pdu, metric)).await;
-    let found = found.map_err(|error| internal(&error))??;
+    let pdu = pdu.clone();
+    let found = context.state.in_turn(move |store| Ok(parts(store, &pdu, metric)?)).await?;
     // Outlets go by numbers; inlets, phases and branches by letters and numbers.
     Ok(found.into_iter().filter(|part| part.parse::<u16>().is_ok()).collect())
 }
@@ -134,11 +132,8 @@ async fn there_is(context: &Context, series: &Series) -> Result<(), Problem> {
     if told.contains(metric) {
         return Ok(());
     }
-    let (store, wanted) = (context.state.store.clone(), series.clone());
-    let turn = context.state.query_turn().await?;
-    let found = tokio::task::spawn_blocking(move || is_stored(&store, &wanted)).await;
-    drop(turn);
-    if found.map_err(|error| internal(&error))?? {
+    let wanted = series.clone();
+    if context.state.in_turn(move |store| Ok(is_stored(store, &wanted)?)).await? {
         return Ok(());
     }
     let (what, next) = if told.is_empty() {

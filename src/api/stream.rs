@@ -155,7 +155,7 @@ impl Outgoing {
     fn send(&mut self, piece: Piece) -> Result<(), Stopped> {
         // Before anything is sent: one that finds no place is refused, and not broken off.
         if !self.begun && !matches!(piece, Piece::Whole(_)) {
-            self.take_place()?;
+            self.will_be_long()?;
         }
         self.begun = true;
         match self.pieces.try_send(piece) {
@@ -165,8 +165,17 @@ impl Outgoing {
         }
     }
 
-    /// A long answer may have to wait for its client, and takes memory then: so many are sent at one time, and no more.
-    fn take_place(&mut self) -> Result<(), Stopped> {
+    /// Puts all of an answer that is not long, which is sent at the end, with its length before it.
+    pub fn put_whole(&mut self, pieces: Vec<Vec<u8>>) {
+        pieces.into_iter().for_each(|piece| self.held.extend_from_slice(&piece));
+    }
+
+    /// A long answer may have to wait for its client, and takes memory then: so many are sent at one time, and no more. It
+    /// has its place when it begins to be sent, or before that when its maker knows.
+    pub fn will_be_long(&mut self) -> Result<(), Stopped> {
+        if self.place.is_some() {
+            return Ok(());
+        }
         let place = self.turns.waiting.clone().try_acquire_owned();
         self.place = Some(place.map_err(|error| match error {
             TryAcquireError::Closed => Stopped::Gone,

@@ -19,7 +19,8 @@ pub struct Period {
     pub until: Stamp,
     /// The counter's first reading is within it: what was counted before that nobody knows.
     pub begun: bool,
-    /// What was rolled up over one of its ends is shared out by time.
+    /// What was rolled up over one of its ends is shared out by time, or some of what was counted before it is in it, as
+    /// nothing was read around its beginning.
     pub shared: bool,
 }
 
@@ -41,9 +42,19 @@ pub struct Meter {
     end: Stamp,
     at: usize,
     last: Option<i64>,
+    /// Until when that goes.
+    until: Stamp,
+    /// The shortest time between the beginnings of two in a row, ms.
+    every_ms: i64,
+    begun_at: Stamp,
     /// How often it was reset.
     pub resets: u64,
 }
+
+/// Nothing that is shorter is a gap, ms.
+const NO_GAP_MS: i64 = 300_000;
+/// What is longer is one, however seldom a device is read, ms.
+const GAP_MS: i64 = 86_400_000;
 
 impl Meter {
     /// Periods that begin at these moments, rising; the last one ends at `end`.
@@ -56,7 +67,21 @@ impl Meter {
             begun: false,
             shared: false,
         };
-        Self { periods: begins.iter().map(period).collect(), end, at: 0, last: None, resets: 0 }
+        Self {
+            periods: begins.iter().map(period).collect(),
+            end,
+            at: 0,
+            last: None,
+            until: Stamp(i64::MIN),
+            every_ms: i64::MAX,
+            begun_at: Stamp(i64::MIN),
+            resets: 0,
+        }
+    }
+
+    /// How long nothing may come before that is a gap, ms: some of the usual time.
+    pub fn gap_ms(&self) -> i64 {
+        self.every_ms.saturating_mul(3).clamp(NO_GAP_MS, GAP_MS)
     }
 
     /// The next reading; those before the first period only say where the counter stood.
@@ -116,11 +141,20 @@ impl Meter {
             self.at += 1;
         }
         let before = self.last.replace(part.last);
+        let (until, begun_at) = (self.until, self.begun_at);
+        (self.until, self.begun_at) = (part.until, part.at);
+        if before.is_some() {
+            self.every_ms = self.every_ms.min(part.at.0.saturating_sub(begun_at.0).max(1));
+        }
+        let gap_ms = self.gap_ms();
         let period = self.periods.get_mut(self.at).filter(|period| period.at <= part.at);
         let Some(period) = period else { return false };
         if let Some(before) = before {
             self.resets += u64::from(part.first < before);
-            period.grown += i128::from(growth(before, part.first));
+            let grown = growth(before, part.first);
+            period.grown += i128::from(grown);
+            let is_gap = part.at.0.saturating_sub(until.0) > gap_ms;
+            period.shared |= is_gap && until < period.at && grown > 0;
         }
         period.begun |= before.is_none() && part.at > period.at;
         period.grown += i128::from(part.within);
@@ -130,7 +164,7 @@ impl Meter {
         true
     }
 
-    /// The periods.
+    /// The periods. Each tells until when its readings go.
     pub fn finish(self) -> Vec<Period> {
         self.periods
     }

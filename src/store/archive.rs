@@ -51,6 +51,8 @@ pub type Room = Box<dyn Fn() -> Option<(u64, u64)> + Send + Sync>;
 const RESERVE: u64 = 4 * 1024 * 1024;
 /// How the names of damaged directories begin.
 const ASIDE: &str = "damaged-";
+/// How many of them are told by name.
+const TOLD: usize = 3;
 
 /// All readings.
 pub struct Archive {
@@ -96,7 +98,7 @@ impl Archive {
                 {
                     leftover.push(entry.path());
                 }
-                None if dir.starts_with(ASIDE) => {
+                None if dir.starts_with(ASIDE) && entry.path().is_dir() => {
                     aside.insert(entry.path(), "readings were set aside earlier".to_owned());
                 }
                 None => {}
@@ -214,7 +216,14 @@ impl Archive {
             shelf.close();
             return;
         }
-        self.shelves.write().unwrap_or_else(PoisonError::into_inner).remove(&shelf.name);
+        let mut shelves = self.shelves.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have done it since this one was taken, and a new one may be in its place.
+        if !shelves.get(&shelf.name).is_some_and(|known| Arc::ptr_eq(known, shelf)) {
+            shelf.close();
+            return;
+        }
+        shelves.remove(&shelf.name);
+        drop(shelves);
         self.lock_touched().retain(|(name, _, _)| *name != shelf.name);
         shelf.close();
         let Some(root) = &self.root else { return };
@@ -245,23 +254,31 @@ impl Archive {
     pub fn look_aside(&self) {
         let mut aside = self.lock_aside();
         aside.retain(|path, _| path.exists());
-        let told: Vec<String> = aside
+        // The newest first: they are named by their day, and then by when that was.
+        let mut told: Vec<String> = aside
             .iter()
+            .rev()
+            .take(TOLD)
             .map(|(path, text)| {
-                format!(
-                    "{text}, to be removed after what can be read was taken out: pmgate store salvage {}",
-                    path.display()
-                )
+                let path = path.display();
+                format!("{text}: pmgate store salvage {path} FILE takes out what can be read; remove it then")
             })
             .collect();
-        drop(aside);
-        let text = told.join(" and ");
-        if text.is_empty() {
+        if aside.len() > TOLD {
+            told.push(format!("so were {} more beside them", aside.len() - TOLD));
+        }
+        // Held until it is told, so that what is told last is how it is.
+        if told.is_empty() {
             let again = "nothing is set aside any more";
             self.lower("store.set_aside", "store.set_aside_gone", again);
         } else {
-            self.raise("store.set_aside", text);
+            self.raise("store.set_aside", told.join("; "));
         }
+    }
+
+    /// How many directories were set aside and are still there.
+    pub fn set_aside_count(&self) -> usize {
+        self.lock_aside().len()
     }
 
     fn lock_aside(&self) -> MutexGuard<'_, BTreeMap<PathBuf, String>> {

@@ -241,6 +241,10 @@ fn keep_budget(archive: &Archive, now: Stamp, root: &Path, budget: u64) {
         if ahead > 0 {
             text += &format!(", and so do {ahead} that are dated after now: is the clock right?");
         }
+        match archive.set_aside_count() {
+            0 => {}
+            aside => text += &format!(" {aside} directories that were set aside take of it too."),
+        }
         archive.raise("store.budget", text);
     } else {
         archive.lower("store.budget", "store.budget_kept", "readings are within their budget");

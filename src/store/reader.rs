@@ -407,39 +407,49 @@ fn parts_until(
     let mut found = BTreeSet::new();
     for name in names {
         let Some(shelf) = archive.shelf(name) else { continue };
-        let store = match archive.store(&shelf) {
-            Ok(store) => store,
-            Err(StoreError::Damaged(_) | StoreError::Full) => continue,
+        let looked = archive
+            .store(&shelf)
+            .and_then(|store| look_for_parts(&store, name, (pdu, metric), &mut found, &enough));
+        match looked {
+            Ok(()) | Err(StoreError::Damaged(_) | StoreError::Full) => {}
             Err(error) => return Err(error),
-        };
-        let (first, end) = name.days();
-        let (kind, step) = match name {
-            Name::Head(..) => (Kind::Block, HOUR_MS),
-            Name::Day(..) => (Kind::Block, DAY_MS),
-            Name::Minutes(_) => (Kind::Minute, DAY_MS),
-            Name::Hours(_) => (Kind::Hour, DAY_MS),
-        };
-        for (_, schema) in
-            schemas(store.as_ref())?.into_iter().filter(|(_, s)| s.pdu == pdu.as_str())
-        {
-            let of = schema.columns.into_iter().filter(|(_, key)| key == metric.key());
-            found.extend(of.map(|(part, _)| part));
-        }
-        let places = (end - first) * DAY_MS / step;
-        for at in (0..places).rev().map(|n| first * DAY_MS + n * step) {
-            if enough(&found) {
-                return Ok(found);
-            }
-            let Some(loaded) = Loaded::find(&store, kind, pdu.as_str(), at)? else { continue };
-            let Ok(head) = Head::open(loaded.head()) else { continue };
-            let of = head.columns.iter().filter(|entry| entry.key == metric.key());
-            found.extend(of.map(|entry| entry.part.to_owned()));
         }
         if enough(&found) {
             break;
         }
     }
     Ok(found)
+}
+
+fn look_for_parts(
+    store: &Arc<dyn ChunkStore>,
+    name: Name,
+    (pdu, metric): (&PduId, Metric),
+    found: &mut BTreeSet<String>,
+    enough: &impl Fn(&BTreeSet<String>) -> bool,
+) -> Result<(), StoreError> {
+    let (first, end) = name.days();
+    let (kind, step) = match name {
+        Name::Head(..) => (Kind::Block, HOUR_MS),
+        Name::Day(..) => (Kind::Block, DAY_MS),
+        Name::Minutes(_) => (Kind::Minute, DAY_MS),
+        Name::Hours(_) => (Kind::Hour, DAY_MS),
+    };
+    for (_, schema) in schemas(store.as_ref())?.into_iter().filter(|(_, s)| s.pdu == pdu.as_str()) {
+        let of = schema.columns.into_iter().filter(|(_, key)| key == metric.key());
+        found.extend(of.map(|(part, _)| part));
+    }
+    let places = (end - first) * DAY_MS / step;
+    for at in (0..places).rev().map(|n| first * DAY_MS + n * step) {
+        if enough(found) {
+            return Ok(());
+        }
+        let Some(loaded) = Loaded::find(store, kind, pdu.as_str(), at)? else { continue };
+        let Ok(head) = Head::open(loaded.head()) else { continue };
+        let of = head.columns.iter().filter(|entry| entry.key == metric.key());
+        found.extend(of.map(|entry| entry.part.to_owned()));
+    }
+    Ok(())
 }
 
 /// A schema by its number.

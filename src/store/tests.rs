@@ -215,7 +215,12 @@ fn a_damaged_directory_is_set_aside_and_a_new_one_begun() {
     };
     assert_eq!(aside().len(), 1);
     // A second one does not hide the first, and a start forgets neither.
-    archive.set_aside(&archive.head(DAY), "a test wants it");
+    let old = archive.head(DAY);
+    archive.set_aside(&old, "a test wants it");
+    write(&archive, &rows(200..250));
+    // Another reader that still has the old one takes nothing away.
+    archive.set_aside(&old, "a test wants it again");
+    assert_eq!(all(&archive, "pdu-a", "1", Metric::Power).len(), 50);
     let paths = aside();
     assert_eq!(paths.len(), 2);
     let names_all = |archive: &Archive| {

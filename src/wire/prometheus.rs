@@ -165,15 +165,12 @@ fn head(number: u64, length: u64) -> Vec<u8> {
 /// How much is compressed at once. What a snappy block refers back to is never further away than that (google/snappy,
 /// format_description.txt), so pieces that were compressed by themselves make one block when they follow each other.
 const PIECE: usize = 64 * 1024;
-/// Compressed bytes of an answer that are kept in memory.
-const KEPT: usize = 4 << 20;
-
 /// A ReadResponse before it is sent. Its length is at its beginning, and that of each result at that one's: so all of it
 /// is gone through once before the first byte is sent. One that is too long to be kept is made again while it is sent.
-#[derive(Default)]
 pub struct Draft {
     results: Vec<OneResult>,
     kept: usize,
+    most: usize,
 }
 
 /// A QueryResult.
@@ -192,6 +189,11 @@ pub enum Drafted {
 }
 
 impl Draft {
+    /// One of which so many compressed bytes are kept.
+    pub fn keeping(most: usize) -> Self {
+        Self { results: Vec::new(), kept: 0, most }
+    }
+
     /// Begins the QueryResult of the next query.
     pub fn begin(&mut self) {
         self.results.push(OneResult::default());
@@ -199,27 +201,34 @@ impl Draft {
 
     /// Puts a series into it: labels sorted by name, samples by time (ms since 1970).
     pub fn series(&mut self, labels: &[(&str, String)], samples: &[(i64, f64)]) -> io::Result<()> {
+        let is_long = self.is_long();
         let Some(OneResult { packed, pieces }) = self.results.last_mut() else { return Ok(()) };
-        if self.kept > KEPT {
+        if is_long {
             let length = series_length(labels, samples);
             packed.length += length + head(1, length).len() as u64;
             return Ok(());
         }
-        let before = pieces.bytes;
+        let before = pieces.bytes + packed.open.len();
         packed.series(labels, samples, pieces)?;
-        self.kept += pieces.bytes - before;
-        if self.kept > KEPT {
+        self.kept = self.kept + pieces.bytes + packed.open.len() - before;
+        if self.is_long() {
             for result in &mut self.results {
                 result.pieces = Pieces::default();
+                result.packed.open = Vec::new();
             }
         }
         Ok(())
     }
 
+    /// Whether it is longer than what is kept.
+    pub fn is_long(&self) -> bool {
+        self.kept > self.most
+    }
+
     /// All of it.
     pub fn finish(self) -> io::Result<Drafted> {
         let lengths: Vec<u64> = self.results.iter().map(|result| result.packed.length).collect();
-        if self.kept > KEPT {
+        if self.is_long() {
             return Ok(Drafted::Long(lengths));
         }
         let mut all = Pieces::default();
@@ -286,8 +295,13 @@ impl<W: Write> Sending<W> {
     }
 }
 
+/// What was read changed between the two times that it was read.
+#[derive(Debug, thiserror::Error)]
+#[error("what was read changed meanwhile")]
+pub struct Changed;
+
 fn changed() -> io::Error {
-    io::Error::other("what was read changed meanwhile")
+    io::Error::other(Changed)
 }
 
 /// Pieces that are kept.
@@ -450,11 +464,11 @@ mod tests {
             }
             assert_eq!(results[2][0].1, samples(1));
         };
-        let mut draft = Draft::default();
+        let mut draft = Draft::keeping(4 << 20);
         answer(&mut draft, 12);
         let Drafted::Whole(pieces) = draft.finish().unwrap() else { panic!("it is short") };
         check(&pieces.concat(), 12);
-        let mut draft = Draft::default();
+        let mut draft = Draft::keeping(4 << 20);
         answer(&mut draft, 40);
         let Drafted::Long(lengths) = draft.finish().unwrap() else { panic!("it is long") };
         let mut packed = Vec::new();
@@ -476,7 +490,7 @@ mod tests {
         let mut sending = Sending::new(vec![20], Vec::new()).unwrap();
         sending.begin().unwrap();
         assert!(sending.series(&labels(1), &samples(1)).is_err());
-        let Drafted::Whole(nothing) = Draft::default().finish().unwrap() else { panic!() };
+        let Drafted::Whole(nothing) = Draft::keeping(0).finish().unwrap() else { panic!() };
         assert_eq!(snap::raw::Decoder::new().decompress_vec(&nothing.concat()).unwrap(), b"");
     }
 

@@ -99,6 +99,14 @@ async fn selectors_energy_and_copies_answer() {
         let one = curl.get("/v1/energy?target=pdu-a/2&start=-1h");
         assert_eq!(one["of"][0]["id"], "pdu-a/2", "an outlet is not its host: {one}");
         assert_eq!(one["of"][0]["quality"], "partial", "its history began in the window: {one}");
+        // Seventeen queries at once that ask for everything, as snappy packs them: nobody asks so.
+        let many = [&[34, 33 << 2][..], &[0x0a, 0].repeat(17)].concat();
+        let file = gateway.dir.path().join("queries");
+        std::fs::write(&file, many).unwrap();
+        let data = format!("@{}", file.display());
+        let answer = curl.raw("/v1/prometheus/read", &["--data-binary", &data]);
+        let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+        assert!(text.contains("at most 16 at once"), "{text}");
         for (wrong, next) in [
             ("target=pdu-a/99&metric=power_w", "shows its parts"),
             ("target=pdu-a/2&metric=temperature_c", "power_w"),
