@@ -24,7 +24,8 @@ pub struct ConsumerBody {
     /// All of the window; null if nothing was read.
     pub energy_wh: Option<f64>,
     /// `good`; `partial` if a part of it or of the time has no readings, `missing` if all of it; `estimated` if only hours or
-    /// minutes are left of a time and the window begins or ends within one: it is shared out by time.
+    /// minutes are left of a time and a period begins or ends within one, which is shared out by time, or if nothing was read
+    /// around its beginning: what was used meanwhile is in the period of the next reading.
     pub quality: &'static str,
     /// How often its counters were reset in the window: what was counted before and after is in the sum.
     pub resets: u64,
