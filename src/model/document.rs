@@ -165,14 +165,16 @@ impl<'a> Item<'a> {
 
     /// As an integer within bounds.
     pub fn integer(&self, bounds: std::ops::RangeInclusive<i64>) -> Option<i64> {
+        let (low, high) = (bounds.start(), bounds.end());
         let Some(number) = self.value.as_integer() else {
-            self.wrong("a whole number");
+            let all = *high == i64::MAX;
+            let from_to = if all { String::new() } else { format!(" from {low} to {high}") };
+            self.wrong(&format!("a whole number{from_to}"));
             return None;
         };
         let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok();
         let within = parsed.filter(|n| bounds.contains(n));
         if within.is_none() {
-            let (low, high) = (bounds.start(), bounds.end());
             self.fault(format!("{} is out of bounds: from {low} to {high}", number.as_str()));
         }
         within

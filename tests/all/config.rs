@@ -59,6 +59,121 @@ reach = ["pdu-y"]
     insta::assert_snapshot!("config_faults", err);
 }
 
+/// A check of these sections, with all that they need; what it says of lines is counted from the first of them.
+fn checked(sections: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    crate::rig::certificates(dir.path());
+    std::fs::write(dir.path().join("community"), "public").unwrap();
+    let head = "rack = \"r1\"\nlisten = \"127.0.0.1:0\"\nstate_dir = \".\"\n[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"ca.pem\"\n\
+         [[pdu]]\nid = \"pdu-a\"\nmodbus = \"10.0.0.1\"\ndriver = \"netio\"\n";
+    let file = dir.path().join("gateway.toml");
+    std::fs::write(&file, format!("{head}{sections}")).unwrap();
+    let (out, err, _) = pmgate(&["config", "check", file.to_str().unwrap()], &[]);
+    let before = head.lines().count();
+    let line = |line: &str| {
+        let (_, rest) = line.split_once("gateway.toml:")?;
+        let (number, rest) = rest.split_once(':')?;
+        let number: usize = number.parse().ok()?;
+        Some(format!("{}:{rest}\n", number.checked_sub(before)?))
+    };
+    let told: String = err.lines().filter_map(line).collect();
+    if told.is_empty() { out + &err } else { told }
+}
+
+#[test]
+fn hosts_that_come_after_each_other_in_a_circle_are_told_with_the_place_and_the_mend() {
+    let hosts = |afters: &[(&str, &str)]| -> String {
+        (1..)
+            .zip(afters)
+            .map(|(n, (id, after))| {
+                format!("[[host]]\nid = \"{id}\"\noutlets = [\"pdu-a/{n}\"]\nafter = [{after}]\n")
+            })
+            .collect()
+    };
+    // One circle of three with a host outside of it, one host by itself, and what does not exist.
+    let told = checked(&hosts(&[
+        ("outside", "\"app\""),
+        ("web", "\"app\""),
+        ("app", "\"store\", \"db\""),
+        ("db", "\"web\""),
+        ("store", ""),
+        ("lonely", "\"lonely\""),
+        ("late", "\"store\", \"strore\""),
+    ]));
+    insta::assert_snapshot!(told, @r#"
+    12:19: host[2].after[1]: host db comes after web, which comes after app, which comes after db: take one of these out of "after"
+    24:10: host[5].after[0]: host lonely cannot come after itself: take it out
+    28:19: host[6].after[1]: there is no [[host]] with id "strore"
+    "#);
+    let told = checked(&hosts(&[("web", "\"app\", \"db\""), ("app", "\"db\""), ("db", "")]));
+    assert!(told.contains("rack r1, 1 PDUs, 3 hosts"), "{told}");
+}
+
+#[test]
+fn shares_of_a_rating_that_make_no_sense_are_told_and_each_fault_at_its_own_section() {
+    let told = checked(
+        r#"[switching]
+derate_percent = nan
+inrush_percent = 0
+[[limit]]
+id = "feed-a"
+rating_w = 1000
+of = ["limit:feed-b"]
+[[limit]]
+id = "feed-b"
+rating_w = 1000
+derate_percent = -5
+inrush_percent = 2001
+of = ["pdu-a", "limit:feed-a"]
+[[limit]]
+id = "feed-c"
+rating_w = 1000
+derate_percent = 101
+inrush_percent = 1.5
+of = ["limit:nowhere"]
+[[limit]]
+id = "feed-d"
+rating_w = 1000
+derate_percent = 90
+inrush_percent = 85
+of = ["pdu-a"]
+[[limit]]
+id = "feed-e"
+rating_w = 1000
+of = ["pdu-a"]
+pair = "feed-d"
+[[limit]]
+id = "feed-e"
+rating_w = 1000
+of = ["pdu-a"]
+pair = "feed-x"
+[[limit]]
+id = "feed-f"
+rating_w = 1000
+of = ["pdu-a"]
+pair = "feed-x"
+"#,
+    );
+    insta::assert_snapshot!(told, @r#"
+    2:18: switching.derate_percent: is a decimal number and should be a whole number from 1 to 100
+    3:18: switching.inrush_percent: 0 is out of bounds: from 1 to 2000
+    7:6: limit[0].of: "feed-a" stands above "feed-b", which stands above it
+    11:18: limit[1].derate_percent: -5 is out of bounds: from 1 to 100
+    12:18: limit[1].inrush_percent: 2001 is out of bounds: from 1 to 2000
+    13:6: limit[1].of: "feed-b" stands above "feed-a", which stands above it
+    17:18: limit[2].derate_percent: 101 is out of bounds: from 1 to 100
+    18:18: limit[2].inrush_percent: is a decimal number and should be a whole number from 1 to 2000
+    19:6: limit[2].of: there is no [[limit]] with id "nowhere"
+    24:18: limit[3].inrush_percent: 85 is less than the 90 that may flow for long (derate_percent): write 90 or more, or leave it out
+    30:8: limit[4].pair: names "feed-d", which has none: write pair in both
+    31:1: limit[5]: the id "feed-e" is given twice
+    40:8: limit[6].pair: there is no [[limit]] with id "feed-x"
+    "#);
+    let good = "[switching]\nderate_percent = 100\ninrush_percent = 2000\n[[limit]]\nid = \"feed\"\nrating_w = 1000\nderate_percent = 70\ninrush_percent = 70\nof = [\"pdu-a\"]\n";
+    let told = checked(good);
+    assert!(told.contains("rack r1, 1 PDUs"), "{told}");
+}
+
 #[test]
 fn a_file_that_is_no_toml_is_told_where() {
     let dir = tempfile::tempdir().unwrap();

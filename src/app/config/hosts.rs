@@ -1,6 +1,6 @@
 //! `[[host]]`, `[[group]]`, `[[outlet]]`: what hangs on the outlets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::device::Settings;
@@ -16,8 +16,10 @@ use crate::switching::hooks::{Hook, HostHooks};
 pub(super) fn hosts(root: &Fields<'_>, devices: &[Settings], base: &Path, site: &mut Site) {
     let mut hosts: BTreeMap<HostId, HostSpec> = BTreeMap::new();
     let Some(list) = root.get("host") else { return };
+    // What each host comes after, with the places in the file.
+    let mut afters: BTreeMap<HostId, Vec<(HostId, Item<'_>)>> = BTreeMap::new();
     for item in list.list() {
-        let Some((id, host, hooks)) = host(&item, devices, base) else { continue };
+        let Some((id, mut host, hooks)) = host(&item, devices, base) else { continue };
         if hooks != HostHooks::default() {
             site.hooks.0.insert(id.clone(), hooks);
         }
@@ -29,16 +31,78 @@ pub(super) fn hosts(root: &Fields<'_>, devices: &[Settings], base: &Path, site: 
                 ));
             }
         }
+        let after = after(&item);
+        host.after = after.iter().map(|(id, _)| id.clone()).collect();
         if hosts.insert(id.clone(), host).is_some() {
             item.fault(format!("the id \"{id}\" is given twice"));
         }
+        afters.insert(id, after);
     }
-    for host in hosts.values() {
-        if let Some(missing) = host.after.iter().find(|after| !hosts.contains_key(*after)) {
-            list.fault(format!("after names \"{missing}\", and there is no host with that id"));
-        }
+    for (missing, item) in afters.values().flatten().filter(|(id, _)| !hosts.contains_key(id)) {
+        item.fault(format!("there is no [[host]] with id \"{missing}\""));
+    }
+    for circle in circles(&hosts) {
+        let last = &circle[circle.len() - 1];
+        let place = afters[&circle[0]].iter().find(|(id, _)| id == last);
+        let Some((_, item)) = place else { continue };
+        item.fault(match &circle[..] {
+            [host] => format!("host {host} cannot come after itself: take it out"),
+            _ => format!("{}: take one of these out of \"after\"", waits(&circle)),
+        });
     }
     site.rack.hosts = hosts;
+}
+
+/// What a host comes after, with the places in the file.
+fn after<'a>(item: &Item<'a>) -> Vec<(HostId, Item<'a>)> {
+    let list = item.fields().and_then(|fields| fields.get("after"));
+    let list = list.map_or(Vec::new(), |list| list.list());
+    list.into_iter().filter_map(|item| Some((item.parsed()?, item))).collect()
+}
+
+/// The circles of hosts that come after each other, each host of one coming before the next in the list and the last before
+/// the first; one circle for hosts that wait for each other in several.
+fn circles(hosts: &BTreeMap<HostId, HostSpec>) -> Vec<Vec<HostId>> {
+    let mut found: Vec<Vec<HostId>> = Vec::new();
+    let mut told: BTreeSet<&HostId> = BTreeSet::new();
+    for start in hosts.keys() {
+        if told.contains(start) {
+            continue;
+        }
+        // The shortest way back, by what each comes after.
+        let mut from: BTreeMap<&HostId, &HostId> = BTreeMap::new();
+        let mut open = std::collections::VecDeque::from([start]);
+        while let Some(id) = open.pop_front() {
+            for next in hosts.get(id).map_or(&[][..], |host| &host.after) {
+                if from.contains_key(next) {
+                    continue;
+                }
+                from.insert(next, id);
+                open.push_back(next);
+            }
+        }
+        if !from.contains_key(start) {
+            continue;
+        }
+        // From the start back to it: what is before a host comes after it.
+        let mut circle = vec![start.clone()];
+        let mut at = from[start];
+        while at != start {
+            circle.push(at.clone());
+            at = from[at];
+        }
+        told.extend(circle.iter().filter_map(|id| hosts.get_key_value(id)).map(|(id, _)| id));
+        found.push(circle);
+    }
+    found
+}
+
+/// "web comes after db, which comes after web".
+fn waits(circle: &[HostId]) -> String {
+    let mut names = circle.iter().rev().chain(circle.last());
+    let first = names.next().map_or(String::new(), |id| format!("host {id}"));
+    let then: Vec<String> = names.map(|id| format!("comes after {id}")).collect();
+    format!("{first} {}", then.join(", which "))
 }
 
 fn host(
@@ -64,9 +128,8 @@ fn host(
         (seconds("hold_s", 1), seconds("feed_gap_s", 0), seconds("min_off_s", 0));
     let priority =
         fields.get("priority").and_then(|i| i.integer(-1_000..=1_000)).unwrap_or(0) as i32;
-    let after = fields
-        .get("after")
-        .map_or(Vec::new(), |list| list.list().iter().filter_map(Item::parsed::<HostId>).collect());
+    // Read by `after`, with its places.
+    fields.get("after");
     let min_feeds = fields.get("min_feeds").and_then(|item| {
         let count = item.integer(1..=16)? as usize;
         if count > feeds.len() {
@@ -87,7 +150,6 @@ fn host(
         hold,
         feed_gap: feed_gap.unwrap_or(Span(0)),
         priority,
-        after,
         min_off: min_off.unwrap_or(Span(0)),
         min_feeds: min_feeds.unwrap_or(1),
         draw,

@@ -1,6 +1,7 @@
 //! `[[limit]]`, and what a load draws.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::device::Settings;
 use crate::model::document::{Fields, Item};
@@ -32,38 +33,69 @@ pub(super) fn draw(item: &Item<'_>) -> Option<Draw> {
     Some(draw.falling())
 }
 
+/// How much of a rating may flow for long, percent: not more than all of it.
+const DERATE: RangeInclusive<i64> = 1..=100;
+/// How much of a rating may flow in a first moment, percent: at 20 times its rating every breaker trips at once (type D, IEC
+/// 60898-1).
+const INRUSH: RangeInclusive<i64> = 1..=2_000;
+
+/// `derate_percent` and `inrush_percent`, as far as they are told: of a rating, and in the first moment no less than for long.
+pub(super) fn shares(fields: &Fields<'_>, usual_derating: i64) -> (Option<i64>, Option<i64>) {
+    let share = |key: &'static str, bounds| fields.get(key).and_then(|i| i.integer(bounds));
+    let (derating, inrush) = (share("derate_percent", DERATE), share("inrush_percent", INRUSH));
+    let long = derating.unwrap_or(usual_derating);
+    if let (Some(item), Some(inrush)) = (fields.get("inrush_percent"), inrush)
+        && inrush < long
+    {
+        item.fault(format!(
+            "{inrush} is less than the {long} that may flow for long (derate_percent): write {long} or more, or leave it out"
+        ));
+    }
+    (derating, inrush)
+}
+
 /// `[[limit]]`.
-pub(super) fn feeds(root: &Fields<'_>, devices: &[Settings], volts: i64) -> BTreeMap<String, Feed> {
+pub(super) fn feeds(
+    root: &Fields<'_>,
+    devices: &[Settings],
+    usual: &crate::plan::Site,
+) -> BTreeMap<String, Feed> {
     let mut feeds: BTreeMap<String, Feed> = BTreeMap::new();
     let Some(list) = root.get("limit") else { return feeds };
+    // Where each stands in the file.
+    let mut places: BTreeMap<String, Item<'_>> = BTreeMap::new();
     for item in list.list() {
-        let Some((id, feed)) = feed(&item, devices, volts) else { continue };
-        if feeds.insert(id.clone(), feed).is_some() {
+        let Some((id, feed)) = feed(&item, devices, usual) else { continue };
+        if feeds.contains_key(&id) {
             item.fault(format!("the id \"{id}\" is given twice"));
+            continue;
         }
+        feeds.insert(id.clone(), feed);
+        places.insert(id, item);
     }
     for (id, feed) in &feeds {
+        let fault = |key: &'static str, text: String| {
+            let Some(item) = places.get(id) else { return };
+            let at = item.fields().and_then(|fields| fields.get(key));
+            at.as_ref().unwrap_or(item).fault(text);
+        };
         for member in &feed.of {
             let Member::Feed(below) = member else { continue };
             if !feeds.contains_key(below) {
-                list.fault(format!(
-                    "\"{id}\" stands above \"limit:{below}\", and there is no [[limit]] with that id"
-                ));
+                fault("of", format!("there is no [[limit]] with id \"{below}\""));
             } else if stands_above(&feeds, below, id) {
-                list.fault(format!("\"{id}\" stands above \"{below}\", which stands above it"));
+                fault("of", format!("\"{id}\" stands above \"{below}\", which stands above it"));
             }
         }
         let Some(pair) = &feed.pair else { continue };
         match feeds.get(pair) {
-            None => {
-                list.fault(format!(
-                    "pair names \"{pair}\", and there is no [[limit]] with that id"
-                ));
-            }
+            None => fault("pair", format!("there is no [[limit]] with id \"{pair}\"")),
             Some(other) if other.pair.as_ref() != Some(id) => {
-                list.fault(format!(
-                    "\"{id}\" has the pair \"{pair}\", which has another: write pair in both"
-                ));
+                let other = match &other.pair {
+                    Some(other) => format!("which has \"{other}\""),
+                    None => "which has none".to_owned(),
+                };
+                fault("pair", format!("names \"{pair}\", {other}: write pair in both"));
             }
             Some(_) => {}
         }
@@ -89,7 +121,11 @@ fn stands_above(feeds: &BTreeMap<String, Feed>, above: &str, below: &str) -> boo
     false
 }
 
-fn feed(item: &Item<'_>, devices: &[Settings], usual_volts: i64) -> Option<(String, Feed)> {
+fn feed(
+    item: &Item<'_>,
+    devices: &[Settings],
+    usual: &crate::plan::Site,
+) -> Option<(String, Feed)> {
     let fields = item.fields()?;
     let id = fields.need("id", "its name, as in \"feed-a\"").and_then(|i| i.text());
     let kind = fields.get("kind").and_then(|i| i.text()).unwrap_or("feed").to_owned();
@@ -106,7 +142,7 @@ fn feed(item: &Item<'_>, devices: &[Settings], usual_volts: i64) -> Option<(Stri
         Some(phases)
     });
     let phases = phases.unwrap_or(1);
-    let volts = number("volts", 1_000).unwrap_or(usual_volts);
+    let volts = number("volts", 1_000).unwrap_or(usual.volts);
     let amperes = amperes.map(|amperes| Amperes {
         milliamperes: amperes * 1_000,
         millivolts: volts * 1_000,
@@ -124,7 +160,7 @@ fn feed(item: &Item<'_>, devices: &[Settings], usual_volts: i64) -> Option<(Stri
             None
         }
     };
-    let (derating, inrush) = (number("derate_percent", 100), number("inrush_percent", 10_000));
+    let (derating, inrush) = shares(&fields, usual.derating);
     let of = fields.need(
         "of",
         "what it stands above, as in [\"pdu-a\", \"pdu-b/B1\", \"pdu-c/7\", \"limit:busway-1\"]",

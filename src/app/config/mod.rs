@@ -103,7 +103,7 @@ fn read(root: Fields<'_>, base: &Path) -> Option<Config> {
     hosts::hosts(&root, &pdus.devices, base, &mut site);
     hosts::groups(&root, &pdus.devices, &mut site);
     hosts::outlets(&root, &pdus.devices, &mut site);
-    site.rack.feeds = limits::feeds(&root, &pdus.devices, site.volts);
+    site.rack.feeds = limits::feeds(&root, &pdus.devices, &site.rack);
     site.approvals = sections::approvals(&root, &site.hosts);
     let traps = root.get("traps").and_then(|item| traps(&item, &secrets));
     site.restore = automation::restore(&root);

@@ -150,8 +150,9 @@ pub(super) fn switching(root: &Fields<'_>) -> Site {
     let number = |key: &'static str, range, usual| {
         fields.get(key).and_then(|i| i.integer(range)).unwrap_or(usual)
     };
-    rack.derating = number("derate_percent", 1..=100, rack.derating);
-    rack.inrush = fields.get("inrush_percent").and_then(|i| i.integer(1..=10_000));
+    let (derating, inrush) = super::limits::shares(&fields, rack.derating);
+    rack.derating = derating.unwrap_or(rack.derating);
+    rack.inrush = inrush;
     rack.volts = number("volts", 100..=480, rack.volts);
     if let Some(draw) = fields.get("default_draw") {
         rack.default_draw = super::limits::draw(&draw).unwrap_or(rack.default_draw);
