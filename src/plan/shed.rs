@@ -50,6 +50,8 @@ pub struct Candidate {
     pub draws: i64,
     /// What it draws there while it starts up, at most, mVA.
     pub returns: i64,
+    /// Why it cannot be switched at this moment, if so: another plan is at it.
+    pub hindrance: Option<String>,
 }
 
 /// What flows over the limit.
@@ -61,15 +63,18 @@ pub struct Flow {
     pub rating: i64,
 }
 
+/// What would help and cannot be switched at this moment, each with the reason.
+pub type LeftOut = Vec<(Select, String)>;
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
-    /// These go off.
-    Shed(Vec<Select>),
+    /// These go off; they go in place of those that were left out.
+    Shed(Vec<Select>, LeftOut),
     /// This comes back.
     Back(Select),
-    /// Too much flows, and there is nothing left that would help.
-    Helpless,
+    /// Too much flows, and there is nothing left that would help, or only what was left out.
+    Helpless(LeftOut),
 }
 
 /// How a rule stands.
@@ -88,6 +93,9 @@ pub struct Standing {
     /// What was told of this excess already, where nothing is done.
     #[serde(skip)]
     told: bool,
+    /// What was refused, until when it is left out, and why.
+    #[serde(skip)]
+    refused: BTreeMap<String, (Tick, String)>,
 }
 
 impl Rule {
@@ -145,6 +153,7 @@ impl Standing {
             let of = candidates.iter().find(|of| of.select.to_string() == *name);
             of.is_some_and(|of| busy || of.is_on != Some(true))
         });
+        self.refused.retain(|_, (until, _)| now < *until);
         let lasted = |from: Option<Tick>, long: Span| from.is_some_and(|from| now - from >= long);
         if busy || self.acted.is_some_and(|acted| now - acted < rule.settle) {
             return None;
@@ -156,6 +165,7 @@ impl Standing {
             let rested = |of: &&Candidate| {
                 let off = self.off.get(&of.select.to_string());
                 off.is_some_and(|at| stamp.0 - at >= rule.min_off.0 as i64)
+                    && self.hindrance(of).is_none()
             };
             // The last to go is the first to come back, if it does not bring about what it went for.
             let next = candidates.iter().rev().find(rested)?;
@@ -179,22 +189,40 @@ impl Standing {
         if rule.dry_run && self.told {
             return None;
         }
-        let mut shed = Vec::new();
+        let (mut shed, mut left_out) = (Vec::new(), LeftOut::new());
         for of in candidates {
             let back = self.back.get(&of.select.to_string());
             let rests = back.is_some_and(|at| stamp.0 - at < rule.min_on.0 as i64);
-            if excess > 0 && of.is_on == Some(true) && of.draws > 0 && !rests {
+            if excess <= 0 || of.is_on != Some(true) || of.draws <= 0 || rests {
+                continue;
+            }
+            if let Some(why) = self.hindrance(of) {
+                left_out.push((of.select.clone(), why));
+            } else {
                 excess -= of.draws;
                 shed.push(of.select.clone());
             }
         }
         if shed.is_empty() {
             let told = std::mem::replace(&mut self.told, true);
-            return (!told).then_some(Act::Helpless);
+            return (!told).then_some(Act::Helpless(left_out));
         }
         self.told = rule.dry_run;
         self.acted = Some(now);
-        Some(Act::Shed(shed))
+        Some(Act::Shed(shed, left_out))
+    }
+
+    /// Why a candidate cannot be switched at this moment, if so.
+    fn hindrance(&self, of: &Candidate) -> Option<String> {
+        let refused = || self.refused.get(&of.select.to_string()).map(|(_, why)| why.clone());
+        of.hindrance.clone().or_else(refused)
+    }
+
+    /// Notes that something was refused, though nothing was seen to be in its way: it is left out until a moment, and what
+    /// is to be done is decided anew without it.
+    pub fn was_refused(&mut self, select: &Select, why: String, until: Tick) {
+        self.refused.insert(select.to_string(), (until, why));
+        self.acted = None;
     }
 
     /// Notes that something went off.
@@ -235,6 +263,8 @@ mod tests {
         rule: Rule,
         standing: Standing,
         on: Vec<bool>,
+        /// Those that another plan is at.
+        busy: Vec<usize>,
         base: i64,
         now: u64,
         acts: Vec<(u64, String)>,
@@ -243,7 +273,8 @@ mod tests {
     impl Rack {
         fn new(rule: Rule) -> Self {
             let standing = Standing::default();
-            Self { rule, standing, on: vec![true; 5], base: 0, now: 0, acts: Vec::new() }
+            let (on, busy) = (vec![true; 5], Vec::new());
+            Self { rule, standing, on, busy, base: 0, now: 0, acts: Vec::new() }
         }
 
         fn select(at: usize) -> Select {
@@ -264,6 +295,7 @@ mod tests {
                         is_on: Some(self.on[at]),
                         draws: if self.on[at] { 100 } else { 0 },
                         returns: 120,
+                        hindrance: self.busy.contains(&at).then(|| "it is busy".to_owned()),
                     })
                     .collect();
                 let (tick, stamp) = (Tick(self.now * 1_000), Stamp(self.now as i64 * 1_000));
@@ -273,7 +305,10 @@ mod tests {
                 let place =
                     |select: &Select| (0..5).find(|at| Self::select(*at) == *select).unwrap();
                 match act {
-                    Some(Act::Shed(items)) => {
+                    Some(Act::Shed(items, left_out)) => {
+                        for (item, why) in left_out {
+                            self.acts.push((self.now, format!("without {}: {why}", place(&item))));
+                        }
                         for item in items {
                             let at = place(&item);
                             self.acts.push((self.now, format!("off {at}")));
@@ -289,7 +324,11 @@ mod tests {
                         self.standing.came_back(&item, stamp);
                         self.on[at] = true;
                     }
-                    Some(Act::Helpless) => self.acts.push((self.now, "helpless".into())),
+                    Some(Act::Helpless(left_out)) => {
+                        let of: Vec<String> =
+                            left_out.iter().map(|(item, _)| format!(" {}", place(item))).collect();
+                        self.acts.push((self.now, format!("helpless{}", of.concat())));
+                    }
                     None => {}
                 }
             }
@@ -385,5 +424,52 @@ mod tests {
         rack.base = 2_000;
         rack.run(600);
         assert_eq!(rack.said(), ["off 0", "off 1", "off 2", "off 3", "off 4", "helpless"]);
+    }
+
+    #[test]
+    fn what_another_plan_is_at_is_left_out_and_the_next_goes_in_its_place() {
+        let mut rack = Rack::new(rule());
+        rack.base = 550;
+        rack.busy = vec![0, 2, 4];
+        rack.run(11);
+        // The last one is not needed: that it is busy is nobody's matter.
+        assert_eq!(
+            rack.said(),
+            ["without 0: it is busy", "without 2: it is busy", "off 1", "off 3"]
+        );
+        // Nor does it keep another from coming back.
+        rack.base = 100;
+        rack.busy = vec![3];
+        rack.run(400);
+        assert_eq!(rack.said(), ["on 1"]);
+        rack.busy = Vec::new();
+        rack.run(1);
+        assert_eq!(rack.said(), ["on 3"]);
+    }
+
+    #[test]
+    fn where_all_are_busy_that_is_told_once_and_they_go_when_they_can() {
+        let mut rack = Rack::new(rule());
+        rack.base = 550;
+        rack.busy = vec![0, 1, 2, 3, 4];
+        rack.run(60);
+        assert_eq!(rack.said(), ["helpless 0 1 2 3 4"]);
+        rack.busy = vec![0];
+        rack.run(1);
+        assert_eq!(rack.said(), ["without 0: it is busy", "off 1", "off 2"]);
+    }
+
+    #[test]
+    fn what_was_refused_is_left_out_for_a_while() {
+        let mut rack = Rack::new(rule());
+        rack.base = 550;
+        rack.run(10);
+        let until = Tick((rack.now + 12) * 1_000);
+        rack.standing.was_refused(&Rack::select(1), "not known for certain".into(), until);
+        rack.run(1);
+        assert_eq!(rack.said(), ["without 1: not known for certain", "off 0", "off 2"]);
+        rack.base = 650;
+        rack.run(30);
+        assert_eq!(rack.said(), ["off 1"], "its time is over");
     }
 }

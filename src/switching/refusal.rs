@@ -107,6 +107,19 @@ impl Refusal {
         Refusal::Hindered(Hindrance::Unknown(what))
     }
 
+    /// The outlet that cannot be switched, where it is one.
+    pub(super) fn outlet(&self) -> Option<&str> {
+        match self {
+            Refusal::Busy { outlet, .. }
+            | Refusal::Hindered(
+                Hindrance::Locked { outlet, .. }
+                | Hindrance::NotSwitchable { outlet, .. }
+                | Hindrance::Doubtful { outlet, .. },
+            ) => Some(outlet),
+            _ => None,
+        }
+    }
+
     /// The step that helps.
     pub fn next(&self) -> &'static str {
         match self {

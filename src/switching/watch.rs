@@ -14,10 +14,10 @@ use crate::model::switching::{Action, Relay};
 use crate::model::time::{Span, Tick};
 use crate::plan::lit::Lit;
 use crate::plan::record::{OnFailure, OnOverload, Select, Selected};
-use crate::plan::shed::{Act, Candidate, Flow, Rule, Standing};
+use crate::plan::shed::{Act, Candidate, Flow, LeftOut, Rule, Standing};
 use crate::plan::starts::Starts;
 use crate::plan::world::Relays;
-use crate::plan::{Picture, Sight};
+use crate::plan::{Picture, Runs, Sight};
 use crate::store::Archive;
 use crate::store::journal::{Commit, JournalError};
 
@@ -31,6 +31,10 @@ const EVERY: Span = Span::seconds(1);
 /// How often a restore that is refused for a reason that may pass is tried again, and how long.
 const AGAIN: Span = Span::seconds(10);
 const TRIES: u32 = 60;
+/// How long a rule leaves something out at least that was refused to it.
+const LEFT_OUT: Span = Span::seconds(15);
+/// How many of those that were left out are named.
+const TOLD: usize = 8;
 /// How many plans are looked through for outlets that were switched off last.
 const LATEST: usize = 200;
 
@@ -170,7 +174,7 @@ impl Switching {
                 for rule in &site.sheds {
                     let standing = watch.sheds.entry(rule.id.clone()).or_default();
                     let busy = watch.busy.contains_key(&rule.id);
-                    let candidates = candidates(rule, &picture, sight);
+                    let candidates = candidates(rule, &picture, runs, sight);
                     let flow = flow(rule, &picture, sight);
                     let when = (sight.now, sight.stamp);
                     let act = standing.decide(rule, flow, &candidates, busy, when);
@@ -324,22 +328,24 @@ impl Switching {
 
     async fn shed(&self, watch: &mut Watch, rule: &Rule, act: Act) {
         let id = &rule.id;
-        let (items, action) = match act {
-            Act::Helpless => {
+        let (items, left_out, action) = match act {
+            Act::Helpless(left_out) => {
                 let text = format!(
-                    "rule {id}: more than {} % flows over {}, and nothing is left to be shed",
-                    rule.over, rule.limit
+                    "rule {id}: more than {} % flows over {}, and nothing is left to be shed{}",
+                    rule.over,
+                    rule.limit,
+                    told(&left_out)
                 );
                 self.tell("shed.helpless", text);
                 return;
             }
-            Act::Shed(items) => (items, Action::Off),
-            Act::Back(item) => (vec![item], Action::On),
+            Act::Shed(items, left_out) => (items, left_out, Action::Off),
+            Act::Back(item) => (vec![item], Vec::new(), Action::On),
         };
         let names: Vec<String> = items.iter().map(ToString::to_string).collect();
         let (names, word) = (names.join(", "), action.word());
         let why = if action == Action::Off {
-            format!("more than {} % flows over {}", rule.over, rule.limit)
+            format!("more than {} % flows over {}{}", rule.over, rule.limit, told(&left_out))
         } else {
             format!("less than {} % flows over {}", rule.under, rule.limit)
         };
@@ -375,8 +381,37 @@ impl Switching {
                     "shed.refused",
                     format!("rule {id} cannot switch {names} {word}: {refusal}"),
                 );
+                // Whatever is in the way of one of them is not in the way of the others.
+                let hindered = refusal.outlet().and_then(|outlet| outlet.parse().ok());
+                let hindered: Option<OutletId> = hindered;
+                let site = self.site.borrow().clone();
+                let of = |item: &&Select| match (item, &hindered) {
+                    (Select::Outlet(own), Some(outlet)) => own == outlet,
+                    (Select::Host(id), Some(outlet)) => {
+                        site.hosts.get(id).is_some_and(|host| host.outlets.contains(outlet))
+                    }
+                    _ => false,
+                };
+                if let Some(item) = items.iter().find(of) {
+                    let until = self.clock.tick() + rule.settle.max(LEFT_OUT);
+                    let standing = watch.sheds.entry(id.clone()).or_default();
+                    standing.was_refused(item, refusal.to_string(), until);
+                }
             }
         }
+    }
+}
+
+/// What was left out, at the end of a sentence.
+fn told(left_out: &LeftOut) -> String {
+    let named: Vec<String> =
+        left_out.iter().take(TOLD).map(|(of, why)| format!("{of}: {why}")).collect();
+    match left_out.len() {
+        0 => String::new(),
+        count if count > TOLD => {
+            format!("; left out {}, and {} more", named.join(", "), count - TOLD)
+        }
+        _ => format!("; left out {}", named.join(", ")),
     }
 }
 
@@ -403,7 +438,7 @@ fn flow(rule: &Rule, picture: &Picture, sight: &Sight<'_>) -> Option<Flow> {
     Some(Flow { load: picture.world.limits[at].load, rating: told.rating })
 }
 
-fn candidates(rule: &Rule, picture: &Picture, sight: &Sight<'_>) -> Vec<Candidate> {
+fn candidates(rule: &Rule, picture: &Picture, runs: &Runs, sight: &Sight<'_>) -> Vec<Candidate> {
     let limit = picture.world.limits.iter().position(|limit| limit.name == rule.limit);
     let candidate = |(select, priority): (Select, i32)| {
         let own: Vec<OutletId> = match &select {
@@ -429,7 +464,11 @@ fn candidates(rule: &Rule, picture: &Picture, sight: &Sight<'_>) -> Vec<Candidat
                 returns += share.of(outlet.draw.falling().boot);
             }
         }
-        Some(Candidate { select, priority, is_on, draws, returns })
+        let hindrance = own.iter().find_map(|outlet| {
+            let plan = runs.claimed_by(outlet)?;
+            Some(format!("outlet {outlet} is being switched by plan {plan}"))
+        });
+        Some(Candidate { select, priority, is_on, draws, returns, hindrance })
     };
     rule.items(sight.site).into_iter().filter_map(candidate).collect()
 }

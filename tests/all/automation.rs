@@ -84,6 +84,45 @@ async fn load_is_shed_by_priority_and_comes_back() {
     assert!(back[back.len() - 1].contains("web-1"), "{back:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_plan_is_at_is_left_out_and_the_next_is_shed_in_its_place() {
+    let a = Sim::start(Family::ApcRpdu2, 8).await;
+    let rule = "[[limit]]\nid = \"feed\"\nrating_w = 20000\nof = [\"pdu-a\"]\n\
+        [[shed]]\nid = \"tight\"\nlimit = \"feed\"\nover_percent = 80\nunder_percent = 10\nfor_s = 2\nsettle_s = 3\n\
+        hosts = [\"web-4\", \"web-3\", \"web-1\"]\n";
+    let pdu = pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1");
+    let two = "[[host]]\nid = \"web-1\"\noutlets = [\"pdu-a/1\", \"pdu-a/2\"]\nfeed_gap_s = 120\n";
+    let all = hosts(8);
+    let (_, others) = all.split_at(all.find("[[host]]\nid = \"web-3\"").unwrap());
+    let gateway = started(format!("[switching]\nhold_s = 1\n{rule}{pdu}{two}{others}")).await;
+    let curl = gateway.curl();
+    let at_once = ["-H", "Prefer: respond-async"];
+    let slow = curl.post("/v1/hosts/web-1/power", r#"{"action":"off"}"#, &at_once);
+    assert_eq!(slow.status, 202, "{slow:?}");
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/1", |outlet| outlet["state"] == "off");
+    // Seven servers of some 290 W are too much by less than one of them from now on.
+    curl.get("/v1/pdus/pdu-a?max_age_ms=0");
+    let limits = curl.get("/v1/limits");
+    let feed = limits["limits"].as_array().unwrap().iter().find(|limit| limit["id"] == "feed");
+    let load = feed.unwrap()["load_w"].as_f64().unwrap();
+    crate::approved::reload(&gateway, |text| {
+        text.replace("rating_w = 20000", &format!("rating_w = {:.0}", load / 0.85))
+    });
+    let acted = wait_for(&gateway, "shed.acted");
+    assert!(acted[0].starts_with("rule tight switches host web-3"), "{acted:?}");
+    let left = format!(
+        "left out host web-1: outlet pdu-a/1 is being switched by plan {}",
+        slow.json()["id"].as_str().unwrap()
+    );
+    assert!(acted[0].contains(&left), "{acted:?}");
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/3", |outlet| outlet["state"] == "off");
+    assert!(relays(&a, 8)[1], "another's outlet is left alone");
+    let audit = curl.get("/v1/audit?last=100");
+    let lines = audit["entries"].as_array().unwrap();
+    assert!(lines.iter().any(|line| line["text"].as_str().unwrap().contains(&left)), "{audit}");
+    assert_eq!(told(&gateway, "shed.refused"), [""; 0]);
+}
+
 /// When a PDU was last read, ms.
 fn observed(body: &Value) -> i64 {
     let at = body["observed_at"].as_str().map(str::to_owned);

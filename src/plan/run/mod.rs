@@ -319,9 +319,9 @@ impl Runs {
         self.claims.retain(|_, of| of != plan);
     }
 
-    /// Whether a plan is at an outlet.
-    pub fn is_claimed(&self, outlet: &OutletId) -> bool {
-        self.claims.contains_key(outlet)
+    /// The plan that is at an outlet.
+    pub fn claimed_by(&self, outlet: &OutletId) -> Option<&PlanId> {
+        self.claims.get(outlet)
     }
 
     /// Begins a claimed plan that is durable as it stands.

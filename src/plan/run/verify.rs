@@ -328,7 +328,8 @@ impl Runs {
         let mut dark = before.went_dark(outlet.number, view);
         // What another plan is at, it may well have darkened.
         dark.retain(|number| {
-            !self.is_claimed(&OutletId { pdu: outlet.pdu.clone(), number: *number })
+            let outlet = OutletId { pdu: outlet.pdu.clone(), number: *number };
+            self.claimed_by(&outlet).is_none()
         });
         (!dark.is_empty()).then_some(dark)
     }
