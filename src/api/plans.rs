@@ -29,7 +29,8 @@ pub struct WishBody {
     /// Make the plan and keep nothing.
     #[serde(default)]
     pub dry_run: bool,
-    /// Not before, RFC 3339.
+    /// Not before, RFC 3339. Once it was run it waits, and takes outlets and room when it is due, if the rack is still the one
+    /// that it was made for.
     #[serde(default)]
     pub not_before: Option<String>,
     /// `stop` or `continue`: what becomes of the rest when a step fails.
@@ -230,7 +231,10 @@ pub async fn run(context: Context) -> Answer {
     let (id, digest) = (id(&context)?, digest(&context)?);
     let ticket = context.state.switching.run(&context.who, &id, &digest).await?;
     let record = ticket.now();
-    Ok(located(json(StatusCode::ACCEPTED, &body::of(&record))?, &record))
+    Ok(located(
+        json(StatusCode::ACCEPTED, &body::at(&record, context.state.clock.stamp()))?,
+        &record,
+    ))
 }
 
 /// Agrees to a plan that somebody else made.
@@ -242,7 +246,7 @@ pub async fn approve(context: Context) -> Answer {
     context.only(&[])?;
     let (id, digest) = (id(&context)?, digest(&context)?);
     let record = context.state.switching.approve(&context.who, &id, &digest).await?;
-    json(StatusCode::OK, &body::of(&record))
+    json(StatusCode::OK, &body::at(&record, context.state.clock.stamp()))
 }
 
 /// Lifts the locks of the outlets that a plan names, for this plan only.
@@ -254,7 +258,7 @@ pub async fn lift(context: Context) -> Answer {
     context.only(&[])?;
     let (id, digest) = (id(&context)?, digest(&context)?);
     let record = context.state.switching.lift(&context.who, &id, &digest).await?;
-    json(StatusCode::OK, &body::of(&record))
+    json(StatusCode::OK, &body::at(&record, context.state.clock.stamp()))
 }
 
 /// Cancels a plan: of one under way no further step begins.
@@ -265,7 +269,7 @@ pub async fn cancel(context: Context) -> Answer {
     context.only(&[])?;
     let id = id(&context)?;
     let record = context.state.switching.cancel(&context.who, &id).await?;
-    json(StatusCode::OK, &body::of(&record))
+    json(StatusCode::OK, &body::at(&record, context.state.clock.stamp()))
 }
 
 /// The latest plans.
@@ -290,7 +294,8 @@ pub async fn list(context: Context) -> Answer {
     let more = records.len() > limit;
     records.truncate(limit);
     let next_cursor = records.last().filter(|_| more).map(|record| record.id.to_string());
-    let plans = records.iter().map(body::of).collect();
+    let now = context.state.clock.stamp();
+    let plans = records.iter().map(|record| body::at(record, now)).collect();
     json(StatusCode::OK, &PlanList { plans, next_cursor })
 }
 
@@ -304,5 +309,5 @@ pub async fn show(context: Context) -> Answer {
     let missing = || not_found(&format!("plan \"{}\"", text.chars().take(64).collect::<String>()));
     let id: PlanId = text.parse().map_err(|_| missing())?;
     let ticket = context.state.switching.ticket(&id).await?.ok_or_else(missing)?;
-    json(StatusCode::OK, &body::of(&ticket.now()))
+    json(StatusCode::OK, &body::at(&ticket.now(), context.state.clock.stamp()))
 }

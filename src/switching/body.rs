@@ -3,9 +3,26 @@
 use crate::model::switching::Outcome;
 use crate::model::time::Stamp;
 use crate::plan::Picture;
-use crate::plan::record::{Approval, Record, StepRecord};
+use crate::plan::record::{Approval, PlanState, Record, StepRecord, StepState};
 use crate::wire::limit::{DrawBody, LimitBody};
 use crate::wire::plan::{ApprovalBody, PlanBody, StepBody};
+
+/// The body of a plan, as it stands at a moment: one that waits for its time says so.
+pub fn at(record: &Record, now: Stamp) -> PlanBody {
+    let body = of(record);
+    let pending = record.steps.iter().all(|step| step.state == StepState::Pending);
+    let waits = record.state == PlanState::Running && pending && record.cancelled.is_none();
+    match record.not_before.filter(|at| waits && *at > now.0) {
+        Some(at) => PlanBody {
+            waiting_until: Some(Stamp(at).to_string()),
+            next: Some(
+                "nothing is held for it until then; POST /v1/plans/{id}/cancel calls it off".into(),
+            ),
+            ..body
+        },
+        None => body,
+    }
+}
 
 /// The body of a plan.
 pub fn of(record: &Record) -> PlanBody {
@@ -33,6 +50,7 @@ pub fn of(record: &Record) -> PlanBody {
         by: record.by.clone(),
         created_at: stamp(record.created),
         not_before: record.not_before.map(stamp),
+        waiting_until: None,
         calendar: record.calendar.clone(),
         on_failure: record.on_failure.word(),
         on_overload: record.on_overload.word(),

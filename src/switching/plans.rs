@@ -369,7 +369,8 @@ impl Switching {
         record.state = PlanState::Running;
         self.with_runs(|runs, sight| {
             runs.still_fits(&record, sight).map_err(|why| unfit(id, why))?;
-            claim(runs, &record)
+            // One that was put off takes nothing before its time.
+            if plan::Runs::waits(&record, sight) { Ok(()) } else { claim(runs, &record) }
         })?;
         let plans = vec![(id.clone(), to_json(&record)?, true)];
         let notes = vec![self.accepted(&record)];

@@ -139,7 +139,7 @@ impl Refusal {
                 "see why at GET /v1/pdus/{pdu}; try again once the PDU is online and the outlet's state is on or off"
             }
             Refusal::Busy { .. } => {
-                "wait for that plan, or cancel it: GET /v1/plans/{id} says what it waits for, as \"not_before\""
+                "wait for that plan, GET /v1/plans/{id}, or stop it: POST /v1/plans/{id}/cancel"
             }
             Refusal::Unfit(crate::plan::Refusal::LastFeed { .. }) => {
                 "select the host, not its outlet, if it is to go dark; or switch its other feed on first"

@@ -25,6 +25,9 @@ pub struct PlanBody {
     /// When it begins at the earliest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<String>,
+    /// Until when it waits for its time, once it was run: it holds neither outlets nor room until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_until: Option<String>,
     /// When it is made anew and run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calendar: Option<String>,

@@ -239,6 +239,21 @@ async fn a_host_left_half_cycled_stays_so_where_nothing_else_was_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_a_cancel_left_half_cycled_is_brought_to_its_safe_state() {
+    let (a, _b, gateway) = two_pdus(&pair("on")).await;
+    let curl = gateway.curl();
+    let plan = cycle(&curl);
+    gateway.wait_for(&path(&plan), |plan| plan["steps"][1]["state"] == "done");
+    let cancelled = curl.post(&format!("{}/cancel", path(&plan)), "", &[]);
+    assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
+    let safe = format!("{}.safe", path(&plan));
+    gateway.wait_for(&safe, |safe| safe["state"] != "planned");
+    let done = ended(&gateway, &safe);
+    assert_eq!((&done["state"], &done["parent"]), (&"done".into(), &plan["id"]), "{done}");
+    assert_eq!((relay(&a, 5), relay(&a, 6)), (Relay::On, Relay::On));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_kill_an_interrupted_cycle_brings_its_host_to_its_safe_state() {
     let (a, _b, gateway) = two_pdus(&format!("after_restart = \"stop\"\n{}", pair("on"))).await;
     let plan = cycle(&gateway.curl());
@@ -258,8 +273,15 @@ async fn after_a_kill_an_interrupted_cycle_brings_its_host_to_its_safe_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_room_of_a_plan_that_has_not_begun_is_given_to_no_other() {
-    let (a, b, gateway) = two_pdus(BUSWAY).await;
+async fn the_room_of_a_plan_under_way_is_given_to_no_other_and_that_of_one_put_off_is() {
+    // What was switched off stays off for a while: until then a plan is under way that has not begun a step.
+    let hosts: String = (1..=3)
+        .map(|n| {
+            let rests = if n < 3 { "min_off_s = 60\n" } else { "" };
+            format!("[[host]]\nid = \"web-{n}\"\noutlets = [\"pdu-a/{n}\", \"pdu-b/{n}\"]\n{rests}draw = {{ steady_w = 200, boot_w = 250, boot_s = 1, inrush_w = 400 }}\n")
+        })
+        .collect();
+    let (a, b, gateway) = crate::planned::two_pdus_with(&hosts, BUSWAY).await;
     let curl = gateway.curl();
     for host in ["web-1", "web-2", "web-3"] {
         let off = curl.post(&format!("/v1/hosts/{host}/power"), r#"{"action":"off"}"#, &[]);
@@ -291,6 +313,12 @@ async fn the_room_of_a_plan_that_has_not_begun_is_given_to_no_other() {
     let alone = curl.post("/v1/plans", &third, &[]);
     assert_eq!(alone.status, 201, "{alone:?}");
     let plan = make(&curl, &put_off);
+    assert_eq!(run(&curl, &plan).status, 202);
+    // Nothing is held for a plan before its time.
+    assert!(flows(&curl.get("/v1/limits")) < before + 20.0);
+    assert_eq!(curl.post("/v1/plans", &third, &[]).status, 201);
+    assert_eq!(curl.post(&format!("{}/cancel", path(&plan)), "", &[]).status, 200);
+    let plan = make(&curl, &wish(&["web-1", "web-2"]));
     assert_eq!(run(&curl, &plan).status, 202);
     let reserved = flows(&curl.get("/v1/limits"));
     assert!(reserved > before + 450.0, "two hosts of 250 W are to come: {before} {reserved}");

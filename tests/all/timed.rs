@@ -25,20 +25,28 @@ fn off(outlets: &[&str]) -> Value {
 async fn a_plan_that_is_put_off_begins_at_its_time_and_not_before() {
     let (a, _b, gateway) = two_pdus("").await;
     let curl = gateway.curl();
-    let at = Stamp(now().0 + 3_000);
+    let at = Stamp(now().0 + 8_000);
     let mut wish = off(&["pdu-a/5"]);
     wish["not_before"] = json!(at.to_string());
     let plan = make(&curl, &wish);
     assert_eq!(plan["not_before"], json!(at.to_string()), "{plan}");
     let begun = run(&curl, &plan);
     assert_eq!((begun.status, &begun.json()["state"]), (202, &"running".into()), "{begun:?}");
-    // Its outlet is taken from now on.
-    let busy = curl.power("pdu-a/5", "off");
-    assert_eq!(busy.json()["title"], "Being switched", "{busy:?}");
+    assert_eq!(begun.json()["waiting_until"], json!(at.to_string()), "{begun:?}");
+    let shown = curl.get(&format!("/v1/plans/{}", plan["id"].as_str().unwrap()));
+    assert_eq!(shown["waiting_until"], json!(at.to_string()), "{shown}");
+    assert!(shown["next"].as_str().unwrap().contains("/cancel"), "{shown}");
+    assert_eq!(curl.get("/v1/plans")["plans"][0]["waiting_until"], json!(at.to_string()));
+    // Nothing is held for it: others switch its outlet, and as it is as before, so will it.
+    for action in ["off", "on"] {
+        let by_hand = curl.power("pdu-a/5", action);
+        assert_eq!(by_hand.status, 200, "{by_hand:?}");
+    }
     let done = ended(&gateway, &plan);
     assert_eq!(done["state"], "done", "{done}");
     let step = stamp(&done["steps"][0]["at"]);
     assert!(step >= at && step.0 < at.0 + 10_000, "{done}");
+    assert_eq!(done.get("waiting_until"), None, "{done}");
     assert_eq!(relay(&a, 5), Relay::Off);
     // One that is under way, and still waits, is cancelled.
     let mut wish = off(&["pdu-a/6"]);
@@ -74,6 +82,84 @@ async fn a_plan_whose_world_changes_while_it_waits_switches_nothing_whatever_its
     let detail = failed.unwrap()["detail"].as_str().unwrap();
     assert!(detail.contains("pdu-a/5 was on and is off"), "{stopped}");
     assert_eq!((relay(&a, 6), relay(&b, 7)), (Relay::On, Relay::On), "{stopped}");
+}
+
+/// A host that stays off for a while when it is cycled.
+const SLOW: &str = "[[host]]\nid = \"slow\"\noutlets = [\"pdu-a/5\"]\nhold_s = 8\ndraw = { steady_w = 200, boot_s = 1 }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_whose_outlet_is_being_switched_when_it_is_due_waits_for_that() {
+    let (a, _b, gateway) = crate::planned::two_pdus_with(SLOW, "").await;
+    let curl = gateway.curl();
+    let put_off = |after_ms| {
+        let mut wish = json!({"goals": [{"select": {"hosts": ["slow"]}, "action": "off"}]});
+        wish["not_before"] = json!(Stamp(now().0 + after_ms).to_string());
+        let plan = make(&curl, &wish);
+        assert_eq!(run(&curl, &plan).status, 202);
+        plan
+    };
+    let plan = put_off(3_000);
+    let at_once = ["-H", "Prefer: respond-async"];
+    let cycle = curl.post("/v1/hosts/slow/power", r#"{"action":"cycle"}"#, &at_once);
+    assert_eq!(cycle.status, 202, "{cycle:?}");
+    let events = gateway.wait_for("/v1/events?last=100", |events| {
+        events.as_array().unwrap().iter().any(|e| e["kind"] == "plan.waits")
+    });
+    let told = events.as_array().unwrap().iter().find(|e| e["kind"] == "plan.waits").unwrap();
+    let text = told["text"].as_str().unwrap();
+    let busy =
+        format!("pdu-a/5 is being switched by plan {}", cycle.json()["id"].as_str().unwrap());
+    assert!(told["plan"] == plan["id"] && text.contains(&busy), "{told}");
+    assert_eq!(ended(&gateway, &cycle.json())["state"], "done");
+    let done = ended(&gateway, &plan);
+    assert_eq!(done["state"], "done", "{done}");
+    assert_eq!(relay(&a, 5), Relay::Off);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_was_due_while_the_gateway_was_off_waits_until_the_rack_is_read() {
+    let (mut a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let put_off = |outlet: &str, after_ms| {
+        let mut wish = off(&[outlet]);
+        wish["not_before"] = json!(Stamp(now().0 + after_ms).to_string());
+        let plan = make(&curl, &wish);
+        assert_eq!(run(&curl, &plan).status, 202);
+        plan
+    };
+    let (missed, later) = (put_off("pdu-a/5", 1_500), put_off("pdu-a/6", 600_000));
+    a.fails();
+    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+    let sections = format!(
+        "[poll]\nretry_s = 1\nretry_max_s = 1\n[switching]{}",
+        text.split_once("[switching]").unwrap().1
+    );
+    let dir = gateway.kill();
+    let due = Instant::now() + Duration::from_millis(1_600);
+    while Instant::now() < due {
+        pause();
+    }
+    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
+    let gateway = gateway.await.unwrap();
+    let path = |plan: &Value| format!("/v1/plans/{}", plan["id"].as_str().unwrap());
+    let events = gateway.wait_for("/v1/events?last=100", |events| {
+        events.as_array().unwrap().iter().any(|e| e["kind"] == "plan.waits")
+    });
+    let waits = events.as_array().unwrap().iter().find(|e| e["kind"] == "plan.waits").unwrap();
+    assert_eq!(waits["plan"], missed["id"], "{events}");
+    // The rack cannot be read yet.
+    gateway.wait_for("/v1/pdus/pdu-b", |pdu| pdu["state"] == "online");
+    let waiting = gateway.curl().get(&path(&missed));
+    assert_eq!((&waiting["state"], relay(&a, 5)), (&"running".into(), Relay::On), "{waiting}");
+    a.comes_back(pmgate::sim::families::Family::ApcRpdu2).await;
+    let done = ended(&gateway, &missed);
+    assert_eq!((&done["state"], relay(&a, 5)), (&"done".into(), Relay::Off), "{done}");
+    // The one whose time has not come is not lost either.
+    let waiting = gateway.curl().get(&path(&later));
+    assert_eq!(waiting["state"], "running", "{waiting}");
+    assert!(waiting["waiting_until"].is_string() && relay(&a, 6) == Relay::On, "{waiting}");
+    let cancelled = gateway.curl().post(&format!("{}/cancel", path(&later)), "", &[]);
+    assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
 }
 
 /// Waits long enough for a calendar, which knows minutes.

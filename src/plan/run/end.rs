@@ -15,6 +15,7 @@ use super::super::site::Safe;
 use super::super::world::{Goal, World};
 use super::room::goals_of;
 use super::step::{Doing, Phase};
+use super::wait::Waiting;
 use super::{Deed, Run, Runs, Who};
 
 impl Runs {
@@ -121,7 +122,7 @@ impl Runs {
             let text = format!("plan {} brings hosts to their safe state", safe.id);
             self.deeds.push(Deed::Tell { kind: "plan.safe", about: About::plan(&safe.id), text });
             self.deeds.push(Deed::Show(Box::new(safe.clone())));
-            self.waiting.push((safe, false));
+            self.waiting.push(Waiting::new(safe, false));
         }
     }
 

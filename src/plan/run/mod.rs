@@ -11,6 +11,7 @@ mod settle;
 mod step;
 mod turn;
 mod verify;
+mod wait;
 
 pub use end::{recorded, reserve};
 pub use room::{Unfit, by_hand};
@@ -28,6 +29,7 @@ use super::picture::{Picture, Sight};
 use super::record::{OnFailure, PlanState, Record, StepRecord, StepState};
 use step::{Doing, Phase};
 use verify::Lingering;
+use wait::Waiting;
 
 /// How long a later step of a plan waits for a PDU that does not answer, and an on for room.
 const PATIENCE: Span = Span::seconds(60);
@@ -279,8 +281,8 @@ pub struct Runs {
     pub memory: Memory,
     plans: BTreeMap<PlanId, Run>,
     claims: BTreeMap<OutletId, PlanId>,
-    /// Open plans whose outlets another has, and whether an earlier run left them: they begin when that has ended.
-    waiting: Vec<(Record, bool)>,
+    /// Open plans that have not begun.
+    waiting: Vec<Waiting>,
     /// Devices that carry a step out.
     busy: BTreeMap<PduId, Who>,
     /// Hosts that have to stay up while a feed of theirs is cut.
@@ -300,13 +302,8 @@ impl Runs {
 
     /// Takes the outlets of a plan; no other plan may touch them until it has ended. Tells which plan has one of them.
     pub fn claim(&mut self, record: &Record) -> Result<(), (OutletId, PlanId)> {
-        for step in &record.steps {
-            match self.claims.get(&step.outlet) {
-                Some(plan) if *plan != record.id => {
-                    return Err((step.outlet.clone(), plan.clone()));
-                }
-                _ => {}
-            }
+        if let Some(taken) = self.taken(record) {
+            return Err(taken);
         }
         for step in &record.steps {
             self.claims.insert(step.outlet.clone(), record.id.clone());
@@ -322,38 +319,6 @@ impl Runs {
     /// The plan that is at an outlet.
     pub fn claimed_by(&self, outlet: &OutletId) -> Option<&PlanId> {
         self.claims.get(outlet)
-    }
-
-    /// Begins a claimed plan that is durable as it stands.
-    pub fn begin(&mut self, record: Record, sight: &Sight<'_>) -> Vec<Deed> {
-        self.insert(record, sight, false);
-        self.heard(Heard::Time, sight)
-    }
-
-    /// Takes up a plan that an earlier run left: at once, or when the plan that has one of its outlets has ended.
-    pub fn take_up(&mut self, record: Record, sight: &Sight<'_>) -> Vec<Deed> {
-        let text = format!("plan {} was interrupted; its outlets are looked at", record.id);
-        let about = About::plan(&record.id);
-        self.deeds.push(Deed::Tell { kind: "plan.resumed", about, text });
-        self.waiting.push((record, true));
-        self.heard(Heard::Time, sight)
-    }
-
-    /// Begins plans that waited for the outlets of another.
-    fn admit(&mut self, sight: &Sight<'_>) -> bool {
-        let before = self.waiting.len();
-        for (record, settling) in std::mem::take(&mut self.waiting) {
-            if self.claim(&record).is_ok() {
-                let plan = record.id.clone();
-                self.insert(record, sight, settling);
-                if settling {
-                    self.calls_again(&plan, sight);
-                }
-            } else {
-                self.waiting.push((record, settling));
-            }
-        }
-        self.waiting.len() < before
     }
 
     fn insert(&mut self, record: Record, sight: &Sight<'_>, settling: bool) {
@@ -395,9 +360,9 @@ impl Runs {
     /// Has a plan begin no further step; false if it is not under way.
     pub fn cancel(&mut self, plan: &PlanId, by: &str, sight: &Sight<'_>) -> (bool, Vec<Deed>) {
         // One that waits for another ends without having begun.
-        if let Some(at) = self.waiting.iter().position(|(record, _)| record.id == *plan) {
-            let (record, settling) = self.waiting.remove(at);
-            self.insert(record, sight, settling);
+        if let Some(at) = self.waiting.iter().position(|of| of.record.id == *plan) {
+            let of = self.waiting.remove(at);
+            self.insert(of.record, sight, of.settling);
         }
         let Some(run) = self.plans.get_mut(plan) else { return (false, Vec::new()) };
         run.stopping = true;
@@ -422,7 +387,7 @@ impl Runs {
 
     /// The plans under way.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.plans.values().map(|run| &run.record).chain(self.waiting.iter().map(|(of, _)| of))
+        self.plans.values().map(|run| &run.record).chain(self.waiting.iter().map(|of| &of.record))
     }
 
     /// One of them.
@@ -461,7 +426,9 @@ impl Runs {
             };
             (0..run.doing.len()).filter_map(wake)
         });
-        steps.chain(self.lingering.values().filter_map(Lingering::wake)).min()
+        let lingering = self.lingering.values().filter_map(Lingering::wake);
+        let waiting = self.waiting.iter().filter_map(Waiting::wake);
+        steps.chain(lingering).chain(waiting).min()
     }
 
     /// Takes in what was heard, and tells what is to be done.

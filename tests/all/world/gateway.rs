@@ -68,8 +68,11 @@ impl World {
         self.journal = Some(journal);
         for kept in open {
             let record = pmgate::switching::parse("a plan", &kept).unwrap();
-            // What brings hosts to their safe state may wait for another plan.
+            // What brings hosts to their safe state may wait for another plan, and what was put off holds nothing.
+            let put_off = record.not_before.is_some()
+                && record.steps.iter().all(|step| step.state == StepState::Pending);
             if !record.patient
+                && !put_off
                 && let Err((outlet, other)) = self.runs.claim(&record)
             {
                 self.wrong(&format!("{outlet} is in plans {} and {other}", record.id));

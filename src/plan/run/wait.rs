@@ -1,0 +1,336 @@
+//! Plans that are accepted and have not begun: another plan has their outlets, or their time has not come. They hold
+//! nothing, neither outlets nor room, and are durable all the while.
+//!
+//! A plan that was put off takes its outlets when it is due, and only if the rack is still the one that it was made for.
+//! What is in its way by then and may pass, it waits for; then it ends, with nothing switched.
+
+use crate::model::event::About;
+use crate::model::id::{OutletId, PlanId};
+use crate::model::switching::Outcome;
+use crate::model::time::{Span, Tick};
+
+use super::super::picture::Sight;
+use super::super::record::{Record, StepState};
+use super::room::Unfit;
+use super::{Deed, Heard, PATIENCE, Runs, Who};
+
+/// How long a plan that is due waits at most for outlets or room that other plans have.
+const LATE: Span = Span::seconds(5 * 60);
+/// Between two tries.
+const AGAIN: Span = Span::seconds(1);
+/// The longest sleep: the wall clock may be set meanwhile.
+const LONGEST: Span = Span::seconds(30);
+
+/// A plan that has not begun.
+pub(super) struct Waiting {
+    pub record: Record,
+    /// Whether an earlier run left it.
+    pub settling: bool,
+    /// Since when its time has come.
+    due: Option<Tick>,
+    /// When it is looked again; nothing if it is woken by the end of the plan that it waits for.
+    next: Option<Tick>,
+    /// Whether it was told what it waits for.
+    told: bool,
+}
+
+/// What becomes of a plan that waits.
+enum Turn {
+    Begins,
+    Waits,
+    Ends(String),
+}
+
+impl Waiting {
+    pub fn new(record: Record, settling: bool) -> Self {
+        Self { record, settling, due: None, next: None, told: false }
+    }
+
+    /// When it wants to be looked at again.
+    pub fn wake(&self) -> Option<Tick> {
+        self.next
+    }
+}
+
+/// Whether a plan was to wait for a time, and none of it has begun.
+fn is_put_off(record: &Record) -> bool {
+    let pending = || record.steps.iter().all(|step| step.state == StepState::Pending);
+    record.not_before.is_some() && record.cancelled.is_none() && pending()
+}
+
+impl Runs {
+    /// Whether a plan that is accepted now waits for its time before it takes anything.
+    pub fn waits(record: &Record, sight: &Sight<'_>) -> bool {
+        is_put_off(record) && record.not_before.is_some_and(|at| at > sight.stamp.0)
+    }
+
+    /// Begins a plan that is durable as it stands: one that was claimed, or one that waits for its time.
+    pub fn begin(&mut self, record: Record, sight: &Sight<'_>) -> Vec<Deed> {
+        let is_claimed =
+            record.steps.iter().all(|step| self.claims.get(&step.outlet) == Some(&record.id));
+        if is_claimed && !Self::waits(&record, sight) {
+            self.insert(record, sight, false);
+        } else {
+            self.release(&record.id);
+            self.waiting.push(Waiting::new(record, false));
+        }
+        self.heard(Heard::Time, sight)
+    }
+
+    /// Takes up a plan that an earlier run left: at once, or when the plan that has one of its outlets has ended, or when its
+    /// time has come.
+    pub fn take_up(&mut self, record: Record, sight: &Sight<'_>) -> Vec<Deed> {
+        let text = if Self::waits(&record, sight) {
+            format!("plan {} waits for its time, as it did before the restart", record.id)
+        } else {
+            format!("plan {} was interrupted; its outlets are looked at", record.id)
+        };
+        let about = About::plan(&record.id);
+        self.deeds.push(Deed::Tell { kind: "plan.resumed", about, text });
+        self.waiting.push(Waiting::new(record, true));
+        self.heard(Heard::Time, sight)
+    }
+
+    /// Begins plans that waited.
+    pub(super) fn admit(&mut self, sight: &Sight<'_>) -> bool {
+        // What brings hosts to their safe state, or was under way before a restart, goes before what was put off.
+        let (put_off, others): (Vec<Waiting>, Vec<Waiting>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|of| is_put_off(&of.record));
+        let mut moved = false;
+        for mut waiting in others.into_iter().chain(put_off) {
+            match self.turn(&mut waiting, sight) {
+                Turn::Waits => {
+                    self.waiting.push(waiting);
+                    continue;
+                }
+                Turn::Begins => {
+                    let plan = waiting.record.id.clone();
+                    self.insert(waiting.record, sight, waiting.settling);
+                    if waiting.settling {
+                        self.calls_again(&plan, sight);
+                    }
+                }
+                Turn::Ends(why) => {
+                    let who = Who { plan: waiting.record.id.clone(), step: 0 };
+                    self.insert(waiting.record, sight, false);
+                    self.ends(&who, Outcome::Failed, Some(why), sight);
+                    // It is the whole plan that does not fit, whatever is to become of it when one step fails.
+                    if let Some(run) = self.plans.get_mut(&who.plan) {
+                        run.halted = true;
+                    }
+                }
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    fn turn(&mut self, waiting: &mut Waiting, sight: &Sight<'_>) -> Turn {
+        let record = &waiting.record;
+        // By the site's policy a restart may end it: that is told now, not when its time has come.
+        let goes_on = sight.site.resume || !waiting.settling;
+        if !is_put_off(record) || !goes_on {
+            return if self.claim(record).is_ok() { Turn::Begins } else { Turn::Waits };
+        }
+        if self.ending {
+            waiting.next = None;
+            return Turn::Waits;
+        }
+        if waiting.next.is_some_and(|next| sight.now < next) {
+            return Turn::Waits;
+        }
+        let rest = record.not_before.unwrap_or(0).saturating_sub(sight.stamp.0);
+        if let (None, Ok(rest @ 1..)) = (waiting.due, u64::try_from(rest)) {
+            waiting.next = Some(sight.now + Span(rest.min(LONGEST.0)));
+            return Turn::Waits;
+        }
+        let due = *waiting.due.get_or_insert(sight.now);
+        let Some((why, patience)) = self.is_in_the_way(record, sight) else {
+            return if self.claim(record).is_ok() { Turn::Begins } else { Turn::Waits };
+        };
+        if sight.now >= due + patience {
+            let waited = if patience > Span(0) {
+                format!("; it has waited {} s for that", (sight.now - due).0 / 1_000)
+            } else {
+                String::new()
+            };
+            return Turn::Ends(format!("{why}{waited}"));
+        }
+        if !std::mem::replace(&mut waiting.told, true) {
+            let text = format!(
+                "plan {} is due and waits, {} s at most: {why}",
+                record.id,
+                patience.0 / 1_000
+            );
+            let about = About::plan(&record.id);
+            self.deeds.push(Deed::Tell { kind: "plan.waits", about, text });
+        }
+        waiting.next = Some(sight.now + AGAIN);
+        Turn::Waits
+    }
+
+    /// What keeps a plan that is due from beginning, and how long that is waited for.
+    fn is_in_the_way(&self, record: &Record, sight: &Sight<'_>) -> Option<(String, Span)> {
+        if let Some((outlet, plan)) = self.taken(record) {
+            return Some((format!("outlet {outlet} is being switched by plan {plan}"), LATE));
+        }
+        let why = self.still_fits(record, sight).err()?;
+        // After a start nothing is known of the rack yet.
+        let is_read = sight.views.iter().all(|view| view.complete.is_some());
+        let patience = match &why {
+            _ if !is_read => PATIENCE,
+            // Room that other plans have they give back.
+            Unfit::Refused(_) if !self.plans.is_empty() => LATE,
+            Unfit::Refused(_) | Unfit::Changed(_) => Span(0),
+        };
+        Some((why.to_string(), patience))
+    }
+
+    /// An outlet of a plan that another has, and which.
+    pub(super) fn taken(&self, record: &Record) -> Option<(OutletId, PlanId)> {
+        record.steps.iter().find_map(|step| {
+            let plan = self.claims.get(&step.outlet).filter(|plan| **plan != record.id)?;
+            Some((step.outlet.clone(), plan.clone()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::super::record::{PlanState, StepRecord};
+    use super::super::super::site::Site;
+    use super::super::Save;
+    use super::*;
+    use crate::model::switching::{Action, Relay};
+    use crate::model::time::Stamp;
+
+    /// Plans over an outlet that nobody reads, at a time that is told.
+    struct Rack {
+        runs: Runs,
+        site: Site,
+        now: u64,
+    }
+
+    impl Rack {
+        fn new() -> Self {
+            Self { runs: Runs::default(), site: Site::default(), now: 0 }
+        }
+
+        fn turn(&mut self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> Vec<Deed>) -> Vec<Deed> {
+            let locks = BTreeMap::new();
+            let (now, stamp) = (Tick(self.now), Stamp(self.now as i64));
+            let sight = Sight { now, stamp, views: &[], site: &self.site, locks: &locks };
+            act(&mut self.runs, &sight)
+        }
+
+        fn at(&mut self, now: u64) -> Vec<Deed> {
+            self.now = now;
+            self.turn(|runs, sight| runs.heard(Heard::Time, sight))
+        }
+
+        fn saved(&mut self, save: &Save) -> Vec<Deed> {
+            let (plan, generation) = (save.plan.clone(), save.generation);
+            self.turn(|runs, sight| runs.heard(Heard::Saved { plan, generation, ok: true }, sight))
+        }
+    }
+
+    fn outlet() -> OutletId {
+        "pdu-a/1".parse().unwrap()
+    }
+
+    fn plan(id: &str, not_before: Option<i64>) -> Record {
+        let id: PlanId = id.parse().unwrap();
+        let mut record = Record::new(id, Action::Off, "web".into(), "us".into(), Stamp(0));
+        record.steps = vec![StepRecord::pending(outlet(), Relay::Off, 0, "asked for".into())];
+        record.state = PlanState::Running;
+        record.scheduled = Some(0);
+        record.not_before = not_before;
+        record
+    }
+
+    fn told(deeds: &[Deed]) -> Vec<&str> {
+        let text = |deed: &&Deed| matches!(deed, Deed::Tell { .. });
+        let tells = deeds.iter().filter(text);
+        tells
+            .filter_map(|deed| if let Deed::Tell { kind, .. } = deed { Some(*kind) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn a_plan_holds_nothing_before_its_time_and_its_outlets_from_then_on() {
+        let mut rack = Rack::new();
+        rack.turn(|runs, sight| runs.begin(plan("later", Some(70_000)), sight));
+        assert_eq!(rack.runs.claimed_by(&outlet()), None);
+        assert_eq!(rack.runs.records().count(), 1, "it is not lost");
+        // It looks at the wall clock now and then, which may be set.
+        assert_eq!(rack.runs.wake(), Some(Tick(30_000)));
+        rack.at(30_000);
+        rack.at(60_000);
+        assert_eq!((rack.runs.wake(), rack.runs.claimed_by(&outlet())), (Some(Tick(70_000)), None));
+        rack.at(69_999);
+        assert_eq!(rack.runs.claimed_by(&outlet()), None);
+        rack.at(70_000);
+        assert_eq!(rack.runs.claimed_by(&outlet()).map(PlanId::as_str), Some("later"));
+    }
+
+    #[test]
+    fn what_is_busy_is_waited_for_and_not_for_ever() {
+        let mut rack = Rack::new();
+        rack.runs.claim(&plan("other", None)).unwrap();
+        rack.turn(|runs, sight| runs.begin(plan("later", Some(10_000)), sight));
+        assert_eq!(told(&rack.at(10_000)), ["plan.waits"]);
+        assert_eq!(rack.runs.wake(), Some(Tick(11_000)));
+        assert_eq!(told(&rack.at(200_000)), [""; 0], "that is told once");
+        assert_eq!(rack.runs.claimed_by(&outlet()).map(PlanId::as_str), Some("other"));
+        let deeds = rack.at(10_000 + LATE.0);
+        let [Deed::Save(save)] = &deeds[..] else { panic!("nothing is switched: {deeds:?}") };
+        let deeds = rack.saved(save);
+        let ended = deeds.iter().find_map(|deed| match deed {
+            Deed::Ended(record) => Some(record),
+            _ => None,
+        });
+        let ended = ended.unwrap_or_else(|| panic!("{deeds:?}"));
+        assert_eq!((ended.state, ended.outcome()), (PlanState::Stopped, Some(Outcome::Failed)));
+        assert_eq!(
+            ended.steps[0].detail.as_deref(),
+            Some("outlet pdu-a/1 is being switched by plan other; it has waited 300 s for that")
+        );
+        // Nothing was taken from the other.
+        assert_eq!(rack.runs.claimed_by(&outlet()).map(PlanId::as_str), Some("other"));
+        assert_eq!(rack.runs.wake(), None);
+    }
+
+    #[test]
+    fn what_is_busy_is_taken_once_it_is_free() {
+        let mut rack = Rack::new();
+        rack.runs.claim(&plan("other", None)).unwrap();
+        rack.turn(|runs, sight| runs.begin(plan("later", Some(10_000)), sight));
+        rack.at(10_000);
+        rack.runs.release(&"other".parse().unwrap());
+        rack.at(11_000);
+        assert_eq!(rack.runs.claimed_by(&outlet()).map(PlanId::as_str), Some("later"));
+    }
+
+    #[test]
+    fn one_that_waits_can_be_cancelled_and_outlives_the_end_of_the_gateway() {
+        let mut rack = Rack::new();
+        rack.turn(|runs, sight| runs.begin(plan("later", Some(10_000)), sight));
+        let cancelled: PlanId = "cancelled".parse().unwrap();
+        rack.turn(|runs, sight| runs.begin(plan("cancelled", Some(10_000)), sight));
+        let deeds = rack.turn(|runs, sight| runs.cancel(&cancelled, "us", sight).1);
+        let save = deeds.iter().find_map(|deed| match deed {
+            Deed::Save(save) => Some(save),
+            _ => None,
+        });
+        let state = save.and_then(|save| save.record.as_ref()).map(|record| record.state);
+        assert_eq!(state, Some(PlanState::Cancelled), "{deeds:?}");
+        let deeds = rack.turn(Runs::end);
+        assert!(deeds.is_empty(), "{deeds:?}");
+        // Its time comes while the gateway ends: the next start takes it up.
+        assert!(rack.at(20_000).is_empty());
+        assert!(rack.runs.records().any(|record| record.id.as_str() == "later"));
+        assert_eq!(rack.runs.wake(), None);
+    }
+}
