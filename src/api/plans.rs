@@ -14,7 +14,7 @@ use crate::wire::plan::{LineBody, PlanBody, PlannedBody, PointBody};
 use crate::wire::problem::Problem;
 
 use super::context::{Answer, Context, json, object};
-use super::power::located;
+use super::power::{idempotency_key, located};
 use super::problem::{bad, not_found};
 
 /// What is wished.
@@ -168,7 +168,7 @@ const NOT_BEFORE_MS: i64 = 7 * 86_400_000;
 const EXAMPLE: &str =
     r#"send {"goals":[{"select":{"hosts":["web-01"],"outlets":["pdu-a/7"]},"action":"cycle"}]}"#;
 
-fn planned(preview: &Preview) -> PlannedBody {
+fn planned(preview: &Preview, now: Stamp) -> PlannedBody {
     let watts = |mva: i64| mva as f64 / 1_000.0;
     let line = |Line { limit, budget, peak, points }: &Line| LineBody {
         limit: limit.clone(),
@@ -180,7 +180,7 @@ fn planned(preview: &Preview) -> PlannedBody {
             .collect(),
     };
     PlannedBody {
-        plan: body::of(&preview.record),
+        plan: body::at(&preview.record, now),
         timeline: preview.timeline.iter().map(line).collect(),
         goes_dark: preview.goes_dark.iter().map(ToString::to_string).collect(),
         loses_redundancy: preview.loses_redundancy.iter().map(ToString::to_string).collect(),
@@ -189,23 +189,26 @@ fn planned(preview: &Preview) -> PlannedBody {
 
 /// Makes a plan for many outlets. Nothing is switched until it is run.
 #[utoipa::path(post, path = "/v1/plans", tag = "switching",
+    params(("Idempotency-Key" = Option<String>, Header, description = "a repeated request with the same key makes no other plan: it answers with the first, as it stands now; of no use to a dry run, which keeps nothing")),
     request_body = WishBody,
     responses((status = 200, body = PlannedBody, description = "a dry run"), (status = 201, body = PlannedBody, description = "kept, to be run"),
-        (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "a limit would be passed, or an outlet is locked")))]
+        (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "a limit would be passed, or an outlet is locked"), (status = 422, body = Problem, content_type = "application/problem+json", description = "the Idempotency-Key was used before for another request")))]
 pub async fn create(context: Context) -> Answer {
     context.only(&[])?;
     let body: WishBody = object(&context.body)
         .map_err(|error| bad(format!("the body is not right: {error}"), EXAMPLE))?;
     let wish = wish(&context, &body)?;
+    let key = idempotency_key(&context)?;
+    let now = context.state.clock.stamp();
     if body.dry_run {
         let preview = context.state.switching.preview(&wish)?;
-        let mut body = planned(&preview);
+        let mut body = planned(&preview, now);
         body.plan.next =
             Some("nothing was kept: send it without \"dry_run\", and run what comes back".into());
         return json(StatusCode::OK, &body);
     }
-    let preview = context.state.switching.create(&wish).await?;
-    Ok(located(json(StatusCode::CREATED, &planned(&preview))?, &preview.record))
+    let preview = context.state.switching.create(&wish, key.as_deref()).await?;
+    Ok(located(json(StatusCode::CREATED, &planned(&preview, now))?, &preview.record))
 }
 
 fn id(context: &Context) -> Result<PlanId, Problem> {

@@ -134,7 +134,7 @@ pub(super) fn located(mut response: Response<Body>, record: &Record) -> Response
     response
 }
 
-fn idempotency_key(context: &Context) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(context: &Context) -> Result<Option<String>, Problem> {
     let Some(value) = context.headers.get("idempotency-key") else { return Ok(None) };
     let plain = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= KEY_CHARS);
     let wrong = || {

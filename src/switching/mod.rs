@@ -11,6 +11,7 @@ mod conduct;
 mod crash;
 mod delays;
 pub mod hooks;
+mod keys;
 mod locks;
 mod past;
 mod plans;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::access::{Identity, Permission};
 use crate::model::event::About;
 use crate::model::id::{HostId, OutletId, PduId, PlanId};
@@ -18,6 +20,7 @@ use crate::plan::{self, Picture, Plan, Sight};
 use crate::store::journal::Commit;
 
 use super::conduct::draft;
+use super::keys::{Bound, Foreseen, asked_of, scoped};
 use super::refusal::Refusal;
 use super::rights::maker;
 use super::site::Site;
@@ -78,7 +81,7 @@ pub struct Wish {
 }
 
 /// What flows over a limit while a plan is carried out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Line {
     /// The limit.
     pub limit: String,
@@ -253,13 +256,63 @@ impl Switching {
         Ok(Record { target: request.target.to_string(), ..self.preview(&wish)?.record })
     }
 
-    /// Makes a plan and keeps it, to be run later.
-    pub async fn create(&self, wish: &Wish) -> Result<Preview, Refusal> {
+    /// Makes a plan and keeps it, to be run later. With an idempotency key that its client has used before for the same
+    /// wish it is the plan of then, as it stands now.
+    ///
+    /// In a task of its own: a client that hangs up and asks again must find what became of its first request.
+    pub async fn create(&self, wish: &Wish, key: Option<&str>) -> Result<Preview, Refusal> {
+        let (this, wish) = (self.clone(), wish.clone());
+        let key = match &wish.who {
+            Asker::Client(who) => key.map(|key| scoped(who, key)),
+            Asker::Gateway(_) => None,
+        };
+        let task = self.tasks.spawn(async move {
+            let Some(key) = key else { return this.make(&wish, None).await };
+            let asked = asked_of(&wish);
+            let work = async {
+                match this.bound(&key, &asked).await? {
+                    Some(bound) => this.made_before(&wish, bound).await,
+                    None => this.make(&wish, Some((key.clone(), asked))).await,
+                }
+            };
+            this.in_turn(&key, work).await
+        });
+        task.await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    /// Makes a plan and keeps it; the key that it is bound to becomes durable with it.
+    async fn make(&self, wish: &Wish, key: Option<(String, String)>) -> Result<Preview, Refusal> {
+        if self.stop.is_cancelled() {
+            return Err(Refusal::Ending);
+        }
         let preview = self.preview(wish)?;
         let record = &preview.record;
+        let key = match key {
+            Some((key, asked)) => {
+                let (plan, at) = (record.id.clone(), record.created);
+                let foreseen = Some(Foreseen::of(&preview));
+                Some((key, to_json(&Bound { plan, asked, at, foreseen })?))
+            }
+            None => None,
+        };
         let text = format!("plan {} was made for {}: {}", record.id, wish.who, record.target);
-        self.keep(record, "plan.created", &wish.who.to_string(), &text).await?;
+        self.keep_with(record, "plan.created", &wish.who.to_string(), &text, key).await?;
         Ok(preview)
+    }
+
+    /// The plan that a key is bound to, with what was foreseen of it.
+    async fn made_before(&self, wish: &Wish, bound: Bound) -> Result<Preview, Refusal> {
+        let ticket = self.ticket(&bound.plan).await?;
+        // A key whose plan is no longer kept was used all the same.
+        let (Some(ticket), Some(foreseen)) = (ticket, bound.foreseen) else {
+            return Err(Refusal::KeyReused);
+        };
+        let record = ticket.now();
+        if let Asker::Client(who) = &wish.who {
+            self.may(who, &record)?;
+        }
+        let Foreseen { timeline, loses_redundancy, goes_dark } = foreseen;
+        Ok(Preview { record, timeline, loses_redundancy, goes_dark })
     }
 
     /// Makes a plan that is not under way durable as it stands, with a line in the audit, and tells.
@@ -270,10 +323,21 @@ impl Switching {
         by: &str,
         text: &str,
     ) -> Result<(), Refusal> {
+        self.keep_with(record, kind, by, text, None).await
+    }
+
+    async fn keep_with(
+        &self,
+        record: &Record,
+        kind: &'static str,
+        by: &str,
+        text: &str,
+        key: Option<(String, Vec<u8>)>,
+    ) -> Result<(), Refusal> {
         let about = About::plan(&record.id);
         let notes = vec![draft(self.clock.stamp().0, kind, by, &about, text.to_owned())];
         let plans = vec![(record.id.clone(), to_json(record)?, false)];
-        let commit = Commit { plans, notes, ..Commit::default() };
+        let commit = Commit { plans, key, notes, ..Commit::default() };
         self.in_journal(move |journal| journal.commit(commit)).await?;
         self.events.tell(kind, about, text);
         Ok(())
@@ -463,7 +527,6 @@ fn reckoned(picture: &Picture, at: usize) -> String {
     )
 }
 
-/// A client, as a plan keeps it.
 /// Whether a line "name (role)", perhaps followed by others, begins with this client.
 fn is_of(by: &str, who: &Identity) -> bool {
     let own = format!("{} ", who.name);

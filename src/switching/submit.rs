@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{Identity, Role};
+use crate::access::Identity;
 use crate::device::Fleet;
 use crate::events::Events;
 use crate::model::event::About;
@@ -25,6 +25,7 @@ use crate::plan::{Runs, Sight};
 use crate::store::journal::{Commit, Journal, JournalError, Kept};
 
 use super::conduct::{Wake, Watched, draft};
+use super::keys::{Bound, asked, scoped};
 use super::locks::Locks;
 use super::plans::Named;
 use super::refusal::Refusal;
@@ -89,18 +90,6 @@ impl Ticket {
     }
 }
 
-/// What an idempotency key is bound to.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Bound {
-    plan: PlanId,
-    /// What was asked for with it.
-    asked: String,
-    at: i64,
-}
-
-/// How long idempotency keys are remembered, ms: a week.
-const KEYS_KEPT_MS: i64 = 7 * 86_400_000;
-
 /// The gate. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Switching {
@@ -115,7 +104,7 @@ pub struct Switching {
     runs: Arc<Mutex<Runs>>,
     watched: Arc<Mutex<Watched>>,
     /// Keys whose plan is being made, and plans that are being run or cancelled: a second request waits.
-    turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    pub(super) turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
     pub(super) wake: Wake,
     pub(super) quiet: Arc<tokio::sync::Notify>,
     pub(super) tasks: TaskTracker,
@@ -179,20 +168,17 @@ impl Switching {
         let Some(key) = request.key.as_ref().map(|key| scoped(&request.who, key)) else {
             return self.accept(request, &site, None).await;
         };
-        let turn = self.turn_of(&key);
-        let guard = turn.lock().await;
-        let result = match self.bound(&key, &request).await {
-            Ok(Some(ticket)) => Ok(ticket),
-            Ok(None) => self.accept(request, &site, Some(key.clone())).await,
-            Err(refusal) => Err(refusal),
+        let work = async {
+            match self.bound(&key, &asked(&request)).await? {
+                // A key whose plan is no longer kept was used all the same: nothing is switched on it again.
+                Some(bound) => {
+                    let ticket = self.ticket(&bound.plan).await?.ok_or(Refusal::KeyReused)?;
+                    Ok(Ticket { repeated: true, ..ticket })
+                }
+                None => self.accept(request, &site, Some(key.clone())).await,
+            }
         };
-        drop(guard);
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody else waits for this turn: forget it.
-        if turns.get(&key).is_some_and(|turn| Arc::strong_count(turn) <= 2) {
-            turns.remove(&key);
-        }
-        result
+        self.in_turn(&key, work).await
     }
 
     /// Whether a client may ask for this at all: before anything of an earlier request is told.
@@ -222,22 +208,6 @@ impl Switching {
                 Ok(asked)
             }
         }
-    }
-
-    /// The plan of a request that was made before with this key.
-    async fn bound(&self, key: &str, request: &Request) -> Result<Option<Ticket>, Refusal> {
-        let key = key.to_owned();
-        let Some(bytes) = self.in_journal(move |journal| journal.key(&key)).await? else {
-            return Ok(None);
-        };
-        let damaged = || JournalError::Damaged("an idempotency key".into());
-        let bound: Bound = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
-        if bound.asked != asked(request) {
-            return Err(Refusal::KeyReused);
-        }
-        // A key whose plan is no longer kept was used all the same: nothing is switched on it again.
-        let ticket = self.ticket(&bound.plan).await?.ok_or(Refusal::KeyReused)?;
-        Ok(Some(Ticket { repeated: true, ..ticket }))
     }
 
     /// A watch on a plan, running or ended.
@@ -309,7 +279,8 @@ impl Switching {
             notes.push(draft(now.0, "step.intended", "the gateway", &about, text));
         }
         super::crash::point("submitted");
-        let bound = Bound { plan: record.id.clone(), asked: asked(&request), at: now.0 };
+        let (plan, asked) = (record.id.clone(), asked(&request));
+        let bound = Bound { plan, asked, at: now.0, foreseen: None };
         let key = match key {
             Some(key) => Some((key, to_json(&bound)?)),
             None => None,
@@ -423,12 +394,6 @@ impl Switching {
         record
     }
 
-    /// The turn of those who would use a key, or run or cancel a plan.
-    pub(super) fn turn_of(&self, what: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.entry(what.to_owned()).or_default().clone()
-    }
-
     /// Runs something on the journal, off the threads that must not block.
     pub(super) async fn in_journal<T: Send + 'static>(
         &self,
@@ -437,15 +402,6 @@ impl Switching {
         let journal = self.journal.clone();
         let done = tokio::task::spawn_blocking(move || work(&journal)).await;
         done.unwrap_or_else(|error| Err(JournalError::Failed(error.to_string())))
-    }
-
-    /// Forgets old plans and keys.
-    pub async fn forget(&self) -> Result<(), JournalError> {
-        let old = self.clock.stamp().0 - KEYS_KEPT_MS;
-        let is_old = move |bytes: &[u8]| {
-            serde_json::from_slice::<Bound>(bytes).is_ok_and(|bound| bound.at < old)
-        };
-        self.in_journal(move |journal| journal.forget(is_old)).await
     }
 
     pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
@@ -497,15 +453,6 @@ pub fn parse(what: &str, kept: &Kept) -> Result<Record, JournalError> {
         *own = serde_json::from_slice(step).map_err(|_| damaged())?;
     }
     Ok(record)
-}
-
-/// Keys of different clients are different keys.
-fn scoped(who: &Identity, key: &str) -> String {
-    format!("{}/{}/{}:{key}", who.domain, Role::word(who.role), who.name)
-}
-
-fn asked(request: &Request) -> String {
-    format!("{} {} {}", request.action.word(), request.target, request.reason)
 }
 
 /// Ids grow with time, and do not repeat after a clock was set back.

@@ -364,6 +364,62 @@ async fn a_plan_killed_in_the_middle_goes_on_and_does_nothing_twice() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_for_a_plan_makes_no_second_one_also_after_a_restart() {
+    let (a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let goals = json!([{"select": {"outlets": ["pdu-a/5"]}, "action": "off"}]);
+    let wish = json!({"goals": goals, "reason": "once"}).to_string();
+    let key = ["-H", "Idempotency-Key: plan-1"];
+    // A dry run keeps nothing, and uses no key up.
+    let dry = json!({"goals": goals, "reason": "tried", "dry_run": true}).to_string();
+    assert_eq!(curl.post("/v1/plans", &dry, &key).status, 200);
+    let first = curl.post("/v1/plans", &wish, &key);
+    assert_eq!(first.status, 201, "{first:?}");
+    // The same wish in other words.
+    let other = r#"{"reason": "once", "on_failure": "stop", "goals": [{"action": "off", "select": {"outlets": ["pdu-a/5"], "hosts": []}}]}"#;
+    let again = curl.post("/v1/plans", other, &key);
+    assert_eq!((again.status, again.json()), (201, first.json()), "{again:?}");
+    let count = |curl: &Curl<'_>| curl.get("/v1/plans")["plans"].as_array().unwrap().len();
+    assert_eq!(count(&curl), 1);
+    let refused = |answer: crate::rig::Answer| {
+        let title = answer.json()["title"].clone();
+        assert_eq!((answer.status, title), (422, "Idempotency-Key reused".into()), "{answer:?}");
+    };
+    refused(curl.post("/v1/plans", &wish.replace("once", "twice"), &key));
+    let power = "/v1/pdus/pdu-a/outlets/5/power";
+    refused(curl.post(power, r#"{"action":"off","reason":"once"}"#, &key));
+    let used = ["-H", "Idempotency-Key: power-1"];
+    assert_eq!(curl.post(power, r#"{"action":"on"}"#, &used).status, 200);
+    refused(curl.post("/v1/plans", &wish, &used));
+    let long = format!("Idempotency-Key: {}", "k".repeat(129));
+    assert_eq!(curl.post("/v1/plans", &wish, &["-H", &long]).status, 400);
+    // Who may not make it is told nothing of it, and has keys of his own.
+    let viewer = Curl::new(gateway.dir.path(), &gateway.url, "viewer");
+    assert_eq!(viewer.post("/v1/plans", &wish, &key).status, 403);
+    // Two at once are one.
+    let both = ["-H", "Idempotency-Key: plan-2"];
+    let ids: Vec<Value> = std::thread::scope(|scope| {
+        let ask = || gateway.curl().post("/v1/plans", &wish, &both).json()["id"].clone();
+        let asked: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    assert!(ids.iter().all(|id| id.is_string() && *id == ids[0]), "{ids:?}");
+    assert_eq!(count(&curl), 3, "one by hand, one for each key");
+    assert_eq!(run(&curl, &first.json()).status, 202);
+    assert_eq!(ended(&gateway, &first.json())["state"], "done");
+    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+    let sections = format!("[switching]{}", text.split_once("[switching]").unwrap().1);
+    let dir = gateway.kill();
+    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
+    let gateway = gateway.await.unwrap();
+    let again = gateway.curl().post("/v1/plans", &wish, &key);
+    let (then, now) = (first.json(), again.json());
+    assert_eq!((again.status, &now["id"], &now["state"]), (201, &then["id"], &"done".into()));
+    assert_eq!(now["timeline"], then["timeline"], "what was foreseen then");
+    assert_eq!((count(&gateway.curl()), relay(&a, 5)), (3, Relay::Off));
+}
+
 #[test]
 fn the_command_line_previews_runs_and_follows() {
     let demo = crate::rig::Demo::start(2, 4);
