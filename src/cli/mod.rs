@@ -21,3 +21,4 @@ mod scrub;
 pub mod series;
 pub mod store;
 pub mod switch;
+mod timeline;

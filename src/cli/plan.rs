@@ -10,6 +10,7 @@ use super::follow::Watch;
 use super::out;
 use super::pdu::{number, text};
 use super::remote::{Gateway, escape};
+use super::timeline;
 
 /// Characters of a bar.
 const WIDE: usize = 30;
@@ -50,12 +51,18 @@ pub async fn run(command: Plan) -> Outcome {
                 return out::json(&plans);
             }
             let row = |plan: &Value| {
-                ["id", "state", "action", "target", "by", "created_at"]
-                    .map(|key| text(plan, key))
-                    .to_vec()
+                let mut row: Vec<String> =
+                    ["id", "state", "action", "target", "by", "created_at", "waiting_until"]
+                        .map(|key| text(plan, key))
+                        .to_vec();
+                if plan["waiting_until"].is_string() {
+                    "waiting".clone_into(&mut row[1]);
+                }
+                row
             };
             let rows: Vec<Vec<String>> = plans.iter().map(row).collect();
-            out::table(&["PLAN", "STATE", "ACTION", "OF", "BY", "AT"], &rows);
+            let head = ["PLAN", "STATE", "ACTION", "OF", "BY", "AT", "WAITS UNTIL"];
+            out::table(&head, &rows);
             Ok(())
         }
     }
@@ -137,8 +144,12 @@ async fn make(wish: &Wish, dry_run: bool) -> Outcome {
         body["calendar"] = json!(rule);
     }
     let mut gateway = Gateway::connect(&wish.client).await?;
+    let limits = if wish.client.json { Value::Null } else { gateway.get("/v1/limits").await? };
     let made = parse(&gateway.text(Method::POST, "/v1/plans", &[], Some(body)).await?)?;
     show(&made, &wish.client)?;
+    if !wish.client.json {
+        timeline::print(&made, limits["limits"].as_array().map_or(&[][..], Vec::as_slice));
+    }
     if !dry_run && !wish.client.json {
         out::line(&format!("run it: pmgate plan run {} --follow", text(&made, "id")));
     }
@@ -149,14 +160,20 @@ fn show(plan: &Value, client: &Client) -> Outcome {
     if client.json {
         return out::json(plan);
     }
+    let takes = plan["makespan_ms"].as_u64().map_or_else(|| "?".into(), timeline::seconds);
     out::line(&format!(
-        "{}  {} {}: {}, {} ms",
+        "{}  {} {}: {}, {takes}",
         text(plan, "id"),
         text(plan, "action"),
         text(plan, "target"),
         text(plan, "state"),
-        number(plan, "makespan_ms")
     ));
+    if let Some(until) = plan["waiting_until"].as_str() {
+        out::line(&format!(
+            "waits until {until} and holds nothing until then; \"pmgate plan cancel {}\" calls it off",
+            text(plan, "id")
+        ));
+    }
     for (key, word) in
         [("not_before", "not before"), ("calendar", "by the calendar"), ("digest", "digest")]
     {
@@ -172,23 +189,6 @@ fn show(plan: &Value, client: &Client) -> Outcome {
     };
     let rows: Vec<Vec<String>> = steps.iter().map(row).collect();
     out::table(&["N", "AT MS", "OUTLET", "ACTION", "STATE", "WHY", ""], &rows);
-    let lines = plan["timeline"].as_array().cloned().unwrap_or_else(Vec::new);
-    let peak = |line: &Value| {
-        let points = line["points"].as_array().into_iter().flatten();
-        let loads = points.filter_map(|point| point["load_w"].as_f64());
-        let peak = loads.fold(0.0_f64, f64::max);
-        vec![text(line, "limit"), number(line, "budget_w"), format!("{peak:.0}")]
-    };
-    if !lines.is_empty() {
-        let rows: Vec<Vec<String>> = lines.iter().map(peak).collect();
-        out::table(&["LIMIT", "MAY W", "PEAK W"], &rows);
-    }
-    for host in plan["goes_dark"].as_array().into_iter().flatten() {
-        out::line(&format!("host {} goes dark", host.as_str().unwrap_or("?")));
-    }
-    for host in plan["loses_redundancy"].as_array().into_iter().flatten() {
-        out::line(&format!("host {} loses a feed", host.as_str().unwrap_or("?")));
-    }
     Ok(())
 }
 

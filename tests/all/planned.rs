@@ -430,6 +430,21 @@ fn the_command_line_previews_runs_and_follows() {
     let (out, err, code) = call(&["plan", "preview", "--off", "host:server-1a"]);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("pdu-a/1") && out.contains("off"), "{out}");
+    // What it does to the limits, and to the host.
+    let limits = demo.curl().get("/v1/limits");
+    let inlet = limits["limits"].as_array().unwrap().iter().find(|l| l["id"] == "pdu-a/I1");
+    let rated = format!("{:.0}", inlet.unwrap()["rating_w"].as_f64().unwrap());
+    let row =
+        out.lines().find(|line| line.starts_with("pdu-a/I1 ")).unwrap_or_else(|| panic!("{out}"));
+    assert_eq!(row.split_whitespace().nth(1), Some(rated.as_str()), "{out}");
+    assert!(out.contains("NOW W") && row.trim_end().ends_with('%'), "{out}");
+    let course = out.lines().find(|line| line.starts_with("pdu-a/I1: ")).unwrap();
+    assert!(course.contains(" W at first"), "{out}");
+    assert!(out.contains("host server-1a goes dark"), "{out}");
+    let (out, err, code) = call(&["plan", "preview", "--off", "host:server-1a", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let plain: Value = serde_json::from_str(&out).unwrap();
+    assert!(plain["timeline"].is_array() && plain["goes_dark"] == json!(["server-1a"]), "{out}");
     let (out, err, code) =
         call(&["plan", "create", "--off", "pdu-a/2", "--reason", "test", "--json"]);
     assert_eq!(code, 0, "{err}");
