@@ -31,14 +31,19 @@ impl Default for Restore {
     }
 }
 
-/// How long a PDU is away at least that has lost its power: no card starts up sooner, and a poll that is lost now and then
-/// is no outage.
+/// How long a PDU is away at least, from the poll that failed first, that has lost its power by itself: no card starts up
+/// sooner, and a poll that is lost now and then is no outage.
 const AWAY: Span = Span::seconds(10);
+/// How long the other PDUs of the rack are waited for after a shorter absence, for them to show that it was an outage.
+const DOUBT: Span = Span::seconds(120);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
-    /// It was seen, last at that moment.
-    There { seen: Tick },
+    /// It was seen, last at that moment; when its last good poll began, and how many had failed by then.
+    There { seen: Tick, good: Tick, failed: u64 },
+    /// It came back after no more than a failed poll or two, and all that was on is off: whether that was an outage the
+    /// others tell. When its last good poll before that began, when it was back.
+    Doubtful { good: Tick, since: Tick },
     /// It came back, and all that was on is off.
     Dark { since: Tick },
 }
@@ -59,6 +64,10 @@ fn states(view: &PduView) -> impl Iterator<Item = (OutletId, Word)> + '_ {
     })
 }
 
+fn there(view: &PduView, seen: Tick) -> Presence {
+    Presence::There { seen, good: view.observed.unwrap_or(seen), failed: view.failed_polls }
+}
+
 impl Lit {
     /// Forgets outlets that were switched off: nobody wants them back.
     pub fn forget<'o>(&mut self, outlets: impl Iterator<Item = &'o OutletId>) -> bool {
@@ -76,30 +85,104 @@ impl Lit {
                 continue;
             }
             let was = self.presence.get(&view.id).copied();
-            if matches!(was, Some(Presence::Dark { .. })) {
+            if matches!(was, Some(Presence::Dark { .. } | Presence::Doubtful { .. })) {
                 continue;
             }
-            let came_back = match was {
-                Some(Presence::There { seen }) => sight.now - seen >= AWAY,
-                _ => true,
-            };
             let lit = || self.on.iter().filter(|outlet| outlet.pdu == view.id);
             let is_off = |outlet: &OutletId| now.get(outlet) == Some(&Word::Off);
-            let presence = if came_back && lit().count() > 0 && lit().all(is_off) {
-                Presence::Dark { since: sight.now }
-            } else {
-                Presence::There { seen: sight.now }
+            let is_dark = lit().count() > 0 && lit().all(is_off);
+            let since = sight.now;
+            let presence = match was {
+                Some(Presence::There { seen, good, failed }) if is_dark => {
+                    if since - seen >= AWAY {
+                        Presence::Dark { since }
+                    } else if view.failed_polls > failed {
+                        Presence::Doubtful { good, since }
+                    } else {
+                        there(view, since)
+                    }
+                }
+                None if is_dark => Presence::Dark { since },
+                _ => there(view, since),
             };
             self.presence.insert(view.id.clone(), presence);
             if matches!(presence, Presence::There { .. }) {
-                for (outlet, word) in now {
-                    changed |= match word {
-                        Word::On => self.on.insert(outlet),
-                        Word::Off => self.on.remove(&outlet),
-                        _ => false,
-                    };
-                }
+                changed |= self.takes(now);
             }
+        }
+        self.settles_doubts(sight) | changed
+    }
+
+    /// Takes what outlets do as what is wanted of them.
+    fn takes(&mut self, states: BTreeMap<OutletId, Word>) -> bool {
+        states.into_iter().fold(false, |changed, (outlet, word)| {
+            changed
+                | match word {
+                    Word::On => self.on.insert(outlet),
+                    Word::Off => self.on.remove(&outlet),
+                    _ => false,
+                }
+        })
+    }
+
+    /// Whether a short absence was an outage: if every PDU that fed something, and two at least, was away in the same moment
+    /// and came back with all of that off. One alone may have missed a poll while somebody switched it off. True if what
+    /// has to be durable has changed.
+    fn settles_doubts(&mut self, sight: &Sight<'_>) -> bool {
+        let doubtful = |presence: &Presence| match presence {
+            Presence::Doubtful { good, since } => Some((*good, *since)),
+            _ => None,
+        };
+        let Some(first) = self.presence.values().filter_map(doubtful).map(|(_, at)| at).min()
+        else {
+            return false;
+        };
+        let (mut feeding, mut waits, mut was_outage) = (0, false, true);
+        let (mut last_good, mut first_back) = (Tick(0), Tick(u64::MAX));
+        for view in sight.views {
+            if self.on.iter().all(|outlet| outlet.pdu != view.id) {
+                continue;
+            }
+            feeding += 1;
+            match self.presence.get(&view.id) {
+                Some(Presence::Dark { .. }) => {}
+                Some(Presence::Doubtful { good, since }) => {
+                    last_good = last_good.max(*good);
+                    first_back = first_back.min(*since);
+                }
+                _ if view.health != Health::Online => waits = true,
+                // What was read before the first came back says nothing of the time since.
+                _ if view.observed.is_none_or(|read| read < first) => waits = true,
+                _ => was_outage = false,
+            }
+        }
+        was_outage &= feeding >= 2 && last_good < first_back;
+        if was_outage && waits && sight.now - first < DOUBT {
+            return false;
+        }
+        was_outage &= !waits;
+        let pdus: Vec<PduId> = self
+            .presence
+            .iter()
+            .filter(|(_, of)| doubtful(of).is_some())
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut changed = false;
+        for pdu in pdus {
+            if was_outage {
+                self.presence.insert(pdu, Presence::Dark { since: sight.now });
+                continue;
+            }
+            let Some(view) = sight.view(&pdu).filter(|view| view.health == Health::Online) else {
+                // Gone again: when it is back it is looked at anew.
+                if let Some((good, seen)) = self.presence.get(&pdu).and_then(doubtful) {
+                    let failed = sight.view(&pdu).map_or(0, |view| view.failed_polls);
+                    self.presence.insert(pdu, Presence::There { seen, good, failed });
+                }
+                continue;
+            };
+            changed |= self.takes(states(view).collect());
+            self.presence.insert(pdu, there(view, sight.now));
         }
         changed
     }
@@ -112,7 +195,7 @@ impl Lit {
             .iter()
             .filter_map(|(pdu, presence)| match presence {
                 Presence::Dark { since } => Some((pdu.clone(), *since)),
-                Presence::There { .. } => None,
+                Presence::There { .. } | Presence::Doubtful { .. } => None,
             })
             .collect();
         let Some(last) = dark.iter().map(|(_, since)| *since).max() else { return Vec::new() };
@@ -137,7 +220,8 @@ impl Lit {
                 .map(|(outlet, _)| outlet)
                 .collect();
             found.extend(self.on.iter().filter(|outlet| off.contains(*outlet)).cloned());
-            self.presence.insert(pdu, Presence::There { seen: sight.now });
+            let presence = there(view, sight.now);
+            self.presence.insert(pdu, presence);
         }
         found
     }
@@ -175,7 +259,17 @@ mod tests {
 
         fn set(&mut self, at: usize, on: &[bool], failed: u64, health: Health) {
             let id = self.views[at].id.to_string();
-            self.views[at] = Arc::new(view(&id, on, failed, health));
+            let observed = self.views[at].observed;
+            let mut view = view(&id, on, failed, health);
+            // One that answers is read all the time.
+            view.observed = if view.health == Health::Online { None } else { observed };
+            self.views[at] = Arc::new(view);
+        }
+
+        /// From now on it is not read, though nothing fails.
+        fn stays(&mut self, at: usize) {
+            let view = PduView { version: 1, ..PduView::clone(&self.views[at]) };
+            self.views[at] = Arc::new(view);
         }
 
         /// Goes on for some seconds, and tells what is to be restored by then.
@@ -184,6 +278,11 @@ mod tests {
             let locks = BTreeMap::new();
             for _ in 0..seconds {
                 self.now += 1;
+                for view in &mut self.views {
+                    if view.health == Health::Online && view.version == 0 {
+                        Arc::make_mut(view).observed = Some(Tick(self.now * 1_000));
+                    }
+                }
                 let (now, stamp) = (Tick(self.now * 1_000), Stamp(self.now as i64 * 1_000));
                 let sight =
                     Sight { now, stamp, views: &self.views, site: &self.site, locks: &locks };
@@ -215,6 +314,74 @@ mod tests {
             readings: readings.into(),
             ..PduView::unknown(id.parse().unwrap(), id.into(), None)
         }
+    }
+
+    /// Two failed polls of each, some seconds apart; then both are back, dark.
+    fn short(rack: &mut Rack) {
+        rack.run(5);
+        rack.set(0, &[true, true], 1, gone());
+        rack.run(3);
+        rack.set(1, &[true, true], 1, gone());
+        rack.run(4);
+        rack.set(0, &[false, false], 1, Health::Online);
+    }
+
+    #[test]
+    fn a_short_outage_of_all_pdus_is_one() {
+        let mut rack = Rack::new();
+        short(&mut rack);
+        assert_eq!(rack.run(3), [""; 0]);
+        rack.set(1, &[false, false], 1, Health::Online);
+        assert_eq!(rack.run(60), ["pdu-a/1", "pdu-a/2", "pdu-b/1", "pdu-b/2"]);
+        assert_eq!(rack.run(600), [""; 0], "it is told once");
+    }
+
+    #[test]
+    fn a_short_absence_is_no_outage_where_another_pdu_says_otherwise() {
+        // The other was not away, and is on.
+        let mut rack = Rack::new();
+        rack.run(5);
+        rack.set(0, &[true, true], 1, gone());
+        rack.run(5);
+        rack.set(0, &[false, false], 1, Health::Online);
+        // It was read before the first came back; that says nothing yet.
+        rack.stays(1);
+        rack.run(5);
+        assert_eq!(rack.lit.on.len(), 4, "nothing is decided");
+        rack.set(1, &[true, true], 0, Health::Online);
+        assert_eq!(rack.run(600), [""; 0]);
+        assert_eq!(rack.lit.on.len(), 2, "somebody switched it off");
+        // It was away as well, and has something on.
+        let mut rack = Rack::new();
+        short(&mut rack);
+        rack.set(1, &[false, true], 1, Health::Online);
+        assert_eq!(rack.run(600), [""; 0]);
+        // It stays away.
+        let mut rack = Rack::new();
+        short(&mut rack);
+        assert_eq!(rack.run(600), [""; 0]);
+        // Each was away, one after the other.
+        let mut rack = Rack::new();
+        rack.run(5);
+        rack.set(0, &[true, true], 1, gone());
+        rack.run(5);
+        rack.set(0, &[false, false], 1, Health::Online);
+        rack.stays(1);
+        rack.run(5);
+        rack.set(1, &[true, true], 0, Health::Online);
+        rack.run(1);
+        rack.set(1, &[true, true], 1, gone());
+        rack.run(5);
+        rack.set(1, &[false, false], 1, Health::Online);
+        assert_eq!(rack.run(600), [""; 0]);
+        // There is no other.
+        let mut rack = Rack::new();
+        rack.set(1, &[false, false], 0, Health::Online);
+        rack.run(5);
+        rack.set(0, &[true, true], 1, gone());
+        rack.run(5);
+        rack.set(0, &[false, false], 1, Health::Online);
+        assert_eq!(rack.run(600), [""; 0]);
     }
 
     fn gone() -> Health {
