@@ -493,4 +493,31 @@ mod tests {
         assert_ne!(digest, record("kernel", false, true));
         assert_ne!(digest, record("another", false, false));
     }
+
+    #[test]
+    fn the_outcome_is_the_first_failure_and_not_what_was_never_begun() {
+        use Outcome::{AlreadyThere, Done, Failed, NotDone, Skipped, Unverified};
+        let outcome = |steps: &[Option<Outcome>]| {
+            let id: PlanId = "p1".parse().unwrap();
+            let mut record = Record::new(id, Action::Off, "web".into(), "us".into(), Stamp(0));
+            for (n, outcome) in (1..).zip(steps) {
+                let outlet = OutletId { pdu: "pdu-a".parse().unwrap(), number: n };
+                let step = StepRecord::pending(outlet, Relay::Off, 0, "asked for".into());
+                let state = outcome.map_or(StepState::Pending, StepState::Ended);
+                record.steps.push(StepRecord { state, ..step });
+            }
+            record.outcome()
+        };
+        assert_eq!(outcome(&[]), None);
+        assert_eq!(outcome(&[None, None]), None);
+        assert_eq!(outcome(&[Some(AlreadyThere), Some(AlreadyThere)]), Some(AlreadyThere));
+        assert_eq!(outcome(&[Some(AlreadyThere), Some(Done)]), Some(Done));
+        // By the order of the steps, whatever came of others.
+        assert_eq!(outcome(&[Some(Done), Some(Unverified), Some(Failed)]), Some(Unverified));
+        assert_eq!(outcome(&[Some(Failed), Some(Done), Some(Unverified)]), Some(Failed));
+        // What was skipped for a failure is not the failure, though it comes before it.
+        assert_eq!(outcome(&[Some(Skipped), Some(Done), Some(NotDone)]), Some(NotDone));
+        assert_eq!(outcome(&[Some(Done), Some(Skipped)]), Some(Done));
+        assert_eq!(outcome(&[Some(Skipped), Some(Skipped)]), Some(Skipped));
+    }
 }

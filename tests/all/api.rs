@@ -311,6 +311,20 @@ fn bad_requests_are_told_what_is_wrong() {
     {
         problem(&curl.post(path, body, &[]), 400);
     }
+    // A list whose places would fit the fields.
+    for (path, body) in [
+        (path, r#" ["off", "x"]"#),
+        ("/v1/hosts/server-1a/power", r#"["off","x"]"#),
+        ("/v1/groups/web/power", r#"["off","x"]"#),
+        ("/v1/plans", r#"[[{"select":{"outlets":["pdu-a/1"]},"action":"off"}]]"#),
+        ("/v1/plans/p1/run", r#"["00"]"#),
+        ("/v1/plans/p1/lift", "\n[\"00\"]"),
+    ] {
+        let who = if path.ends_with("lift") { "admin" } else { "client" };
+        let list = problem(&demo.curl_as(who).post(path, body, &[]), 400);
+        assert!(list["detail"].as_str().unwrap().contains("it is a list"), "{path}: {list}");
+    }
+    assert_eq!(curl.get("/v1/plans")["plans"], serde_json::json!([]));
     let long = format!(r#"{{"action":"off","reason":"{}"}}"#, "x".repeat(501));
     problem(&curl.post(path, &long, &[]), 400);
     let key = format!("idempotency-key: {}", "k".repeat(129));
