@@ -10,6 +10,7 @@ use super::super::picture::Sight;
 use super::super::record::OnFailure;
 use super::super::site::NoAnswer;
 use super::step::Phase;
+use super::wait::is_read;
 use super::{Deed, LONG_PATIENCE, Moment, PATIENCE, PAUSE, Runs, Unanswered, Who};
 
 impl Runs {
@@ -39,9 +40,8 @@ impl Runs {
             && run.record.not_before.is_some()
             && let Err(why) = self.still_fits(&run.record, sight)
         {
-            // After a start nothing is known of the rack yet; it has waited for longer than that.
-            let is_read = sight.views.iter().all(|view| view.complete.is_some());
-            if !is_read && sight.now < run.not_before + PATIENCE {
+            // It has waited for longer than that.
+            if !is_read(&run.record, sight) && sight.now < run.not_before + PATIENCE {
                 if let Some(run) = self.plans.get_mut(&who.plan) {
                     run.looks = sight.now + PAUSE;
                 }

@@ -8,6 +8,7 @@ use crate::model::event::About;
 use crate::model::id::{OutletId, PlanId};
 use crate::model::switching::Outcome;
 use crate::model::time::{Span, Tick};
+use crate::model::view::Health;
 
 use super::super::picture::Sight;
 use super::super::record::{Record, StepState};
@@ -56,6 +57,15 @@ impl Waiting {
 fn is_put_off(record: &Record) -> bool {
     let pending = || record.steps.iter().all(|step| step.state == StepState::Pending);
     record.not_before.is_some() && record.cancelled.is_none() && pending()
+}
+
+/// Whether the rack is known well enough to say that it has changed: after a start nothing is known of it yet, and a PDU may
+/// miss a poll.
+pub(super) fn is_read(record: &Record, sight: &Sight<'_>) -> bool {
+    let is_online = |outlet: &OutletId| {
+        sight.view(&outlet.pdu).is_some_and(|view| view.health == Health::Online)
+    };
+    sight.views.iter().all(|view| view.complete.is_some()) && record.outlets().iter().all(is_online)
 }
 
 impl Runs {
@@ -175,10 +185,8 @@ impl Runs {
             return Some((format!("outlet {outlet} is being switched by plan {plan}"), LATE));
         }
         let why = self.still_fits(record, sight).err()?;
-        // After a start nothing is known of the rack yet.
-        let is_read = sight.views.iter().all(|view| view.complete.is_some());
         let patience = match &why {
-            _ if !is_read => PATIENCE,
+            _ if !is_read(record, sight) => PATIENCE,
             // Room that other plans have they give back.
             Unfit::Refused(_) if !self.plans.is_empty() => LATE,
             Unfit::Refused(_) | Unfit::Changed(_) => Span(0),
@@ -198,6 +206,7 @@ impl Runs {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use super::super::super::record::{PlanState, StepRecord};
     use super::super::super::site::Site;
@@ -205,23 +214,25 @@ mod tests {
     use super::*;
     use crate::model::switching::{Action, Relay};
     use crate::model::time::Stamp;
+    use crate::model::view::PduView;
 
     /// Plans over an outlet that nobody reads, at a time that is told.
     struct Rack {
         runs: Runs,
         site: Site,
+        views: Vec<Arc<PduView>>,
         now: u64,
     }
 
     impl Rack {
         fn new() -> Self {
-            Self { runs: Runs::default(), site: Site::default(), now: 0 }
+            Self { runs: Runs::default(), site: Site::default(), views: Vec::new(), now: 0 }
         }
 
         fn turn(&mut self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> Vec<Deed>) -> Vec<Deed> {
             let locks = BTreeMap::new();
             let (now, stamp) = (Tick(self.now), Stamp(self.now as i64));
-            let sight = Sight { now, stamp, views: &[], site: &self.site, locks: &locks };
+            let sight = Sight { now, stamp, views: &self.views, site: &self.site, locks: &locks };
             act(&mut self.runs, &sight)
         }
 
@@ -311,6 +322,24 @@ mod tests {
         rack.runs.release(&"other".parse().unwrap());
         rack.at(11_000);
         assert_eq!(rack.runs.claimed_by(&outlet()).map(PlanId::as_str), Some("later"));
+    }
+
+    #[test]
+    fn a_pdu_that_does_not_answer_when_a_plan_is_due_is_waited_for_a_minute() {
+        let mut rack = Rack::new();
+        rack.views =
+            vec![Arc::new(PduView::unknown("pdu-a".parse().unwrap(), "pdu-a".into(), None))];
+        let mut later = plan("later", Some(10_000));
+        later.mark.relays = BTreeMap::from([(outlet(), "on".to_owned())]);
+        rack.turn(|runs, sight| runs.begin(later, sight));
+        assert_eq!(told(&rack.at(10_000)), ["plan.waits"]);
+        assert!(rack.at(69_000).is_empty());
+        let deeds = rack.at(70_000);
+        let [Deed::Save(save)] = &deeds[..] else { panic!("nothing is switched: {deeds:?}") };
+        let record = save.record.as_ref().unwrap();
+        assert_eq!(record.state, PlanState::Stopped);
+        let detail = record.steps[0].detail.as_deref().unwrap();
+        assert_eq!(detail, "pdu-a/1 was on and is gone; it has waited 60 s for that");
     }
 
     #[test]
