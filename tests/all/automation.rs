@@ -196,6 +196,47 @@ async fn a_host_that_has_to_wait_keeps_no_other_dark_after_an_outage() {
     assert_eq!(relays(&a, 3), [true, true, true]);
 }
 
+/// Both PDUs miss a poll, in the same moment, and are back at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_short_outage_of_the_whole_rack_what_was_on_comes_back() {
+    let (mut a, mut b) =
+        (Sim::start(Family::ApcRpdu2, 2).await, Sim::start(Family::ApcRpdu2, 2).await);
+    let pdus = [("pdu-a", a.address), ("pdu-b", b.address)]
+        .map(|(id, at)| pdu_section(id, at, "write_gap_ms = 0\nfast_s = 1\ntimeout_ms = 200"));
+    let sections = format!(
+        "[poll]\nretry_s = 1\nretry_max_s = 1\n[restore]\nsettle_s = 1\nwait_s = 5\n[switching]\nhold_s = 1\n{}{}",
+        pdus.concat(),
+        hosts(2)
+    );
+    let gateway = started(sections).await;
+    gateway.wait_online("pdu-b");
+    for id in ["pdu-a", "pdu-b"] {
+        let path = format!("/v1/pdus/{id}");
+        let since = observed(&gateway.curl().get(&path));
+        gateway.wait_for(&path, |body| observed(body) > since + 3_000);
+    }
+    for sim in [&a, &b] {
+        sim.fails();
+        for outlet in 0..2 {
+            sim.pdu.lock().unwrap().switch(outlet, Relay::Off, Tick(0));
+        }
+    }
+    for id in ["pdu-a", "pdu-b"] {
+        gateway.wait_for(&format!("/v1/pdus/{id}"), |pdu| pdu["state"] != "online");
+    }
+    a.comes_back(Family::ApcRpdu2).await;
+    b.comes_back(Family::ApcRpdu2).await;
+    let begun = wait_for(&gateway, "restore.begun");
+    assert!(begun[0].contains("pdu-a/1, pdu-a/2, pdu-b/1, pdu-b/2"), "{begun:?}");
+    for (id, sim) in [("pdu-a", &a), ("pdu-b", &b)] {
+        for outlet in 1..=2 {
+            let path = format!("/v1/pdus/{id}/outlets/{outlet}");
+            gateway.wait_for(&path, |outlet| outlet["state"] == "on");
+        }
+        assert_eq!(relays(sim, 2), [true, true]);
+    }
+}
+
 /// Were it off, it could not be switched on again while a limit above it is not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_cycled_under_a_limit_that_is_not_read() {

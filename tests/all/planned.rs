@@ -1,7 +1,7 @@
 //! Plans through the whole gateway: limits, previews, runs, refusals, cancels.
 
 use pmgate::model::switching::Relay;
-use pmgate::model::time::{Stamp, Tick};
+use pmgate::model::time::{Clock as _, Stamp, SystemClock, Tick};
 use pmgate::sim::families::Family;
 use pmgate::sim::physics::Pdu;
 use serde_json::{Value, json};
@@ -459,6 +459,22 @@ fn the_command_line_previews_runs_and_follows() {
     assert!(code == 0 && out.contains("pdu-a/2"), "{out}");
     let (_, err, code) = call(&["plan", "cancel", id]);
     assert!(code == 1 && err.contains("is done"), "{err}");
+    // One that is put off says what it waits for, and how to call it off.
+    let later = SystemClock::start().stamp().0 + 600_000;
+    let at = Stamp(later).to_string();
+    let (out, err, code) =
+        call(&["plan", "create", "--off", "pdu-a/3", "--not-before", &at, "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let plan: Value = serde_json::from_str(&out).unwrap();
+    let id = plan["id"].as_str().unwrap();
+    assert_eq!(call(&["plan", "run", id]).2, 0);
+    let (out, _, _) = call(&["plan", "list"]);
+    let row = out.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{out}"));
+    assert!(row.contains(" waiting ") && row.ends_with(&at), "{out}");
+    let (out, _, _) = call(&["plan", "show", id]);
+    assert!(out.contains(&format!("waits until {at}")), "{out}");
+    assert!(out.contains(&format!("pmgate plan cancel {id}")), "{out}");
+    assert_eq!(call(&["plan", "cancel", id]).2, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
