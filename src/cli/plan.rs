@@ -162,7 +162,7 @@ fn show(plan: &Value, client: &Client) -> Outcome {
     }
     let takes = plan["makespan_ms"].as_u64().map_or_else(|| "?".into(), timeline::seconds);
     out::line(&format!(
-        "{}  {} {}: {}, {takes}",
+        "{}  {} {}: {}, takes {takes}",
         text(plan, "id"),
         text(plan, "action"),
         text(plan, "target"),
