@@ -44,8 +44,9 @@ enum Presence {
     /// It came back after no more than a failed poll or two, and all that was on is off: whether that was an outage the
     /// others tell. When its last good poll before that began, when it was back.
     Doubtful { good: Tick, since: Tick },
-    /// It came back, and all that was on is off.
-    Dark { since: Tick },
+    /// It came back, and all that was on is off. When its last good poll before that began, if that is known, when it was
+    /// back, and since when that is certain.
+    Dark { good: Option<Tick>, back: Tick, since: Tick },
 }
 
 /// What was on.
@@ -95,14 +96,14 @@ impl Lit {
             let presence = match was {
                 Some(Presence::There { seen, good, failed }) if is_dark => {
                     if since - seen >= AWAY {
-                        Presence::Dark { since }
+                        Presence::Dark { good: Some(good), back: since, since }
                     } else if view.failed_polls > failed {
                         Presence::Doubtful { good, since }
                     } else {
                         there(view, since)
                     }
                 }
-                None if is_dark => Presence::Dark { since },
+                None if is_dark => Presence::Dark { good: None, back: since, since },
                 _ => there(view, since),
             };
             self.presence.insert(view.id.clone(), presence);
@@ -145,12 +146,16 @@ impl Lit {
             }
             feeding += 1;
             match self.presence.get(&view.id) {
-                Some(Presence::Dark { .. }) => {}
-                Some(Presence::Doubtful { good, since }) => {
-                    last_good = last_good.max(*good);
-                    first_back = first_back.min(*since);
-                }
                 _ if view.health != Health::Online => waits = true,
+                // Of an outage before the start nobody knows when it began.
+                Some(Presence::Dark { good: None, .. }) => waits = true,
+                Some(
+                    Presence::Doubtful { good, since: back }
+                    | Presence::Dark { good: Some(good), back, .. },
+                ) => {
+                    last_good = last_good.max(*good);
+                    first_back = first_back.min(*back);
+                }
                 // What was read before the first came back says nothing of the time since.
                 _ if view.observed.is_none_or(|read| read < first) => waits = true,
                 _ => was_outage = false,
@@ -170,7 +175,10 @@ impl Lit {
         let mut changed = false;
         for pdu in pdus {
             if was_outage {
-                self.presence.insert(pdu, Presence::Dark { since: sight.now });
+                if let Some((good, back)) = self.presence.get(&pdu).and_then(doubtful) {
+                    let dark = Presence::Dark { good: Some(good), back, since: sight.now };
+                    self.presence.insert(pdu, dark);
+                }
                 continue;
             }
             let Some(view) = sight.view(&pdu).filter(|view| view.health == Health::Online) else {
@@ -194,7 +202,7 @@ impl Lit {
             .presence
             .iter()
             .filter_map(|(pdu, presence)| match presence {
-                Presence::Dark { since } => Some((pdu.clone(), *since)),
+                Presence::Dark { since, .. } => Some((pdu.clone(), *since)),
                 Presence::There { .. } | Presence::Doubtful { .. } => None,
             })
             .collect();
@@ -373,6 +381,19 @@ mod tests {
         rack.set(1, &[true, true], 1, gone());
         rack.run(5);
         rack.set(1, &[false, false], 1, Health::Online);
+        assert_eq!(rack.run(600), [""; 0]);
+        // The other has been dark for long, and is gone again.
+        let mut rack = Rack::new();
+        rack.run(5);
+        rack.set(1, &[true, true], 5, gone());
+        rack.run(60);
+        rack.set(1, &[false, false], 5, Health::Online);
+        rack.run(1);
+        rack.set(1, &[false, false], 6, gone());
+        rack.run(600);
+        rack.set(0, &[true, true], 1, gone());
+        rack.run(5);
+        rack.set(0, &[false, false], 1, Health::Online);
         assert_eq!(rack.run(600), [""; 0]);
         // There is no other.
         let mut rack = Rack::new();

@@ -478,8 +478,12 @@ impl Switching {
             }
             PlanState::Running => {
                 let ticket = self.ticket(id).await?;
-                self.turn(|runs, sight| runs.cancel(id, &who.to_string(), sight));
+                let is_open = self.turn(|runs, sight| runs.cancel(id, &who.to_string(), sight));
                 drop(ours);
+                // It is over by now, or the gateway ends and has put it away: then the next start is told.
+                if !is_open && self.stop.is_cancelled() {
+                    return Err(Refusal::Ending);
+                }
                 let text = format!("plan {id} is to stop, by {who}");
                 self.events.tell("plan.cancelled", About::plan(id), text);
                 let Some(ticket) = ticket else { return Ok(record) };

@@ -12,7 +12,7 @@ use crate::model::event::About;
 use crate::model::id::{OutletId, PlanId};
 use crate::model::switching::{Action, Relay};
 use crate::model::time::{Span, Tick};
-use crate::plan::lit::Lit;
+use crate::plan::lit::{Lit, Restore};
 use crate::plan::record::{OnFailure, OnOverload, Select, Selected};
 use crate::plan::shed::{Act, Candidate, Flow, LeftOut, Rule, Standing};
 use crate::plan::starts::Starts;
@@ -165,7 +165,15 @@ impl Switching {
         watch.busy.retain(|_, plan| self.watched().contains_key(plan));
         let found = self.with_runs(|runs, sight| {
             let lit = watch.lit.observe(sight, &runs.memory);
-            let dark = site.restore.map_or(Vec::new(), |how| watch.lit.dark(how, sight));
+            let dark = if let Some(how) = site.restore {
+                watch.lit.dark(how, sight)
+            } else {
+                // What is off now is what is wanted: nobody is to find an old outage when restoring is configured later.
+                watch
+                    .lit
+                    .dark(Restore { settle: Span(0), wait: Span(0), ..Restore::default() }, sight);
+                Vec::new()
+            };
             let wants = watch.starts.wants(&runs.memory);
             let (mut learned, mut acts) = (false, Vec::new());
             if wants || !site.sheds.is_empty() {

@@ -47,8 +47,9 @@ impl Runs {
         let all_ended = run.record.steps.iter().all(|step| step.state.outcome().is_some());
         let left_drained = !run.left_drained(sight).is_empty();
         if self.ending && (!all_ended || left_drained) {
-            if run.doing.iter().all(Doing::is_idle) && !run.saving {
-                // The gateway is ending: the rest stays in the journal.
+            let is_durable = !run.saving && run.durable == run.generation;
+            if run.doing.iter().all(Doing::is_idle) && is_durable {
+                // The gateway is ending: the rest stays in the journal. A cancel is there first.
                 self.plans.remove(plan);
                 return true;
             }

@@ -245,7 +245,6 @@ pub(super) struct Run {
     /// When its steps' times count from, and the planned time that this stands for, ms.
     began: Tick,
     base_ms: u64,
-    not_before: Tick,
     /// When it is looked again whether it fits, where that could not be told.
     looks: Tick,
     /// Somebody cancelled it.
@@ -322,20 +321,17 @@ impl Runs {
     }
 
     fn insert(&mut self, record: Record, sight: &Sight<'_>, settling: bool) {
-        let wait = record.not_before.map_or(0, |at| at.saturating_sub(sight.stamp.0));
         // What an earlier run sent has died by then.
         let dead = Span(if self.care.quiesce { QUIESCE_MS } else { 0 });
         let dead = settling.then_some(sight.now + dead);
         let doing = record.steps.iter().map(|step| Doing::of(step, sight.site, sight.now, dead));
         let open = record.steps.iter().filter(|step| step.state.outcome().is_none());
         let base_ms = open.map(|step| step.at_ms).min().unwrap_or(0);
-        let not_before = sight.now + Span(u64::try_from(wait).unwrap_or(0));
         let run = Run {
             doing: doing.collect(),
-            began: not_before,
+            began: sight.now,
             base_ms: if settling { base_ms } else { 0 },
-            not_before,
-            looks: not_before,
+            looks: sight.now,
             stopping: record.cancelled.is_some(),
             halted: false,
             settling,

@@ -169,7 +169,7 @@ impl Runs {
         // An on does not overtake another that waits for room.
         let behind = step.relay == Relay::On
             && run.doing[..at].iter().any(|doing| matches!(doing.phase, Phase::Room { .. }));
-        (!taken && !host_taken && !behind).then_some(due.max(run.not_before).max(run.looks))
+        (!taken && !host_taken && !behind).then_some(due.max(run.began).max(run.looks))
     }
 
     /// Moves a step on, if it can be.

@@ -7,7 +7,7 @@ use crate::model::switching::{Outcome, Relay};
 use crate::model::time::Span;
 
 use super::super::picture::Sight;
-use super::super::record::OnFailure;
+use super::super::record::{OnFailure, StepState};
 use super::super::site::NoAnswer;
 use super::step::Phase;
 use super::wait::is_read;
@@ -34,14 +34,15 @@ impl Runs {
             return false;
         }
         let host = sight.site.host_of(&step.outlet).map(|(id, host)| (id.clone(), host));
-        let first = run.record.steps.iter().all(|step| step.state.outcome().is_none());
+        // None of it was written: what is on its way would be taken for a change by somebody else.
+        let first = run.record.steps.iter().all(|step| step.state == StepState::Pending);
         // It was put off, and the rack has not waited.
         if first
             && run.record.not_before.is_some()
             && let Err(why) = self.still_fits(&run.record, sight)
         {
             // It has waited for longer than that.
-            if !is_read(&run.record, sight) && sight.now < run.not_before + PATIENCE {
+            if !is_read(&run.record, sight) && sight.now < run.began + PATIENCE {
                 if let Some(run) = self.plans.get_mut(&who.plan) {
                     run.looks = sight.now + PAUSE;
                 }

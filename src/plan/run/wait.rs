@@ -10,6 +10,7 @@ use crate::model::switching::Outcome;
 use crate::model::time::{Span, Tick};
 use crate::model::view::Health;
 
+use super::super::guard::{Guarded, Hindrance};
 use super::super::picture::Sight;
 use super::super::record::{Record, StepState};
 use super::room::Unfit;
@@ -17,6 +18,9 @@ use super::{Deed, Heard, PATIENCE, Runs, Who};
 
 /// How long a plan that is due waits at most for outlets or room that other plans have.
 const LATE: Span = Span::seconds(5 * 60);
+/// How long after its time a plan is begun at most, ms, where the gateway was not there then: what was meant for a night may
+/// do harm by day.
+const MISSED_MS: i64 = 3_600_000;
 /// Between two tries.
 const AGAIN: Span = Span::seconds(1);
 /// The longest sleep: the wall clock may be set meanwhile.
@@ -31,6 +35,8 @@ pub(super) struct Waiting {
     due: Option<Tick>,
     /// When it is looked again; nothing if it is woken by the end of the plan that it waits for.
     next: Option<Tick>,
+    /// What it waits for, told by how long that may take, and since when.
+    held: Option<(Span, Tick)>,
     /// Whether it was told what it waits for.
     told: bool,
 }
@@ -44,7 +50,7 @@ enum Turn {
 
 impl Waiting {
     pub fn new(record: Record, settling: bool) -> Self {
-        Self { record, settling, due: None, next: None, told: false }
+        Self { record, settling, due: None, next: None, held: None, told: false }
     }
 
     /// When it wants to be looked at again.
@@ -140,6 +146,7 @@ impl Runs {
         // By the site's policy a restart may end it: that is told now, not when its time has come.
         let goes_on = sight.site.resume || !waiting.settling;
         if !is_put_off(record) || !goes_on {
+            waiting.next = None;
             return if self.claim(record).is_ok() { Turn::Begins } else { Turn::Waits };
         }
         if self.ending {
@@ -150,17 +157,28 @@ impl Runs {
             return Turn::Waits;
         }
         let rest = record.not_before.unwrap_or(0).saturating_sub(sight.stamp.0);
-        if let (None, Ok(rest @ 1..)) = (waiting.due, u64::try_from(rest)) {
+        if let Ok(rest @ 1..) = u64::try_from(rest) {
+            // Also where the clock was set back since it was due.
+            (waiting.due, waiting.held) = (None, None);
             waiting.next = Some(sight.now + Span(rest.min(LONGEST.0)));
             return Turn::Waits;
+        }
+        if waiting.due.is_none() && rest < -MISSED_MS {
+            let late = Span(rest.unsigned_abs());
+            return Turn::Ends(format!("its time was {late} ago: that is too late to begin"));
         }
         let due = *waiting.due.get_or_insert(sight.now);
         let Some((why, patience)) = self.is_in_the_way(record, sight) else {
             return if self.claim(record).is_ok() { Turn::Begins } else { Turn::Waits };
         };
-        if sight.now >= due + patience {
+        let since = match waiting.held {
+            Some((of, since)) if of == patience => since,
+            _ => sight.now,
+        };
+        waiting.held = Some((patience, since));
+        if sight.now >= since + patience || sight.now >= due + LATE {
             let waited = if patience > Span(0) {
-                format!("; it has waited {} s for that", (sight.now - due).0 / 1_000)
+                format!("; it has waited {} s for that", (sight.now - since).0 / 1_000)
             } else {
                 String::new()
             };
@@ -184,12 +202,25 @@ impl Runs {
         if let Some((outlet, plan)) = self.taken(record) {
             return Some((format!("outlet {outlet} is being switched by plan {plan}"), LATE));
         }
+        let at_once = if is_read(record, sight) { Span(0) } else { PATIENCE };
+        let lifts = record.lifts();
+        let barred = record.outlets().into_iter().find_map(|outlet| {
+            let Guarded::Not(why) = sight.guard(&outlet, &lifts) else { return None };
+            // What is doubtful, old or not known yet is looked at by its step.
+            match why {
+                Hindrance::Locked { .. } => Some((why.to_string(), Span(0))),
+                Hindrance::NotSwitchable { .. } => Some((why.to_string(), at_once)),
+                Hindrance::Unknown(_) | Hindrance::Doubtful { .. } => None,
+            }
+        });
+        if barred.is_some() {
+            return barred;
+        }
         let why = self.still_fits(record, sight).err()?;
         let patience = match &why {
-            _ if !is_read(record, sight) => PATIENCE,
             // Room that other plans have they give back.
             Unfit::Refused(_) if !self.plans.is_empty() => LATE,
-            Unfit::Refused(_) | Unfit::Changed(_) => Span(0),
+            Unfit::Refused(_) | Unfit::Changed(_) => at_once,
         };
         Some((why.to_string(), patience))
     }
@@ -221,18 +252,28 @@ mod tests {
         runs: Runs,
         site: Site,
         views: Vec<Arc<PduView>>,
+        locks: BTreeMap<OutletId, String>,
         now: u64,
+        /// By how much the wall clock was set back, ms.
+        set_back_ms: i64,
     }
 
     impl Rack {
         fn new() -> Self {
-            Self { runs: Runs::default(), site: Site::default(), views: Vec::new(), now: 0 }
+            Self {
+                runs: Runs::default(),
+                site: Site::default(),
+                views: Vec::new(),
+                locks: BTreeMap::new(),
+                now: 0,
+                set_back_ms: 0,
+            }
         }
 
         fn turn(&mut self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> Vec<Deed>) -> Vec<Deed> {
-            let locks = BTreeMap::new();
-            let (now, stamp) = (Tick(self.now), Stamp(self.now as i64));
-            let sight = Sight { now, stamp, views: &self.views, site: &self.site, locks: &locks };
+            let (now, stamp) = (Tick(self.now), Stamp(self.now as i64 - self.set_back_ms));
+            let (views, site, locks) = (&self.views, &self.site, &self.locks);
+            let sight = Sight { now, stamp, views, site, locks };
             act(&mut self.runs, &sight)
         }
 
@@ -249,6 +290,49 @@ mod tests {
 
     fn outlet() -> OutletId {
         "pdu-a/1".parse().unwrap()
+    }
+
+    #[test]
+    fn a_plan_whose_time_was_long_ago_or_whose_outlet_is_locked_by_then_switches_nothing() {
+        // The gateway comes back an hour and a bit after its time.
+        let mut rack = Rack::new();
+        rack.turn(|runs, sight| runs.take_up(plan("late", Some(10_000)), sight));
+        let ended = |deeds: &[Deed]| {
+            let save = deeds.iter().find_map(|deed| match deed {
+                Deed::Save(save) => save.record.as_ref(),
+                _ => None,
+            });
+            save.map(|record| (record.state, record.steps[0].detail.clone().unwrap_or_default()))
+        };
+        let deeds = rack.at(10_000 + 3_600_001);
+        let (state, why) = ended(&deeds).unwrap_or_else(|| panic!("{deeds:?}"));
+        assert_eq!(state, PlanState::Stopped);
+        assert!(why.contains("too late"), "{why}");
+        // Locked while it waited.
+        let mut rack = Rack::new();
+        rack.views =
+            vec![Arc::new(PduView::unknown("pdu-a".parse().unwrap(), "pdu-a".into(), None))];
+        rack.turn(|runs, sight| runs.begin(plan("later", Some(10_000)), sight));
+        rack.locks.insert(outlet(), "it feeds the switch".to_owned());
+        let deeds = rack.at(10_000);
+        let (state, why) = ended(&deeds).unwrap_or_else(|| panic!("{deeds:?}"));
+        assert_eq!(state, PlanState::Stopped);
+        assert!(why.contains("it feeds the switch"), "{why}");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_has_it_wait_again_and_hold_nothing() {
+        let mut rack = Rack::new();
+        rack.runs.claim(&plan("other", None)).unwrap();
+        rack.turn(|runs, sight| runs.begin(plan("later", Some(10_000)), sight));
+        assert_eq!(told(&rack.at(10_000)), ["plan.waits"]);
+        rack.set_back_ms = 3_600_000;
+        rack.runs.release(&"other".parse().unwrap());
+        assert!(rack.at(12_000).is_empty());
+        assert_eq!(rack.runs.claimed_by(&outlet()), None);
+        // At its time by the clock as it is now.
+        rack.at(10_000 + 3_600_000);
+        assert_eq!(rack.runs.claimed_by(&outlet()).map(PlanId::as_str), Some("later"));
     }
 
     fn plan(id: &str, not_before: Option<i64>) -> Record {
@@ -361,5 +445,13 @@ mod tests {
         assert!(rack.at(20_000).is_empty());
         assert!(rack.runs.records().any(|record| record.id.as_str() == "later"));
         assert_eq!(rack.runs.wake(), None);
+        // Cancelled just now, it is so after the start as well: that is saved before it is put away.
+        let later: PlanId = "later".parse().unwrap();
+        let deeds = rack.turn(|runs, sight| runs.cancel(&later, "us", sight).1);
+        let [Deed::Save(save)] = &deeds[..] else { panic!("{deeds:?}") };
+        let cancelled = save.record.as_ref().and_then(|record| record.cancelled.as_deref());
+        assert_eq!(cancelled, Some("us"));
+        rack.saved(save);
+        assert!(rack.runs.records().all(|record| record.id != later));
     }
 }
