@@ -61,16 +61,22 @@ fn four_pdus_are_live_and_their_values_hang_together() {
             assert!(near(power, product, 0.05, 2.0), "{id}: {inlet}");
         }
     }
-    // Live: another reading comes by itself, and loads are not constant.
-    let before = &pdus[0];
-    let mut now = curl.get("/v1/pdus/pdu-a");
-    while now["observed_at"] == before["observed_at"] {
-        now = curl.get("/v1/pdus/pdu-a?max_age_ms=1000");
-    }
+    // Live: other readings come by themselves, and loads are not constant, though two may come within one tick of them.
     let watts = |pdu: &Value| -> Vec<f64> {
         pdu["outlets"].as_array().unwrap().iter().map(|o| number(&o["power_w"])).collect()
     };
-    assert_ne!(watts(before), watts(&now), "the loads stand still");
+    let before = &pdus[0];
+    let mut now = before.clone();
+    for _ in 0..5 {
+        let last = now.clone();
+        while now["observed_at"] == last["observed_at"] {
+            now = curl.get("/v1/pdus/pdu-a?max_age_ms=1000");
+        }
+        if watts(before) != watts(&now) {
+            return;
+        }
+    }
+    panic!("the loads stand still: {:?}", watts(&now));
 }
 
 #[test]
