@@ -3,7 +3,7 @@
 
 use crate::model::time::Stamp;
 use crate::series::rollup::Rolled;
-use crate::series::window::{Aggregate, Bucket, Buckets, Run, Sample};
+use crate::series::window::{Bucket, Buckets, Run, Sample};
 
 use super::select::Window;
 use super::stream::Stopped;
@@ -24,12 +24,26 @@ pub struct Steps {
     shown: usize,
     /// The last good reading: a rate goes on from it.
     last: Option<Last>,
+    /// Where the one before that ended, and what it was.
+    before: Option<(Stamp, i64)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Last {
     Sample(Sample),
     Rolled(Rolled, i64),
+}
+
+impl Last {
+    /// Until when it goes, and the reading that it ends with.
+    fn end(self) -> Option<(Stamp, i64)> {
+        match self {
+            Last::Sample((at, value)) => Some((at, value.ok()?)),
+            Last::Rolled(rolled, width) => {
+                Some((Stamp(rolled.at.saturating_add(width)), rolled.last))
+            }
+        }
+    }
 }
 
 impl Steps {
@@ -39,7 +53,16 @@ impl Steps {
         let slice_ms = slice.saturating_mul(window.step_ms());
         let until = Stamp(window.start.0.saturating_add(slice_ms)).min(window.end);
         let buckets = Buckets::new(window.start, until, window.step, window.how);
-        Self { window, slice_ms, buckets, from: window.start, until, shown: 0, last: None }
+        Self {
+            window,
+            slice_ms,
+            buckets,
+            from: window.start,
+            until,
+            shown: 0,
+            last: None,
+            before: None,
+        }
     }
 
     /// Whether the last slice was shown.
@@ -63,32 +86,39 @@ impl Steps {
             }
             let (mine, rest) = run.split_at(self.until);
             self.buckets.take_run(mine);
-            self.last = self.last_of(mine).or(self.last);
+            self.remember(mine);
             run = rest;
         }
         Ok(())
     }
 
-    /// The last good reading of some.
-    fn last_of(&self, run: Run<'_>) -> Option<Last> {
+    /// Remembers the last good readings of some.
+    fn remember(&mut self, run: Run<'_>) {
         match run {
             Run::Numbers(times, numbers) => {
-                Some(Last::Sample((Stamp(*times.last()?), Ok(*numbers.last()?))))
+                if let (Some(at), Some(number)) = (times.last(), numbers.last()) {
+                    self.last = Some(Last::Sample((Stamp(*at), Ok(*number))));
+                }
             }
-            Run::Gaps(..) => None,
+            Run::Gaps(..) => {}
             Run::Rolled(steps, width) => {
-                let last = steps.iter().rfind(|step| step.count > 0)?;
-                // From before the window only its end counts, as it does for the buckets, unless it stands for steps of it.
-                let end = Stamp(last.at.saturating_add(width));
-                let stands = width > self.window.step_ms()
-                    && self.window.how != Aggregate::Rate
-                    && end > self.window.start;
-                Some(if Stamp(last.at) < self.window.start && !stands {
-                    Last::Sample((end.min(self.window.start), Ok(last.last)))
-                } else {
-                    Last::Rolled(*last, width)
-                })
+                let mut good = steps.iter().rev().filter(|step| step.count > 0);
+                let Some(last) = good.next().map(|step| self.last_of(step, width)) else { return };
+                let before = good.next().map(|step| self.last_of(step, width));
+                self.before = before.or(self.last).and_then(Last::end);
+                self.last = Some(last);
             }
+        }
+    }
+
+    fn last_of(&self, step: &Rolled, width: i64) -> Last {
+        // From before the window only its end counts, as it does for the buckets, unless it stands for steps of it.
+        let end = Stamp(step.at.saturating_add(width));
+        let stands = width > self.window.step_ms() && end > self.window.start;
+        if Stamp(step.at) < self.window.start && !stands {
+            Last::Sample((end.min(self.window.start), Ok(step.last)))
+        } else {
+            Last::Rolled(*step, width)
         }
     }
 
@@ -108,7 +138,10 @@ impl Steps {
         let mut next = Buckets::new(begin, until, self.window.step, self.window.how);
         match self.last {
             Some(Last::Sample(sample)) => next.take(sample),
-            Some(Last::Rolled(rolled, width)) => next.take_rolled(&rolled, width),
+            Some(Last::Rolled(rolled, width)) => {
+                self.before.into_iter().for_each(|before| next.goes_on_from(before));
+                next.take_rolled(&rolled, width);
+            }
             None => {}
         }
         let shown = (from.0 - begin.0) / self.window.step_ms();
@@ -140,6 +173,7 @@ mod tests {
     use crate::model::time::Span;
     use crate::series::cells::{Column, Piece};
     use crate::series::rollup::roll;
+    use crate::series::window::Aggregate;
 
     fn sliced(window: Window, slice: usize, runs: &[Run<'_>]) -> Vec<Bucket> {
         let mut out = Vec::new();

@@ -322,16 +322,32 @@ impl Buckets {
         }
     }
 
+    /// Rates the next step from a reading before it.
+    pub fn goes_on_from(&mut self, before: (Stamp, i64)) {
+        self.now = Step::after(Some(before));
+    }
+
     /// The next rolled-up readings, of so many milliseconds; they count where they begin, and stand for all steps of their
-    /// time where these are narrower, but for a rate.
+    /// time where these are narrower.
     pub fn take_rolled(&mut self, rolled: &Rolled, width_ms: i64) {
         let (at, until) = (Stamp(rolled.at), Stamp(rolled.at.saturating_add(width_ms)));
-        if width_ms > self.step_ms && self.how != Aggregate::Rate && rolled.count > 0 {
+        if width_ms > self.step_ms && rolled.count > 0 {
+            if until <= self.start {
+                self.goes_on_from((until, rolled.last));
+                return;
+            }
             // Nothing finer is kept: it stands for all of its time.
             let mut at = at.max(self.start);
+            let mut rated = Step::after(self.now.last);
+            rated.take_rolled(rolled, until);
+            let begun = self.at;
             while at < until.min(self.end) {
                 self.close_until(at);
-                self.now.take_rolled(rolled, until);
+                if self.how == Aggregate::Rate && self.at > begun {
+                    self.now = rated;
+                } else {
+                    self.now.take_rolled(rolled, until);
+                }
                 at = self.until;
             }
             return;
@@ -431,6 +447,11 @@ mod tests {
         assert_eq!(steps(0, 5, Aggregate::Avg), of);
         assert_eq!(steps(5, 5, Aggregate::Avg), of[1..]);
         assert_eq!(steps(0, 5, Aggregate::Max)[..2], [Some(20.0); 2]);
+        // 10 more in the ten seconds of which the second reading is the last; then reset, and 5 in the 20 seconds since.
+        let of = [Some(1.0), Some(1.0), None, None, Some(0.25), Some(0.25)];
+        assert_eq!(steps(0, 5, Aggregate::Rate), of);
+        assert_eq!(steps(0, 2, Aggregate::Rate)[..5], [Some(1.0); 5]);
+        assert_eq!(steps(5, 5, Aggregate::Rate), of[1..]);
     }
 
     proptest! {
