@@ -6,12 +6,7 @@ use std::time::{Duration, Instant};
 use pmgate::sim::families::Family;
 use serde_json::Value;
 
-use crate::rig::{Gateway, Running, Sim, pause, pdu_section};
-
-/// A TCP port that is free now.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+use crate::rig::{Gateway, Running, Sim, free_tcp_port, pause, pdu_section};
 
 fn sections(sim: &Sim) -> String {
     let host = "[[host]]\nid = \"web\"\noutlets = [\"pdu-a/1\", \"pdu-a/2\"]\n";
@@ -39,7 +34,7 @@ async fn a_real_prometheus_answers_over_history_that_it_never_scraped() {
             gateway.url, file("ca.pem"), file("client.pem"), file("client.key")
         );
         std::fs::write(dir.join("prometheus.yml"), config).unwrap();
-        let port = free_port();
+        let port = free_tcp_port();
         let mut command = Command::new("prometheus");
         command.arg(format!("--config.file={}", file("prometheus.yml")));
         command.arg(format!("--storage.tsdb.path={}", file("tsdb")));

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -500,14 +501,27 @@ pub fn pdu_section(id: &str, address: SocketAddr, more: &str) -> String {
     format!("[[pdu]]\nid = \"{id}\"\nsnmp = \"{address}\"\nsecret = \"v2c\"\n{more}\n")
 }
 
-/// A port that nobody has now, for programs that cannot choose one themselves.
+/// A port for a program that cannot choose one itself: each once in a run, and below those that the system hands out
+/// to whoever asks for any (`ip_local_port_range`, from 32768), so that nobody takes it before that program does.
+fn free_port(bind: impl Fn(u16) -> std::io::Result<()>) -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Another run on the same machine begins elsewhere.
+    let first = std::process::id() % 120 * 100;
+    let mut ports = (0..12_000).map(|_| {
+        let n = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        u16::try_from(20_000 + n % 12_000).unwrap()
+    });
+    ports.find(|port| bind(*port).is_ok()).expect("a port between 20000 and 32000 that is free")
+}
+
+/// A UDP port that nobody has.
 pub fn free_udp_port() -> u16 {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    free_port(|port| std::net::UdpSocket::bind(("127.0.0.1", port)).map(drop))
 }
 
 /// The same for TCP.
 pub fn free_tcp_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    free_port(|port| std::net::TcpListener::bind(("127.0.0.1", port)).map(drop))
 }
 
 /// Python with what the test set-up installed.

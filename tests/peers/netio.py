@@ -41,7 +41,8 @@ async def main(where):
     else:
         context = ModbusServerContext(devices={1: device(1), 2: device(2)}, single=False)
         server = ModbusSerialServer(context, framer=FramerType.RTU, port=where, baudrate=9600)
-    await server.listen()
+    if not await server.listen():
+        sys.exit("the server cannot listen there")
     print("ready", flush=True)
     await server.serving
 

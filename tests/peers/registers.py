@@ -70,7 +70,8 @@ async def main(name, port, unit):
     context = ModbusServerContext(devices={unit: device}, single=False)
     identity = ModbusDeviceIdentification(info=objects) if objects else None
     server = ModbusTcpServer(context, identity=identity, address=("127.0.0.1", port))
-    await server.listen()
+    if not await server.listen():
+        sys.exit("the server cannot listen there")
     print("ready", flush=True)
     await server.serving
 
