@@ -13,6 +13,6 @@ pub mod traps;
 
 pub use fleet::Fleet;
 pub use orders::{Handle, OrderError};
-pub use startup::{SetStartup, Startups};
+pub use startup::{SetCourse, SetStartup, Startups};
 pub use target::{Manners, Target};
 pub use task::{Services, Settings, spawn};

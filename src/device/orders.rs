@@ -12,7 +12,7 @@ use crate::model::switching::{Known, Relay, Seen, Terms};
 use crate::model::time::Tick;
 use crate::model::view::PduView;
 
-use super::startup::{SetStartup, Startups};
+use super::startup::{SetCourse, SetStartup, Startups};
 
 /// Why an order was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +54,8 @@ pub(super) enum Order {
     Startups { reply: oneshot::Sender<Result<Startups, OrderError>> },
     /// Set that of one.
     SetStartup { wish: SetStartup, reply: oneshot::Sender<Result<(), OrderError>> },
+    /// Set the order of all, with what passes between.
+    SetCourse { wish: Box<SetCourse>, reply: oneshot::Sender<Result<(), OrderError>> },
     /// Write one outlet; sent at most once.
     Write {
         number: u16,
@@ -166,6 +168,11 @@ impl Handle {
     /// Sets how long after that an outlet comes on, if it still tells what it told, and reads it back.
     pub async fn set_startup(&self, wish: SetStartup) -> Result<(), OrderError> {
         self.order(|reply| Order::SetStartup { wish, reply }).await
+    }
+
+    /// Sets in which order outlets come on after that, and what passes between them, and reads it back.
+    pub async fn set_course(&self, wish: SetCourse) -> Result<(), OrderError> {
+        self.order(|reply| Order::SetCourse { wish: Box::new(wish), reply }).await
     }
 
     async fn order<T>(

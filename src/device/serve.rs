@@ -30,6 +30,7 @@ impl Device {
                 Order::Write { reply, .. } => drop(reply.send(Err(error))),
                 Order::Startups { reply } => drop(reply.send(Err(error))),
                 Order::SetStartup { reply, .. } => drop(reply.send(Err(error))),
+                Order::SetCourse { reply, .. } => drop(reply.send(Err(error))),
             }
         }
     }
@@ -53,6 +54,10 @@ impl Device {
             }
             Order::SetStartup { wish, reply } => {
                 let result = self.set_startup(adopted, &wish).await;
+                drop(reply.send(result));
+            }
+            Order::SetCourse { wish, reply } => {
+                let result = self.set_course(adopted, &wish).await;
                 drop(reply.send(result));
             }
             Order::Write { number, relay, known, reply } => {

@@ -1,7 +1,7 @@
 //! What a PDU does with its outlets by itself when its power comes back: read, and set, by the task that owns it. Setting
 //! switches nothing; it is refused wherever switching would be, and read back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::link::Line;
@@ -10,9 +10,11 @@ use crate::model::metric::Scope;
 use crate::model::oid::Oid;
 use crate::model::switching::PowerOn;
 use crate::model::time::Span;
+use crate::model::topology::Part;
 use crate::model::view::PduView;
-use crate::profile::control::startup_at;
-use crate::profile::format::{Profile, Speech};
+use crate::profile::format::{Profile, Source, Speech};
+use crate::profile::instance::Instance;
+use crate::profile::startup::{Course, Startup, Time, place_of};
 
 use super::adopt::Adopted;
 use super::orders::OrderError;
@@ -24,10 +26,14 @@ use super::task::Device;
 pub struct Startups {
     /// The delays are multiples of so many ms.
     pub unit_ms: u64,
-    /// The longest, ms.
+    /// The longest, ms; of a chain the longest from one outlet to the next.
     pub most_ms: u64,
-    /// By outlet number. Outlets that the PDU has no delay of are not among them.
+    /// By outlet number, from when the power is back. Outlets that the PDU has no delay of are not among them.
     pub outlets: BTreeMap<u16, PowerOn>,
+    /// What passes before all of them.
+    pub before: Span,
+    /// Where they come on one after the other: in which order, and what passes between.
+    pub course: Option<Course>,
     /// Of which device that is.
     pub serial: Option<String>,
 }
@@ -45,34 +51,66 @@ pub struct SetStartup {
     pub delay: Span,
 }
 
+/// An order of outlets that is to be set, with what passes between them, and what that rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetCourse {
+    /// What the PDU told.
+    pub now: Startups,
+    /// What it is to be.
+    pub course: Course,
+}
+
 impl Device {
+    /// Reads them, and shows them.
     pub(super) async fn startups(&mut self, adopted: &mut Adopted) -> Result<Startups, OrderError> {
-        let Some(startup) = adopted.profile.startup.clone() else {
-            return Ok(Startups::default());
-        };
-        let parts = adopted.instance.layout.parts(Scope::Outlet).to_vec();
-        let places = (0..).zip(&parts).filter_map(|(at, part)| {
-            Some((part.number, startup_at(&startup, &adopted.instance, at)?))
-        });
-        let places: Vec<(u16, Oid)> = places.collect();
-        let mut outlets = BTreeMap::new();
-        for some in places.chunks(varbinds(&adopted.profile)) {
-            let names: Vec<Oid> = some.iter().map(|(_, oid)| oid.clone()).collect();
-            let reply = adopted.line.exchange(&Ask::Get(names)).await?;
-            // SNMPv1 refuses all for one that is not there: then the PDU is taken to have none.
-            let Reply::Binds(binds) = reply else { continue };
-            for (number, oid) in some {
-                let value = binds.iter().find(|(at, _)| at == oid).and_then(|(_, v)| v.number());
-                let told = value.and_then(|value| startup.told(value));
-                outlets.extend(told.map(|told| (*number, told)));
-            }
-        }
+        let startups = read(adopted).await?;
         let mut view = PduView::clone(&self.place.view());
-        view.startups = Arc::new(outlets.clone());
+        view.startups = Arc::new(startups.outlets.clone());
         self.place.show(view);
-        let most_ms = startup.most_ms();
-        let serial = adopted.instance.identity.serial.clone();
-        Ok(Startups { unit_ms: startup.step_ms(), most_ms, outlets, serial })
+        Ok(startups)
+    }
+
+    /// Makes sure that something of the PDU may be set, and that it is still the one with this serial number.
+    fn may_set(&mut self, adopted: &Adopted, serial: Option<&String>) -> Result<(), OrderError> {
+        if self.updates.has_changed().unwrap_or(false) {
+            self.update();
+        }
+        if let Some(reason) = self.read_only() {
+            return Err(refused(&reason));
+        }
+        let own = adopted.instance.identity.serial.as_ref();
+        if own.is_none() {
+            return Err(OrderError::Doubtful("the PDU tells no serial number".into()));
+        }
+        if own != serial {
+            return Err(OrderError::Doubtful("the PDU is another one than a moment ago".into()));
+        }
+        Ok(())
+    }
+
+    /// Writes one object, after the pause that the PDU needs, and reads it back.
+    async fn sets(
+        &mut self,
+        adopted: &mut Adopted,
+        oid: &Oid,
+        value: Value,
+    ) -> Result<(), OrderError> {
+        let gap = self.settings.manners.write_gap_ms;
+        let gap = gap.unwrap_or(adopted.profile.pacing.write_gap_ms);
+        self.wait_for_write_gap(Span(gap)).await;
+        let ask = Ask::Set(vec![(oid.clone(), value.clone())]);
+        let reply = adopted.line.exchange(&ask).await;
+        self.last_write = Some(self.services.clock.tick());
+        if let Taken::No(why) = taken(&ask, reply?) {
+            return Err(OrderError::Refused(why));
+        }
+        let seen = value_at(&mut adopted.line, oid).await?;
+        let told = |value: &Value| (value.number(), value.text());
+        if seen.as_ref().map(told) != Some(told(&value)) {
+            let seen = seen.map_or_else(|| "nothing".to_owned(), |seen| seen.raw());
+            return Err(OrderError::Refused(format!("{} was set and {seen} is read", value.raw())));
+        }
+        Ok(())
     }
 
     /// Sets one delay, if it still is what it was, and reads it back.
@@ -81,51 +119,20 @@ impl Device {
         adopted: &mut Adopted,
         wish: &SetStartup,
     ) -> Result<(), OrderError> {
+        self.may_set(adopted, wish.serial.as_ref())?;
         let (number, delay) = (wish.number, wish.delay);
-        let refuse = |why: &str| OrderError::NotSwitchable(why.to_owned());
-        if self.updates.has_changed().unwrap_or(false) {
-            self.update();
-        }
-        if let Some(reason) = self.read_only() {
-            return Err(refuse(&reason));
-        }
-        let serial = &adopted.instance.identity.serial;
-        if serial.is_none() {
-            return Err(OrderError::Doubtful("the PDU tells no serial number".into()));
-        }
-        if *serial != wish.serial {
-            return Err(OrderError::Doubtful("the PDU is another one than a moment ago".into()));
-        }
-        let outlet = adopted.instance.layout.outlet(number);
-        let outlet = outlet.ok_or_else(|| refuse("the PDU has no such outlet"))?;
-        let part = adopted.instance.layout.parts(Scope::Outlet).get(usize::from(outlet));
-        if !part.is_some_and(|part| part.switchable) {
-            return Err(refuse("the PDU or its driver does not let the outlet be switched"));
-        }
+        let outlet = switchable(adopted, number)?;
         let startup = adopted.profile.startup.clone();
-        let startup = startup.ok_or_else(|| refuse("its driver knows no delay of it"))?;
-        let oid = startup_at(&startup, &adopted.instance, outlet);
-        let oid = oid.ok_or_else(|| refuse("its driver knows no delay of it"))?;
-        let value = startup.raw(delay).ok_or_else(|| refuse("it takes no such delay"))?;
-        let gap = self.settings.manners.write_gap_ms;
-        let gap = gap.unwrap_or(adopted.profile.pacing.write_gap_ms);
-        self.wait_for_write_gap(Span(gap)).await;
-        let before = number_at(&mut adopted.line, &oid).await?;
+        let startup = startup.ok_or_else(|| refused("its driver knows no delay of it"))?;
+        let oid = place_of(&startup.source, &adopted.instance, outlet);
+        let oid = oid.ok_or_else(|| refused("its driver knows no delay of it"))?;
+        let value = startup.raw(delay).ok_or_else(|| refused("it takes no such delay"))?;
+        let before = value_at(&mut adopted.line, &oid).await?.and_then(|value| value.number());
         if before.and_then(|before| startup.told(before)) != Some(wish.now) {
             let why = "its power-on delay is not what it was a moment ago";
             return Err(OrderError::Doubtful(why.into()));
         }
-        let ask = Ask::Set(vec![(oid.clone(), Value::Integer(value))]);
-        let reply = adopted.line.exchange(&ask).await;
-        self.last_write = Some(self.services.clock.tick());
-        if let Taken::No(why) = taken(&ask, reply?) {
-            return Err(OrderError::Refused(why));
-        }
-        let seen = number_at(&mut adopted.line, &oid).await?;
-        if seen != Some(value) {
-            let seen = seen.map_or_else(|| "nothing".to_owned(), |seen| seen.to_string());
-            return Err(OrderError::Refused(format!("{value} was set and {seen} is read")));
-        }
+        self.sets(adopted, &oid, Value::Integer(value)).await?;
         let mut view = PduView::clone(&self.place.view());
         let mut startups = BTreeMap::clone(&view.startups);
         startups.extend(startup.told(value).map(|told| (number, told)));
@@ -133,12 +140,177 @@ impl Device {
         self.place.show(view);
         Ok(())
     }
+
+    /// Sets the order in which outlets come on and what passes between them, if all of it still is what it was, and reads
+    /// it back.
+    pub(super) async fn set_course(
+        &mut self,
+        adopted: &mut Adopted,
+        wish: &SetCourse,
+    ) -> Result<(), OrderError> {
+        self.may_set(adopted, wish.now.serial.as_ref())?;
+        let none = || refused("its driver knows no order of its outlets");
+        let startup = adopted.profile.startup.clone().ok_or_else(none)?;
+        let chain = startup.chain.clone().ok_or_else(none)?;
+        let now = self.startups(adopted).await?;
+        let told = now.course.clone().filter(|_| now == wish.now).ok_or_else(|| {
+            OrderError::Doubtful("its power-on order is not what it was a moment ago".into())
+        })?;
+        let changed = |number: &&u16| told.gaps.get(number) != wish.course.gaps.get(number);
+        let mut writes = Vec::new();
+        for number in wish.course.order.iter().filter(changed) {
+            let outlet = switchable(adopted, *number)?;
+            let oid = place_of(&startup.source, &adopted.instance, outlet).ok_or_else(none)?;
+            let gap = wish.course.gaps.get(number).copied().ok_or_else(none)?;
+            let value = startup.raw(gap).ok_or_else(|| refused("it takes no such delay"))?;
+            writes.push((oid, Value::Integer(value)));
+        }
+        if told.order != wish.course.order {
+            let oid = place_of(&chain.order, &adopted.instance, 0).ok_or_else(none)?;
+            writes.push((oid, Value::Bytes(wish.course.text().into_bytes().into())));
+        }
+        for (oid, value) in writes {
+            self.sets(adopted, &oid, value).await?;
+        }
+        let now = self.startups(adopted).await?;
+        if now.course.as_ref() != Some(&wish.course) {
+            let why = "the order that is read is not the one that was set";
+            return Err(OrderError::Refused(why.into()));
+        }
+        Ok(())
+    }
 }
 
-/// The number that an object holds now, if it does.
-async fn number_at(line: &mut Line, oid: &Oid) -> Result<Option<i64>, OrderError> {
+fn refused(why: &str) -> OrderError {
+    OrderError::NotSwitchable(why.to_owned())
+}
+
+/// The place of an outlet that may be switched, by its number.
+fn switchable(adopted: &Adopted, number: u16) -> Result<u16, OrderError> {
+    let layout = &adopted.instance.layout;
+    let outlet = layout.outlet(number).ok_or_else(|| refused("the PDU has no such outlet"))?;
+    let part = layout.parts(Scope::Outlet).get(usize::from(outlet));
+    if part.is_some_and(|part| part.switchable) {
+        Ok(outlet)
+    } else {
+        Err(refused("the PDU or its driver does not let the outlet be switched"))
+    }
+}
+
+/// Reads what all outlets do when the power comes back.
+async fn read(adopted: &mut Adopted) -> Result<Startups, OrderError> {
+    let Some(startup) = adopted.profile.startup.clone() else {
+        return Ok(Startups::default());
+    };
+    let instance = &adopted.instance;
+    let outlets = instance.layout.parts(Scope::Outlet).to_vec();
+    let numbers: BTreeSet<u16> = outlets.iter().map(|part| part.number).collect();
+    // By number: where the delay is, and where it says that it stays off.
+    let own: Vec<(u16, Oid, Option<Oid>)> = (0..)
+        .zip(&outlets)
+        .filter_map(|(at, part)| {
+            let off = startup.off.as_ref().and_then(|(off, _)| place_of(off, instance, at));
+            Some((part.number, place_of(&startup.source, instance, at)?, off))
+        })
+        .collect();
+    // Of a unit, not of one outlet; several units behind one address keep several, and those are not known here.
+    let of_unit = |source: &Source| -> Option<Oid> {
+        let all = (0..outlets.len() as u16).map(|at| place_of(source, instance, at));
+        let all: Option<BTreeSet<Oid>> = all.collect();
+        let mut all = all?.into_iter();
+        all.next().filter(|_| all.next().is_none())
+    };
+    let before = startup.before.as_ref().map(|time| of_unit(&time.source));
+    let chain = startup.chain.as_ref();
+    let order = chain.map(|chain| of_unit(&chain.order));
+    let least = chain.and_then(|chain| chain.least.as_ref()).map(|time| of_unit(&time.source));
+    let named = own.iter().flat_map(|(_, oid, off)| Some(oid).into_iter().chain(off));
+    let units = [&before, &order, &least].into_iter().flatten().flatten();
+    let names: Vec<Oid> = named.chain(units).cloned().collect();
+    let values = values(&mut adopted.line, &names, varbinds(&adopted.profile)).await?;
+    let number = |oid: &Oid| values.get(oid).and_then(Value::number);
+    // What should be there and is not: nothing is known of any outlet then.
+    let time = |time: Option<&Time>, oid: &Option<Option<Oid>>| -> Option<Span> {
+        let Some(oid) = oid else { return Some(Span(0)) };
+        let count = u64::try_from(number(oid.as_ref()?)?).ok()?;
+        Some(Span(count * time?.unit_ms))
+    };
+    let (Some(before), Some(least)) = (
+        time(startup.before.as_ref(), &before),
+        time(chain.and_then(|chain| chain.least.as_ref()), &least),
+    ) else {
+        return Ok(Startups::default());
+    };
+    let mut told: BTreeMap<u16, PowerOn> = BTreeMap::new();
+    for (outlet, delay, off) in own {
+        let off = off.and_then(|off| number(&off));
+        let stays = startup.off.as_ref().zip(off).is_some_and(|((_, is), off)| is.contains(&off));
+        let delay = number(&delay).and_then(|value| startup.told(value));
+        let delay = if stays { delay.map(|_| PowerOn::Never) } else { delay };
+        told.extend(delay.map(|delay| (outlet, delay)));
+    }
+    let mut course = None;
+    if let Some(order) = order {
+        let text = order.and_then(|oid| values.get(&oid)?.text());
+        let order = text.and_then(|text| Course::order_of(&text, &numbers));
+        let gaps = gaps(&startup, &adopted.instance, &outlets, &values);
+        let (Some(order), Some(gaps)) = (order, gaps) else { return Ok(Startups::default()) };
+        let told_course = Course { order, gaps, least };
+        for (outlet, at) in told_course.times() {
+            if let Some(PowerOn::After(delay)) = told.get_mut(&outlet) {
+                *delay = at;
+            }
+        }
+        course = Some(told_course);
+    }
+    let outlets = told.into_iter().map(|(outlet, told)| (outlet, told.later(before))).collect();
+    Ok(Startups {
+        unit_ms: startup.step_ms(),
+        most_ms: startup.most_ms(),
+        outlets,
+        before,
+        course,
+        serial: adopted.instance.identity.serial.clone(),
+    })
+}
+
+/// What passes after each outlet of a chain, if that is known of all.
+fn gaps(
+    startup: &Startup,
+    instance: &Instance,
+    outlets: &[Part],
+    values: &BTreeMap<Oid, Value>,
+) -> Option<BTreeMap<u16, Span>> {
+    let of = |(at, part): (u16, &Part)| {
+        let value = values.get(&place_of(&startup.source, instance, at)?)?.number()?;
+        match startup.told(value)? {
+            PowerOn::After(gap) => Some((part.number, gap)),
+            PowerOn::Never => None,
+        }
+    };
+    (0..).zip(outlets).map(of).collect()
+}
+
+/// What objects hold, so many in a request; what is not there is not among them.
+async fn values(
+    line: &mut Line,
+    names: &[Oid],
+    varbinds: usize,
+) -> Result<BTreeMap<Oid, Value>, OrderError> {
+    let mut values = BTreeMap::new();
+    for some in names.chunks(varbinds) {
+        let reply = line.exchange(&Ask::Get(some.to_vec())).await?;
+        // SNMPv1 refuses all for one that is not there: then the PDU is taken to have none.
+        let Reply::Binds(binds) = reply else { continue };
+        values.extend(binds.into_iter().filter(|(oid, _)| some.contains(oid)));
+    }
+    Ok(values)
+}
+
+/// What an object holds now, if it is there.
+async fn value_at(line: &mut Line, oid: &Oid) -> Result<Option<Value>, OrderError> {
     Ok(match line.exchange(&Ask::Get(vec![oid.clone()])).await? {
-        Reply::Binds(binds) => binds.first().and_then(|(_, value)| value.number()),
+        Reply::Binds(binds) => binds.into_iter().next().map(|(_, value)| value),
         _ => None,
     })
 }

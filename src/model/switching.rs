@@ -152,6 +152,17 @@ pub enum PowerOn {
     After(Span),
 }
 
+impl PowerOn {
+    /// The same so much later.
+    #[must_use]
+    pub fn later(self, by: Span) -> Self {
+        match self {
+            PowerOn::Never => PowerOn::Never,
+            PowerOn::After(delay) => PowerOn::After(Span(delay.0 + by.0)),
+        }
+    }
+}
+
 impl std::fmt::Display for PowerOn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::id::OutletId;
+use crate::model::id::{OutletId, PduId};
+use crate::model::time::Span;
 
 use super::picture::{Picture, STEP_MS};
 use super::planner::Refusal;
@@ -22,6 +23,8 @@ pub struct Delays {
     pub stays_off: Vec<OutletId>,
     /// Those that come on at once. All others may at any time, and have room for their first moment all the time.
     pub at_once: Vec<OutletId>,
+    /// What passes at least between two outlets of a PDU, where it keeps them apart.
+    pub apart: BTreeMap<PduId, Span>,
 }
 
 /// The delay of each of these outlets, ms, a multiple of `unit_ms`; hosts by their priority and what they come after.
@@ -34,6 +37,11 @@ pub fn onsets(
     let unit_ms = unit_ms.max(1);
     let mut world = picture.world.clone();
     world.by_priority = true;
+    for outlet in &world.outlets {
+        let apart = delays.apart.get(&outlet.id.pdu).map_or(0, |apart| apart.0);
+        let step = &mut world.step_ms[outlet.device];
+        *step = (*step).max(apart);
+    }
     rounded(&mut world, unit_ms);
     let places = |outlets: &[OutletId]| -> Vec<usize> {
         outlets.iter().filter_map(|outlet| picture.outlets.get(outlet).copied()).collect()

@@ -2,10 +2,9 @@
 
 use crate::model::ask::{Ask, Registers, Value};
 use crate::model::oid::Oid;
-use crate::model::switching::{PowerOn, Relay};
-use crate::model::time::Span;
+use crate::model::switching::Relay;
 
-use super::format::{Profile, Source, Startup, Write, WriteValue};
+use super::format::{Profile, Source, Write, WriteValue};
 use super::instance::Instance;
 use super::rows::{Row, item_at};
 use super::sweep::Item;
@@ -65,14 +64,6 @@ impl List {
     /// The write of a text.
     pub fn ask(&self, text: &str) -> Ask {
         Ask::Set(vec![(self.text.clone(), Value::Bytes(text.as_bytes().into()))])
-    }
-}
-
-/// Where the power-on delay of an outlet is, by its place.
-pub fn startup_at(startup: &Startup, instance: &Instance, outlet: u16) -> Option<Oid> {
-    match item_at(&startup.source, instance.outlet_row(outlet)?)? {
-        Item::Oid(oid) => Some(oid),
-        _ => None,
     }
 }
 
@@ -136,75 +127,9 @@ pub fn targets(profile: &Profile) -> impl Iterator<Item = &Source> {
     profile.on.iter().chain(&profile.off).flat_map(|verb| &verb.writes).map(|write| &write.target)
 }
 
-impl Startup {
-    /// What a number of the device means.
-    pub fn told(&self, value: i64) -> Option<PowerOn> {
-        if self.never.contains(&value) {
-            return Some(PowerOn::Never);
-        }
-        let known = (self.range.0..=self.range.1).contains(&value);
-        let units = u64::try_from(value).ok().filter(|_| known)?;
-        Some(PowerOn::After(Span(units * self.unit_ms)))
-    }
-
-    /// The number of a delay, if the device takes it.
-    pub fn raw(&self, delay: Span) -> Option<i64> {
-        let value = i64::try_from(delay.0 / self.unit_ms).ok()?;
-        let whole = delay.0.is_multiple_of(self.unit_ms);
-        (whole && self.takes(value)).then_some(value)
-    }
-
-    fn takes(&self, value: i64) -> bool {
-        let within = (self.range.0..=self.range.1).contains(&value);
-        within && (self.values.is_empty() || self.values.contains(&value))
-    }
-
-    /// What all delays that it takes are multiples of: counts.
-    fn step(&self) -> i64 {
-        self.values.iter().copied().find(|value| *value > 0).unwrap_or(1)
-    }
-
-    /// What delays that are set are multiples of, ms.
-    pub fn step_ms(&self) -> u64 {
-        self.unit_ms.saturating_mul(self.step().unsigned_abs())
-    }
-
-    /// The longest delay up to which it takes every multiple of that, ms.
-    pub fn most_ms(&self) -> u64 {
-        let most = if self.values.is_empty() {
-            self.range.1
-        } else {
-            let step = self.step();
-            let steps = (1..=self.values.len() as i64).map(|n| n.saturating_mul(step));
-            steps.take_while(|value| self.takes(*value)).last().unwrap_or(0)
-        };
-        most.unsigned_abs().saturating_mul(self.unit_ms)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_device_that_takes_a_few_delays_is_set_to_no_other() {
-        let startup = |values: &[i64]| Startup {
-            source: Source::Oid("1.3.6.1.4.{row}".parse().unwrap()),
-            unit_ms: 1_000,
-            range: (0, 300),
-            values: values.to_vec(),
-            never: vec![-1],
-        };
-        let few = startup(&[0, 15, 30, 45, 60, 120, 180, 300]);
-        assert_eq!((few.step_ms(), few.most_ms()), (15_000, 60_000));
-        let raws = [0, 45, 50, 75, 120].map(|seconds| few.raw(Span::seconds(seconds)));
-        assert_eq!(raws, [Some(0), Some(45), None, None, Some(120)]);
-        // What somebody else set to another value is told all the same.
-        assert_eq!(few.told(50), Some(PowerOn::After(Span::seconds(50))));
-        let all = startup(&[]);
-        assert_eq!((all.step_ms(), all.most_ms()), (1_000, 300_000));
-        assert_eq!(all.raw(Span::seconds(301)), None);
-    }
 
     #[test]
     fn one_item_of_a_list_changes_and_what_cannot_be_said_back_is_refused() {

@@ -43,26 +43,11 @@ pub struct Profile {
     /// How an outlet is switched off.
     pub off: Vec<Verb>,
     /// Where it keeps what it does with an outlet by itself when its power comes back.
-    pub startup: Option<Startup>,
+    pub startup: Option<super::startup::Startup>,
     /// Pauses around writes.
     pub pacing: Pacing,
     /// Recordings that prove it.
     pub proofs: Vec<Proof>,
-}
-
-/// A power-on delay that the device keeps for each outlet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Startup {
-    /// Where, with the index parts of an outlet's row.
-    pub source: Source,
-    /// What one count is worth, ms.
-    pub unit_ms: u64,
-    /// The counts that it takes.
-    pub range: (i64, i64),
-    /// The only ones that it takes, where it does not take all of the range; in order.
-    pub values: Vec<i64>,
-    /// Numbers by which an outlet stays off.
-    pub never: Vec<i64>,
 }
 
 /// The protocol with its manners.

@@ -4,8 +4,10 @@ use crate::model::document::{Fields, Item};
 use crate::model::metric::{Metric, Point, Scope};
 use crate::model::quantity::{Count, decimal};
 
-use super::format::{Pacing, Proof, Source, Startup, Verb, Write, WriteValue};
+use super::format::{Pacing, Proof, Source, Verb, Write, WriteValue};
 use super::load_source::{Context, source};
+use super::load_startup::startup;
+use super::startup::Startup;
 
 /// `[control.outlet.on]` and `[control.outlet.off]`.
 /// Alternatives are written as `[[control.outlet.on]]`, each with the capability that it needs.
@@ -26,58 +28,6 @@ pub(super) struct Control {
     pub on: Vec<Verb>,
     pub off: Vec<Verb>,
     pub startup: Option<Startup>,
-}
-
-/// `[control.startup]`.
-fn startup(item: &Item<'_>, context: Context<'_>) -> Option<Startup> {
-    if !context.snmp {
-        item.fault("is read and written over SNMP only: leave it out");
-        return None;
-    }
-    let fields = item.fields()?;
-    let delay = fields
-        .need("delay", "where the power-on delay of an outlet is, { oid = \"1.3.6.1.…{row}\" }")
-        .and_then(|item| source(&item, context));
-    let unit_ms = fields
-        .need("unit_ms", "what one count is worth: 1000 for seconds")
-        .and_then(|i| i.integer(1..=60_000));
-    let range = fields.need("range", "the least and the most that it takes: [0, 7200]");
-    let range = range.and_then(|list| {
-        let all = list.list();
-        let numbers: Vec<i64> = all.iter().filter_map(|i| i.integer(0..=2_147_483_647)).collect();
-        match numbers[..] {
-            [least, most] if least < most => Some((least, most)),
-            _ => {
-                list.fault("is the least and the most: write range = [0, 7200]");
-                None
-            }
-        }
-    });
-    let values = fields.get("values").map_or(Vec::new(), |list| {
-        let all = list.list();
-        let values: Vec<i64> =
-            all.iter().filter_map(|i| i.integer(0..=2_147_483_647)).collect();
-        let ordered = values.is_sorted_by(|a, b| a < b) && values.iter().any(|value| *value > 0);
-        let within = range.is_none_or(|(least, most)| {
-            values.iter().all(|value| (least..=most).contains(value))
-        });
-        if !ordered || !within {
-            list.fault("are the delays that it takes, in order and within the range: write values = [0, 15, 30]");
-        }
-        values
-    });
-    let never = fields.get("never").map_or(Vec::new(), |list| {
-        let all = list.list();
-        all.iter().filter_map(|i| i.integer(-2_147_483_648..=2_147_483_647)).collect()
-    });
-    if let (Some((least, most)), Some(list)) = (range, fields.get("never"))
-        && never.iter().any(|number: &i64| (least..=most).contains(number))
-    {
-        list.fault("is within the range: a number is a delay, or that it stays off");
-    }
-    fields.done();
-    let source = delay.filter(|delay| matches!(delay, Source::Oid(_)));
-    Some(Startup { source: source?, unit_ms: unit_ms? as u64, range: range?, values, never })
 }
 
 fn verbs(item: &Item<'_>, context: Context<'_>) -> (Vec<Verb>, Vec<Verb>) {

@@ -2,13 +2,13 @@
 //! where the site wants it set such that the rack comes up within its limits though no gateway sees to it. An outlet that
 //! is set never to come on, and one that is locked, is left as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 
-use crate::device::{OrderError, SetStartup, Startups};
+use crate::device::{OrderError, SetCourse, SetStartup, Startups};
 use crate::model::event::About;
 use crate::model::id::{OutletId, PduId};
 use crate::model::metric::Scope;
@@ -17,6 +17,7 @@ use crate::model::time::{Span, Tick};
 use crate::model::topology::Layout;
 use crate::plan::Refusal;
 use crate::plan::onset::{Delays, onsets};
+use crate::plan::picture::STEP_MS;
 use crate::store::journal::Commit;
 
 use super::conduct::draft;
@@ -121,39 +122,105 @@ impl Switching {
             }
         };
         for (pdu, of) in told {
-            let mut set = Vec::new();
-            let mut broken = false;
-            for (number, now) in &of.outlets {
-                let outlet = OutletId { pdu: pdu.clone(), number: *number };
-                let Some(delay) = wanted.get(&outlet).map(|ms| Span(*ms)) else { continue };
-                if *now == PowerOn::After(delay) {
-                    continue;
-                }
-                if !self.may_set(site, &outlet) {
-                    broken = true;
-                    break;
-                }
-                let number = *number;
-                let wish = SetStartup { number, now: *now, serial: of.serial.clone(), delay };
-                if let Err(error) = self.set_delay(&outlet, wish).await {
-                    let text = format!("the power-on delay of {outlet} was not set: {error}");
-                    tracing::warn!(%outlet, "{text}");
-                    self.events.tell("delays.refused", About::outlet(&outlet), text);
-                    broken = true;
-                    break;
-                }
-                set.push(format!("{number}: {delay}"));
-            }
-            if !set.is_empty() {
-                let text = format!("the power-on delays of {pdu} were set: {}", set.join(", "));
-                tracing::info!(%pdu, "{text}");
-                self.events.tell("delays.set", About::pdu(pdu), text);
-            }
-            if broken {
+            let whole = match &of.course {
+                Some(_) => self.set_course_of(site, pdu, of, &wanted).await,
+                None => self.set_delays_of(site, pdu, of, &wanted).await,
+            };
+            if !whole {
                 return false;
             }
         }
         true
+    }
+
+    /// Sets those of a PDU whose outlets come on each by itself.
+    async fn set_delays_of(
+        &self,
+        site: &Arc<Site>,
+        pdu: &PduId,
+        of: &Startups,
+        wanted: &BTreeMap<OutletId, u64>,
+    ) -> bool {
+        let mut set = Vec::new();
+        let mut broken = false;
+        for (number, now) in &of.outlets {
+            let outlet = OutletId { pdu: pdu.clone(), number: *number };
+            let Some(delay) = wanted.get(&outlet).map(|ms| Span(*ms)) else { continue };
+            if *now == PowerOn::After(delay) {
+                continue;
+            }
+            if !self.may_set(site, &outlet) {
+                broken = true;
+                break;
+            }
+            let number = *number;
+            let wish = SetStartup { number, now: *now, serial: of.serial.clone(), delay };
+            if let Err(error) = self.set_delay(&outlet, wish).await {
+                let text = format!("the power-on delay of {outlet} was not set: {error}");
+                tracing::warn!(%outlet, "{text}");
+                self.events.tell("delays.refused", About::outlet(&outlet), text);
+                broken = true;
+                break;
+            }
+            set.push(format!("{number}: {delay}"));
+        }
+        if !set.is_empty() {
+            self.tell_set(pdu, &format!("the power-on delays of {pdu} were set: {}", set.join(", ")));
+        }
+        !broken
+    }
+
+    /// Sets those of a PDU whose outlets come on one after the other: the order, and what passes between.
+    async fn set_course_of(
+        &self,
+        site: &Arc<Site>,
+        pdu: &PduId,
+        of: &Startups,
+        wanted: &BTreeMap<OutletId, u64>,
+    ) -> bool {
+        let own = wanted.iter().filter(|(outlet, _)| outlet.pdu == *pdu);
+        let times: BTreeMap<u16, Span> =
+            own.map(|(outlet, ms)| (outlet.number, Span(*ms))).collect();
+        let Some(now) = of.course.as_ref().filter(|_| !times.is_empty()) else { return true };
+        let course = now.with(&times, of.unit_ms.max(1));
+        if course == *now {
+            return true;
+        }
+        let may = |number: &u16| {
+            self.may_set(site, &OutletId { pdu: pdu.clone(), number: *number })
+        };
+        if !times.keys().all(may) {
+            return false;
+        }
+        let said = |course: &crate::profile::startup::Course| {
+            let gap = |number: &u16| course.gaps.get(number).copied().unwrap_or(Span(0));
+            let each = course.order.iter().map(|number| format!("{number}, {}", gap(number)));
+            each.collect::<Vec<_>>().join("; ")
+        };
+        let (before, after) = (said(now), said(&course));
+        let text = format!("the power-on order of {pdu}, with what passes after each outlet, is to be {after}; it is {before}");
+        let result = async {
+            self.notes("pdu.power_on_order", &About::pdu(pdu), text).await?;
+            let handle = self.fleet.get(pdu).ok_or(OrderError::Gone)?;
+            handle.set_course(SetCourse { now: of.clone(), course }).await
+        };
+        match result.await {
+            Ok(()) => {
+                self.tell_set(pdu, &format!("the power-on order of {pdu} was set: {after}"));
+                true
+            }
+            Err(error) => {
+                let text = format!("the power-on order of {pdu} was not set, or not all of it: {error}");
+                tracing::warn!(%pdu, "{text}");
+                self.events.tell("delays.refused", About::pdu(pdu), text);
+                false
+            }
+        }
+    }
+
+    fn tell_set(&self, pdu: &PduId, text: &str) {
+        tracing::info!(%pdu, "{text}");
+        self.events.tell("delays.set", About::pdu(pdu), text.to_owned());
     }
 
     /// Whether it still holds what the round began with: nothing is written beside a plan, against a lock, or for a site
@@ -171,64 +238,101 @@ impl Switching {
         unit_ms: u64,
     ) -> Result<BTreeMap<OutletId, u64>, Refusal> {
         self.with_runs(|runs, sight| {
-            let known = told
-                .iter()
-                .flat_map(|(pdu, of)| {
-                    of.outlets.iter().map(move |(number, now)| (pdu, number, now))
-                })
-                .map(|(pdu, number, now)| (OutletId { pdu: pdu.clone(), number: *number }, now));
             let mut delays = Delays::default();
-            for (outlet, now) in known {
-                let fits = told
-                    .get(&outlet.pdu)
-                    .is_some_and(|of| unit_ms.is_multiple_of(of.unit_ms.max(1)));
-                let free = sight.view(&outlet.pdu).is_some_and(|view| {
-                    let at = view.layout.outlet(outlet.number);
-                    let part =
-                        at.and_then(|at| view.layout.parts(Scope::Outlet).get(usize::from(at)));
-                    view.read_only.is_none() && part.is_some_and(|part| part.switchable)
-                }) && sight.lock_of(&outlet).is_none();
-                match now {
-                    PowerOn::Never => delays.stays_off.push(outlet),
-                    PowerOn::After(_) if fits && free => delays.settable.push(outlet),
-                    PowerOn::After(Span(0)) => delays.at_once.push(outlet),
-                    PowerOn::After(_) => {}
+            // Outlets that come on first of their PDU, which has no way to let the first of them wait.
+            let mut first: BTreeSet<OutletId> = BTreeSet::new();
+            let mut left: BTreeMap<PduId, String> = BTreeMap::new();
+            for (pdu, of) in told {
+                let free = |outlet: &OutletId| {
+                    sight.view(&outlet.pdu).is_some_and(|view| {
+                        let at = view.layout.outlet(outlet.number);
+                        let part =
+                            at.and_then(|at| view.layout.parts(Scope::Outlet).get(usize::from(at)));
+                        view.read_only.is_none() && part.is_some_and(|part| part.switchable)
+                    }) && sight.lock_of(outlet).is_none()
+                };
+                let outlets: Vec<(OutletId, PowerOn)> = of
+                    .outlets
+                    .iter()
+                    .map(|(number, now)| (OutletId { pdu: pdu.clone(), number: *number }, *now))
+                    .collect();
+                let stuck = outlets
+                    .iter()
+                    .find(|(outlet, now)| *now != PowerOn::Never && !free(outlet))
+                    .map(|(outlet, _)| outlet);
+                let fits = unit_ms.is_multiple_of(of.unit_ms.max(1));
+                let why = if of.before > Span(0) {
+                    Some(format!("the PDU waits {} before all of its outlets", of.before))
+                } else if let (Some(outlet), Some(_)) = (stuck, &of.course) {
+                    // What comes before it in the order, or after, is counted from it.
+                    Some(format!("its outlets come on one after the other, and {outlet} is locked or not switchable"))
+                } else {
+                    (!fits).then(|| format!("it keeps delays of other multiples than {} s", unit_ms / 1_000))
+                };
+                if let Some(course) = &of.course {
+                    delays.apart.insert(pdu.clone(), course.least);
                 }
+                for (outlet, now) in outlets {
+                    match now {
+                        PowerOn::Never => delays.stays_off.push(outlet),
+                        PowerOn::After(_) if why.is_none() && free(&outlet) => {
+                            delays.settable.push(outlet);
+                        }
+                        PowerOn::After(Span(0)) => delays.at_once.push(outlet),
+                        PowerOn::After(_) => {}
+                    }
+                }
+                left.extend(why.map(|why| (pdu.clone(), why)));
+            }
+            for (pdu, why) in left {
+                self.tell_left(&pdu, &why);
             }
             let picture = runs.picture(sight, None, None);
             loop {
                 let (pdu, why) = match onsets(&picture, &delays, unit_ms) {
-                    Ok(wanted) => {
-                        let late = wanted.iter().find(|(outlet, ms)| {
-                            told.get(&outlet.pdu).is_some_and(|of| **ms > of.most_ms)
-                        });
-                        let Some((outlet, ms)) = late else { return Ok(wanted) };
-                        let delay = Span(*ms);
-                        let why = format!(
-                            "{outlet} is to come on {delay} after an outage, and the PDU knows no such delay"
-                        );
-                        (outlet.pdu.clone(), why)
+                    Ok(mut wanted) => {
+                        wanted.extend(first.iter().map(|outlet| (outlet.clone(), 0)));
+                        if let Some(outlet) = waits_first(&wanted, told) {
+                            delays.settable.retain(|of| *of != outlet);
+                            delays.at_once.push(outlet.clone());
+                            first.insert(outlet);
+                            continue;
+                        }
+                        let Some((pdu, why)) = too_late(&wanted, told) else { return Ok(wanted) };
+                        (pdu, why)
                     }
                     Err(refusal) => {
                         let Refusal::Limit { outlet, .. } = &refusal else { return Err(refusal) };
                         let pdu = outlet.pdu.clone();
-                        if delays.settable.iter().all(|outlet| outlet.pdu != pdu) {
+                        let own = |of: &&OutletId| of.pdu == pdu;
+                        if delays.settable.iter().chain(&first).find(own).is_none() {
                             return Err(refusal);
                         }
                         (pdu, refusal.to_string())
                     }
                 };
-                let (left, kept): (Vec<OutletId>, Vec<OutletId>) =
-                    delays.settable.into_iter().partition(|outlet| outlet.pdu == pdu);
-                delays.settable = kept;
+                // It stays as it is: what tells to come on at once does, the rest may at any time.
+                delays.at_once.retain(|of| of.pdu != pdu || !first.contains(of));
+                first.retain(|of| of.pdu != pdu);
+                delays.settable.retain(|of| of.pdu != pdu);
                 let zero = PowerOn::After(Span(0));
-                let told = |of: &OutletId| told.get(&of.pdu)?.outlets.get(&of.number).copied();
-                delays.at_once.extend(left.into_iter().filter(|of| told(of) == Some(zero)));
-                let text = format!("the power-on delays of {pdu} stay as they are: {why}");
-                tracing::warn!(%pdu, "{text}");
-                self.events.tell("delays.refused", About::pdu(&pdu), text);
+                let outlets = told.get(&pdu).into_iter().flat_map(|of| &of.outlets);
+                let at_once = outlets.filter(|(_, now)| **now == zero).map(|(number, _)| *number);
+                for number in at_once {
+                    let outlet = OutletId { pdu: pdu.clone(), number };
+                    if !delays.at_once.contains(&outlet) {
+                        delays.at_once.push(outlet);
+                    }
+                }
+                self.tell_left(&pdu, &why);
             }
         })
+    }
+
+    fn tell_left(&self, pdu: &PduId, why: &str) {
+        let text = format!("the power-on delays of {pdu} stay as they are: {why}");
+        tracing::warn!(%pdu, "{text}");
+        self.events.tell("delays.refused", About::pdu(pdu), text);
     }
 
     /// Sets one delay; that it is to be is in the audit before.
@@ -236,12 +340,64 @@ impl Switching {
         let handle = self.fleet.get(&outlet.pdu).ok_or(OrderError::Gone)?;
         let (now, delay) = (wish.now, wish.delay);
         let text = format!("the power-on delay of {outlet} is to be {delay}; it is {now}");
-        let about = About::outlet(outlet);
-        let by = "the gateway";
-        let note = draft(self.clock.stamp().0, "outlet.power_on_delay", by, &about, text);
-        let commit = Commit { notes: vec![note], ..Commit::default() };
-        let saved = self.in_journal(move |journal| journal.commit(commit)).await;
-        saved.map_err(|error| OrderError::Doubtful(error.to_string()))?;
+        self.notes("outlet.power_on_delay", &About::outlet(outlet), text).await?;
         handle.set_startup(wish).await
     }
+
+    /// What is going to be set is in the audit before it is.
+    async fn notes(&self, kind: &'static str, about: &About, text: String) -> Result<(), OrderError> {
+        let note = draft(self.clock.stamp().0, kind, "the gateway", about, text);
+        let commit = Commit { notes: vec![note], ..Commit::default() };
+        let saved = self.in_journal(move |journal| journal.commit(commit)).await;
+        saved.map(drop).map_err(|error| OrderError::Doubtful(error.to_string()))
+    }
+}
+
+/// The earliest outlet of a PDU that cannot let it wait, and is to.
+fn waits_first(
+    wanted: &BTreeMap<OutletId, u64>,
+    told: &BTreeMap<PduId, Startups>,
+) -> Option<OutletId> {
+    let chained = told.iter().filter(|(_, of)| of.course.is_some());
+    let mut earliest = chained.filter_map(|(pdu, _)| {
+        let own = wanted.iter().filter(|(outlet, _)| outlet.pdu == *pdu);
+        own.min_by_key(|(outlet, ms)| (**ms, outlet.number))
+    });
+    earliest.find(|(_, ms)| **ms > 0).map(|(outlet, _)| outlet.clone())
+}
+
+/// A PDU that cannot keep the times of its outlets, and why.
+fn too_late(
+    wanted: &BTreeMap<OutletId, u64>,
+    told: &BTreeMap<PduId, Startups>,
+) -> Option<(PduId, String)> {
+    told.iter().find_map(|(pdu, of)| {
+        let own = wanted.iter().filter(|(outlet, _)| outlet.pdu == *pdu);
+        let times: BTreeMap<u16, Span> =
+            own.map(|(outlet, ms)| (outlet.number, Span(*ms))).collect();
+        let Some(course) = &of.course else {
+            let late = times.iter().find(|(_, at)| at.0 > of.most_ms);
+            return late.map(|(number, at)| {
+                let why = format!("{pdu}/{number} is to come on {at} after an outage, and the PDU knows no such delay");
+                (pdu.clone(), why)
+            });
+        };
+        let course = course.with(&times, of.unit_ms.max(1));
+        let late = course.gaps.iter().find(|(_, gap)| gap.0 > of.most_ms);
+        if let Some((number, gap)) = late {
+            let why = format!("{gap} are to pass after {pdu}/{number}, and the PDU knows no such delay");
+            return Some((pdu.clone(), why));
+        }
+        let real = course.times();
+        let late = times.iter().find(|(number, at)| {
+            real.get(number).is_none_or(|real| real.0 > at.0 + STEP_MS)
+        });
+        late.map(|(number, at)| {
+            let why = format!(
+                "{pdu}/{number} is to come on {at} after an outage, and comes later, as {} pass between two outlets at least",
+                course.least
+            );
+            (pdu.clone(), why)
+        })
+    })
 }

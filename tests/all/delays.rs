@@ -151,8 +151,19 @@ async fn delays_are_left_alone_unless_the_site_wants_them_set() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn families_that_keep_delays_take_them() {
-    let names =
-        ["apc-rpdu", "apc-rpdu2", "cyberpower", "dell-rpdu", "eaton-epdu", "hpe-pdu2", "hpe-pdu3"];
+    let names = [
+        "apc-rpdu",
+        "apc-rpdu2",
+        "cyberpower",
+        "dell-rpdu",
+        "eaton-epdu",
+        "enlogic",
+        "geist-v5",
+        "hpe-pdu2",
+        "hpe-pdu3",
+        "panduit-g5",
+        "raritan-px2",
+    ];
     let stand_ins = stand_ins(&names).await;
     let pdus: String = stand_ins
         .at
@@ -223,6 +234,105 @@ async fn a_family_that_takes_a_few_delays_is_set_to_those() {
         assert_eq!(kinds(&events, "delays.refused").count(), 0, "{events}");
         let shown = delays(&gateway, name);
         assert_eq!(shown, [Some(30.0), Some(15.0), Some(0.0), None]);
+    })
+    .await
+    .unwrap();
+}
+
+/// What a stand-in holds now, read by net-snmp.
+fn held(at: std::net::SocketAddr, oid: &str) -> String {
+    let target = format!("udp:{at}");
+    let args = ["-v2c", "-c", "public", "-t", "2", "-r", "5", "-Oqv", &target, oid];
+    let output = std::process::Command::new("snmpget").args(args).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().trim_matches('"').to_owned()
+}
+
+const ORDER: &str = "1.3.6.1.4.1.13742.6.3.2.2.1.39.1";
+
+fn gap_after(outlet: u16) -> String {
+    format!("1.3.6.1.4.1.13742.6.3.5.3.1.32.1.{outlet}")
+}
+
+/// Hosts on a Raritan, the higher the number of the outlet the sooner; the first of them comes after one elsewhere.
+fn chained(raritan: std::net::SocketAddr, other: std::net::SocketAddr) -> String {
+    let hosts: String = (1..=4)
+        .map(|n| {
+            let after = if n == 4 { "after = [\"first\"]\n" } else { "" };
+            format!("[[host]]\nid = \"h{n}\"\noutlets = [\"raritan-px2/{n}\"]\npriority = {n}\n{after}draw = {{ steady_w = 20, boot_s = 2 }}\n")
+        })
+        .collect();
+    let first = "[[host]]\nid = \"first\"\noutlets = [\"eaton-epdu/1\"]\npriority = 9\ndraw = { steady_w = 20, boot_s = 2 }\n";
+    format!(
+        "[restore]\npower_on_delays = \"set\"\n{first}{hosts}{}{}",
+        pdu_section("raritan-px2", raritan, "write_gap_ms = 0\nallow_unknown = true"),
+        pdu_section("eaton-epdu", other, "write_gap_ms = 0\nallow_unknown = true"),
+    )
+}
+
+/// A Raritan switches its outlets on one after the other, in an order of its own, and the first at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_family_that_goes_from_one_outlet_to_the_next_gets_its_order_set() {
+    let stand_ins = stand_ins(&["raritan-px2", "eaton-epdu"]).await;
+    let raritan = stand_ins.at["raritan-px2"];
+    let sections = chained(raritan, stand_ins.at["eaton-epdu"]);
+    tokio::task::spawn_blocking(move || {
+        assert_eq!(held(raritan, ORDER), "1,2,3,4");
+        let gateway = Gateway::start(&sections);
+        let of = |event: &Value| event["pdu"] == "raritan-px2";
+        let events = gateway.wait_for("/v1/events?last=900", |events| {
+            kinds(events, "delays.set").any(of) || kinds(events, "delays.refused").any(of)
+        });
+        assert!(!kinds(&events, "delays.refused").any(of), "{events}");
+        // The host of outlet 4 is to come after another, and the PDU cannot wait before its first outlet.
+        let order = held(raritan, ORDER);
+        let order: Vec<u16> = order.split(',').map(|number| number.parse().unwrap()).collect();
+        let shown = delays(&gateway, "raritan-px2");
+        let mut at = 0.0;
+        for number in &order {
+            assert_eq!(shown[usize::from(*number) - 1], Some(at), "{order:?} {shown:?}");
+            at += held(raritan, &gap_after(*number)).parse::<f64>().unwrap().max(0.2);
+        }
+        let place = |number: u16| order.iter().position(|of| *of == number).unwrap();
+        assert!(place(3) < place(2) && place(2) < place(1), "by priority: {order:?}");
+        assert!(at >= 6.0, "not all at once: {shown:?}");
+        let first = delays(&gateway, "eaton-epdu")[0].unwrap();
+        assert!(place(4) == 0 || shown[3] > Some(first), "{shown:?}, the first at {first}");
+        let audit = gateway.curl().get("/v1/audit?last=200");
+        let lines = audit["entries"].as_array().unwrap().iter();
+        let lines: Vec<&Value> =
+            lines.filter(|line| line["kind"] == "pdu.power_on_order").collect();
+        assert_eq!(lines.len(), 1, "{audit}");
+        assert!(lines[0].to_string().contains("it is 1, 0 s; 2, 0 s; 3, 0 s; 4, 0 s"), "{}", lines[0]);
+        // It is in the device: the next run finds it there, and has nothing to set.
+        let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
+        gateway.wait_for("/v1/pdus/raritan-px2/outlets", |body| {
+            let outlets = body["outlets"].as_array().unwrap();
+            !outlets.is_empty() && outlets.iter().all(|o| o["power_on_delay_s"].is_number())
+        });
+        assert_eq!(delays(&gateway, "raritan-px2"), shown);
+    })
+    .await
+    .unwrap();
+}
+
+/// What is locked keeps its delay, and in a chain that hangs on all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_with_a_locked_outlet_in_it_is_left_as_it_is() {
+    let stand_ins = stand_ins(&["raritan-px2", "eaton-epdu"]).await;
+    let raritan = stand_ins.at["raritan-px2"];
+    let lock = "[[outlet]]\nid = \"raritan-px2/2\"\ncritical = \"the storage\"\n";
+    let sections = format!("{}{lock}", chained(raritan, stand_ins.at["eaton-epdu"]));
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        let events = gateway.wait_for("/v1/events?last=900", |events| {
+            kinds(events, "delays.refused").any(|event| event["pdu"] == "raritan-px2")
+        });
+        let of = |event: &&Value| event["pdu"] == "raritan-px2";
+        let text = kinds(&events, "delays.refused").find(of).unwrap()["text"].to_string();
+        assert!(text.contains("raritan-px2/2 is locked"), "{text}");
+        assert!(!kinds(&events, "delays.set").any(|event| of(&event)), "{events}");
+        assert_eq!(held(raritan, ORDER), "1,2,3,4");
+        assert!((1..=4).all(|outlet| held(raritan, &gap_after(outlet)) == "0"));
     })
     .await
     .unwrap();
