@@ -119,7 +119,8 @@ impl Startup {
 impl Course {
     /// The order that a text tells, if it names each of these outlets once.
     pub fn order_of(text: &str, outlets: &BTreeSet<u16>) -> Option<Vec<u16>> {
-        let order: Option<Vec<u16>> = text.split(',').map(|item| item.trim().parse().ok()).collect();
+        let order: Option<Vec<u16>> =
+            text.split(',').map(|item| item.trim().parse().ok()).collect();
         let order = order?;
         let named: BTreeSet<u16> = order.iter().copied().collect();
         (named == *outlets && named.len() == order.len()).then_some(order)

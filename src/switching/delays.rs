@@ -165,7 +165,10 @@ impl Switching {
             set.push(format!("{number}: {delay}"));
         }
         if !set.is_empty() {
-            self.tell_set(pdu, &format!("the power-on delays of {pdu} were set: {}", set.join(", ")));
+            self.tell_set(
+                pdu,
+                &format!("the power-on delays of {pdu} were set: {}", set.join(", ")),
+            );
         }
         !broken
     }
@@ -186,9 +189,8 @@ impl Switching {
         if course == *now {
             return true;
         }
-        let may = |number: &u16| {
-            self.may_set(site, &OutletId { pdu: pdu.clone(), number: *number })
-        };
+        let may =
+            |number: &u16| self.may_set(site, &OutletId { pdu: pdu.clone(), number: *number });
         if !times.keys().all(may) {
             return false;
         }
@@ -198,7 +200,9 @@ impl Switching {
             each.collect::<Vec<_>>().join("; ")
         };
         let (before, after) = (said(now), said(&course));
-        let text = format!("the power-on order of {pdu}, with what passes after each outlet, is to be {after}; it is {before}");
+        let text = format!(
+            "the power-on order of {pdu}, with what passes after each outlet, is to be {after}; it is {before}"
+        );
         let result = async {
             self.notes("pdu.power_on_order", &About::pdu(pdu), text).await?;
             let handle = self.fleet.get(pdu).ok_or(OrderError::Gone)?;
@@ -210,7 +214,8 @@ impl Switching {
                 true
             }
             Err(error) => {
-                let text = format!("the power-on order of {pdu} was not set, or not all of it: {error}");
+                let text =
+                    format!("the power-on order of {pdu} was not set, or not all of it: {error}");
                 tracing::warn!(%pdu, "{text}");
                 self.events.tell("delays.refused", About::pdu(pdu), text);
                 false
@@ -345,7 +350,12 @@ impl Switching {
     }
 
     /// What is going to be set is in the audit before it is.
-    async fn notes(&self, kind: &'static str, about: &About, text: String) -> Result<(), OrderError> {
+    async fn notes(
+        &self,
+        kind: &'static str,
+        about: &About,
+        text: String,
+    ) -> Result<(), OrderError> {
         let note = draft(self.clock.stamp().0, kind, "the gateway", about, text);
         let commit = Commit { notes: vec![note], ..Commit::default() };
         let saved = self.in_journal(move |journal| journal.commit(commit)).await;

@@ -10,7 +10,7 @@ use pmgate::sim::families::Family;
 use pmgate::sim::physics::{Load, Pdu};
 use serde_json::Value;
 
-use crate::families::stand_ins;
+use crate::families::{stand_ins, stand_ins_with};
 use crate::rig::{Gateway, Sim, pdu_section};
 
 const LOAD: Load = Load {
@@ -302,7 +302,11 @@ async fn a_family_that_goes_from_one_outlet_to_the_next_gets_its_order_set() {
         let lines: Vec<&Value> =
             lines.filter(|line| line["kind"] == "pdu.power_on_order").collect();
         assert_eq!(lines.len(), 1, "{audit}");
-        assert!(lines[0].to_string().contains("it is 1, 0 s; 2, 0 s; 3, 0 s; 4, 0 s"), "{}", lines[0]);
+        assert!(
+            lines[0].to_string().contains("it is 1, 0 s; 2, 0 s; 3, 0 s; 4, 0 s"),
+            "{}",
+            lines[0]
+        );
         // It is in the device: the next run finds it there, and has nothing to set.
         let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
         gateway.wait_for("/v1/pdus/raritan-px2/outlets", |body| {
@@ -333,6 +337,72 @@ async fn an_order_with_a_locked_outlet_in_it_is_left_as_it_is() {
         assert!(!kinds(&events, "delays.set").any(|event| of(&event)), "{events}");
         assert_eq!(held(raritan, ORDER), "1,2,3,4");
         assert!((1..=4).all(|outlet| held(raritan, &gap_after(outlet)) == "0"));
+    })
+    .await
+    .unwrap();
+}
+
+/// A recording in which an object holds something else.
+fn with<'c>(changes: &'c [(&'c str, &'c str)]) -> impl Fn(&str) -> String + 'c {
+    move |text| {
+        let line = |line: &str| {
+            let change = changes.iter().find(|(oid, _)| line.split('|').next() == Some(*oid));
+            change.map_or(line.to_owned(), |(oid, value)| {
+                format!("{oid}|{}|{value}", line.split('|').nth(1).unwrap())
+            })
+        };
+        text.lines().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// That an outlet stays off, many families keep in an object of its own; and one may wait before all of its outlets.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_off_by_another_object_goes_last_and_who_waits_before_all_is_left_alone() {
+    let changes = [
+        ("1.3.6.1.4.1.13742.6.3.5.3.1.13.1.3", "0"),
+        ("1.3.6.1.4.1.13742.6.3.5.3.1.32.1.3", "7"),
+        ("1.3.6.1.4.1.21239.5.2.3.5.1.12.2", "2"),
+        ("1.3.6.1.4.1.21239.5.2.3.5.1.13.2", "9"),
+        ("1.3.6.1.4.1.38446.1.2.2.1.6.1", "5"),
+    ];
+    let names = ["raritan-px2", "geist-v5", "enlogic"];
+    let stand_ins = stand_ins_with(&names, with(&changes)).await;
+    let at = stand_ins.at.clone();
+    let pdus: String = at
+        .iter()
+        .map(|(name, at)| pdu_section(name, *at, "write_gap_ms = 0\nallow_unknown = true"))
+        .collect();
+    let draw = |name: &str, n: u16| {
+        format!("[[outlet]]\nid = \"{name}/{n}\"\ndraw = {{ steady_w = 20, boot_s = 2 }}\n")
+    };
+    let draws: String =
+        names.iter().flat_map(|name| (1..=4).map(|n| draw(name, n)).collect::<Vec<_>>()).collect();
+    let sections = format!("[restore]\npower_on_delays = \"set\"\n{draws}{pdus}");
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        let of = |events: &Value, kind: &'static str, pdu: &str| {
+            kinds(events, kind).any(|event| event["pdu"] == pdu)
+        };
+        let events = gateway.wait_for("/v1/events?last=900", |events| {
+            of(events, "delays.set", "raritan-px2") && of(events, "delays.set", "geist-v5")
+        });
+        // The Raritan's goes last, and what is told to pass after it is left as it was.
+        let order = held(at["raritan-px2"], ORDER);
+        assert!(order.ends_with(",3") && order.len() == 7, "{order}");
+        assert_eq!(held(at["raritan-px2"], &gap_after(3)), "7");
+        let shown = delays(&gateway, "raritan-px2");
+        assert_eq!((shown[2], shown.iter().flatten().count()), (None, 3), "{shown:?}");
+        assert_eq!(gateway.curl().get("/v1/pdus/raritan-px2/outlets/3")["stays_off"], true);
+        // The Geist's keeps its delay.
+        assert_eq!(held(at["geist-v5"], "1.3.6.1.4.1.21239.5.2.3.5.1.13.2"), "9");
+        assert_eq!(delays(&gateway, "geist-v5")[1], None);
+        // The Enlogic is told what it is left alone for; its delays count with what it waits.
+        assert!(of(&events, "delays.refused", "enlogic"), "{events}");
+        let refused = kinds(&events, "delays.refused").find(|event| event["pdu"] == "enlogic");
+        let text = refused.unwrap()["text"].to_string();
+        assert!(text.contains("waits 5 s before all"), "{text}");
+        assert!(!of(&events, "delays.set", "enlogic"), "{events}");
+        assert_eq!(delays(&gateway, "enlogic"), [Some(5.0); 4]);
     })
     .await
     .unwrap();

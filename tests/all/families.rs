@@ -22,6 +22,11 @@ pub struct StandIns {
 
 /// Starts a stand-in for every recording of ours that has rules, or for those named.
 pub async fn stand_ins(only: &[&str]) -> StandIns {
+    stand_ins_with(only, str::to_owned).await
+}
+
+/// The same of recordings that are changed first.
+pub async fn stand_ins_with(only: &[&str], change: impl Fn(&str) -> String) -> StandIns {
     let stop = CancellationToken::new();
     let mut at = BTreeMap::new();
     for rules in rules() {
@@ -30,7 +35,7 @@ pub async fn stand_ins(only: &[&str]) -> StandIns {
             continue;
         }
         let text = std::fs::read_to_string(rules.with_extension("snmprec")).unwrap();
-        let recording = Recording::parse(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let recording = Recording::parse(&change(&text)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let text = std::fs::read_to_string(&rules).unwrap();
         let rules = Rule::parse_all(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
         let listen = serve(recording, rules, anywhere(), communities(), stop.clone());

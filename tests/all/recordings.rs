@@ -504,6 +504,9 @@ unit_ms = 0
 range   = [30, 0]
 values  = [30, 15]
 never   = [-1, 15]
+off     = { oid = "1.3.6.1.4.1.9.7.{unit}.{outlet}" }
+before  = { oid = "1.3.6.1.4.1.9.8.0" }
+chain   = { least = { oid = "1.3.6.1.4.1.9.9.0", unit_ms = 1 } }
 "#;
 
 #[test]
