@@ -267,7 +267,7 @@ pub async fn lift(context: Context) -> Answer {
 /// Cancels a plan: of one under way no further step begins.
 #[utoipa::path(post, path = "/v1/plans/{plan}/cancel", tag = "switching",
     params(("plan" = String, Path, description = "id of the plan")),
-    responses((status = 200, body = PlanBody), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "it is over")))]
+    responses((status = 200, body = PlanBody), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "it is over"), (status = 507, body = Problem, content_type = "application/problem+json", description = "no further step begins, and a restart does not know of that")))]
 pub async fn cancel(context: Context) -> Answer {
     context.only(&[])?;
     let id = id(&context)?;

@@ -58,7 +58,7 @@ impl From<Refusal> for Problem {
             Refusal::NotPlanned { .. } => (409, "Plan cannot be run"),
             Refusal::KeyReused => (422, "Idempotency-Key reused"),
             Refusal::Ending => (503, "Shutting down"),
-            Refusal::Journal(_) => (507, "Journal failed"),
+            Refusal::Journal(_) | Refusal::NotDurable { .. } => (507, "Journal failed"),
         };
         let mut problem = Problem::new(status, title, refusal.to_string(), refusal.next());
         if let Refusal::Unfit(crate::plan::Refusal::Limit {

@@ -455,7 +455,7 @@ impl Switching {
     }
 
     /// Cancels a plan: one that was not run is not run any more; of one under way no further step begins. Comes back once
-    /// that is so, or after a while, if a step under way takes that long.
+    /// that is so, or after a while, if a step under way takes that long; refused if a restart would not know of it.
     pub async fn cancel(&self, who: &Identity, id: &PlanId) -> Result<Record, Refusal> {
         let (this, who, id) = (self.clone(), who.clone(), id.clone());
         let task = self.tasks.spawn(async move { this.cancel_now(&who, &id).await });
@@ -488,9 +488,18 @@ impl Switching {
                 self.events.tell("plan.cancelled", About::plan(id), text);
                 let Some(ticket) = ticket else { return Ok(record) };
                 let watch = ticket.clone();
-                tokio::select! {
-                    ended = ticket.end() => Ok(ended),
-                    () = tokio::time::sleep(CANCEL_WAIT.duration()) => Ok(watch.now()),
+                let record = tokio::select! {
+                    ended = ticket.end() => ended,
+                    () = tokio::time::sleep(CANCEL_WAIT.duration()) => watch.now(),
+                };
+                // By now its cancel was committed, or could not be.
+                let kept = self.kept_in_journal(id).await;
+                let goes_on =
+                    |kept: &Record| kept.state == PlanState::Running && kept.cancelled.is_none();
+                if kept.is_ok_and(|kept| !kept.as_ref().is_some_and(goes_on)) {
+                    Ok(record)
+                } else {
+                    Err(Refusal::NotDurable { plan: id.to_string() })
                 }
             }
             state => Err(Refusal::NotPlanned { plan: id.to_string(), state: state.word() }),

@@ -93,6 +93,14 @@ pub enum Refusal {
     /// The idempotency key was used for something else.
     #[error("the Idempotency-Key was used before for another request")]
     KeyReused,
+    /// A plan begins no further step, and the next start does not know of that.
+    #[error(
+        "plan {plan} begins no further step, but that could not be made durable: after a restart of the gateway it may go on"
+    )]
+    NotDurable {
+        /// The plan.
+        plan: String,
+    },
     /// The gateway is ending.
     #[error("the gateway is shutting down")]
     Ending,
@@ -170,6 +178,9 @@ impl Refusal {
                 "write it as \"Mon-Fri 07:30 Europe/Berlin\", \"daily 22:00\" or \"Sun 03:15 UTC\""
             }
             Refusal::KeyReused => "use a new Idempotency-Key for a new request",
+            Refusal::NotDurable { .. } => {
+                "mend the disk that holds the gateway's state directory, restart the gateway and cancel the plan again; with after_restart = \"stop\" it begins no step before that"
+            }
             Refusal::Ending => "try again once it is up",
             Refusal::Journal(_) => "look at the disk that holds the gateway's state directory",
         }

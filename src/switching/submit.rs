@@ -216,12 +216,18 @@ impl Switching {
         if let Some(plan) = plan {
             return Ok(Some(Ticket { plan, repeated: false }));
         }
+        let kept = self.kept_in_journal(id).await?;
+        Ok(kept.map(|record| Ticket { plan: watch::channel(record).1, repeated: false }))
+    }
+
+    /// A plan as the next start would find it.
+    pub(super) async fn kept_in_journal(
+        &self,
+        id: &PlanId,
+    ) -> Result<Option<Record>, JournalError> {
         let wanted = id.clone();
-        let Some(kept) = self.in_journal(move |journal| journal.get(&wanted)).await? else {
-            return Ok(None);
-        };
-        let record = parse(id.as_str(), &kept)?;
-        Ok(Some(Ticket { plan: watch::channel(record).1, repeated: false }))
+        let kept = self.in_journal(move |journal| journal.get(&wanted)).await?;
+        kept.map(|kept| parse(id.as_str(), &kept)).transpose()
     }
 
     /// The latest plans before one, newest first.

@@ -379,12 +379,14 @@ impl Gateway {
             }
         }
         Self::write_config(dir.path(), sections);
-        let config = at("gateway.toml");
-        let running = Running::start(
-            &["serve", "--config", config.to_str().unwrap()],
-            env,
-            "is served at https://",
-        );
+        let mut command = Command::new(PMGATE);
+        command.args(["serve", "--config"]).arg(at("gateway.toml")).envs(env.iter().copied());
+        Self::served(dir, command)
+    }
+
+    /// By a command that serves what is in a directory.
+    pub fn served(dir: tempfile::TempDir, command: Command) -> Self {
+        let running = Running::command(command, "is served at https://");
         let output = running.output();
         let line = output.lines().find(|line| line.contains("is served at https://")).unwrap();
         let url = format!(

@@ -1,5 +1,6 @@
 //! Plans for later: put off until a moment, and made anew by a calendar, also over a restart.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pmgate::model::switching::Relay;
@@ -7,7 +8,7 @@ use pmgate::model::time::{Clock as _, Span, Stamp, SystemClock, Tick};
 use serde_json::{Value, json};
 
 use crate::planned::{ended, make, relay, run, two_pdus};
-use crate::rig::{Curl, Gateway, pause};
+use crate::rig::{Curl, Gateway, PMGATE, pause};
 
 fn now() -> Stamp {
     SystemClock::start().stamp()
@@ -62,6 +63,53 @@ async fn a_plan_that_is_put_off_begins_at_its_time_and_not_before() {
         wish["not_before"] = json!(wrong);
         assert_eq!(curl.post("/v1/plans", &wish.to_string(), &[]).status, 400, "{wrong}");
     }
+}
+
+/// A disk that takes nothing more, while a plan waits: it begins no step, and a restart knows nothing of its cancel.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_that_cannot_be_made_durable_is_not_said_to_be_done() {
+    let (a, _b, gateway) = two_pdus("").await;
+    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+    let sections = format!("[switching]{}", text.split_once("[switching]").unwrap().1);
+    let dir = gateway.kill();
+    // What it may not write is an error then, and not its end.
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" XFSZ; exec "$0" serve --config "$1""#, PMGATE]);
+    command.arg(dir.path().join("gateway.toml"));
+    let gateway = tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::served(dir, command);
+        gateway.wait_online("pdu-a");
+        gateway
+    });
+    let gateway = gateway.await.unwrap();
+    let mut wish = off(&["pdu-a/5"]);
+    wish["not_before"] = json!(Stamp(now().0 + 600_000).to_string());
+    let plan = make(&gateway.curl(), &wish);
+    assert_eq!(run(&gateway.curl(), &plan).status, 202);
+    let pid = gateway.running.pid().to_string();
+    let full = Command::new("prlimit").args(["--pid", &pid, "--fsize=1"]).status().unwrap();
+    assert!(full.success());
+    let path = format!("/v1/plans/{}", plan["id"].as_str().unwrap());
+    for _ in 0..2 {
+        let answer = gateway.curl().post(&format!("{path}/cancel"), "", &[]);
+        assert_eq!(answer.status, 507, "{answer:?}");
+        let problem = answer.json();
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("begins no further step") && detail.contains("may go on"));
+        assert!(problem["next"].as_str().unwrap().contains("restart"), "{problem}");
+    }
+    // As it was told.
+    let dir = gateway.kill();
+    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &sections, &[]));
+    let gateway = gateway.await.unwrap();
+    let shown = gateway.curl().get(&path);
+    assert_eq!(
+        (&shown["state"], shown.get("waiting_until")),
+        (&"running".into(), plan.get("not_before"))
+    );
+    let cancelled = gateway.curl().post(&format!("{path}/cancel"), "", &[]);
+    assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &"cancelled".into()));
+    assert_eq!(relay(&a, 5), Relay::On);
 }
 
 #[tokio::test(flavor = "multi_thread")]
