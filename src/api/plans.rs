@@ -9,7 +9,9 @@ use crate::model::limits::{PLAN_GOALS, REASON_CHARS};
 use crate::model::switching::Action;
 use crate::model::time::Stamp;
 use crate::plan::calendar::Calendar;
-use crate::switching::{Asker, Line, OnFailure, OnOverload, Preview, Select, Selected, Wish, body};
+use crate::switching::{
+    Asker, Line, OnFailure, OnOverload, Preview, Refusal, Select, Selected, Wish, body,
+};
 use crate::wire::plan::{LineBody, PlanBody, PlannedBody, PointBody};
 use crate::wire::problem::Problem;
 
@@ -128,15 +130,11 @@ fn wish(context: &Context, body: &WishBody) -> Result<Wish, Problem> {
         return Err(bad(detail, "say it shorter"));
     }
     let now = context.state.clock.stamp();
+    // Whether it may be put off to then is asked once its key is known to be new: a retry may come late.
     let not_before = body.not_before.as_ref().map(|text| {
-        let wrong = || {
-            let detail = "not_before is no time from an hour ago until 7 days ahead";
-            bad(detail, "write it as 2026-01-31T22:00:00Z")
-        };
         // A time relative to now would be another at each repetition.
         let at = Stamp::parse_at(text, now).ok().filter(|_| text.contains('T'));
-        at.filter(|at| (-PAST_MS..=NOT_BEFORE_MS).contains(&at.0.saturating_sub(now.0)))
-            .ok_or_else(wrong)
+        at.ok_or(Refusal::NotBefore)
     });
     if let Some(rule) = &body.calendar {
         rule.parse::<Calendar>().map_err(|error| {
@@ -158,12 +156,6 @@ fn wish(context: &Context, body: &WishBody) -> Result<Wish, Problem> {
         by_priority: body.order == Order::Priority,
     })
 }
-
-/// How long ago it may be that a plan was put off to, ms: a retry comes late, and a mistyped year must not switch at once.
-const PAST_MS: i64 = 3_600_000;
-
-/// How far ahead a plan may be put off, ms: a week. The rack is another by then.
-const NOT_BEFORE_MS: i64 = 7 * 86_400_000;
 
 const EXAMPLE: &str =
     r#"send {"goals":[{"select":{"hosts":["web-01"],"outlets":["pdu-a/7"]},"action":"cycle"}]}"#;

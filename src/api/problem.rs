@@ -52,7 +52,9 @@ impl From<Refusal> for Problem {
             Refusal::OwnApproval { .. } => (409, "Own approval"),
             Refusal::NeedsLift { .. } => (409, "Locks not lifted"),
             Refusal::NothingToLift { .. } => (409, "Nothing to lift"),
-            Refusal::Calendar(_) | Refusal::Conflict { .. } => (400, "Bad request"),
+            Refusal::Calendar(_) | Refusal::Conflict { .. } | Refusal::NotBefore => {
+                (400, "Bad request")
+            }
             Refusal::Changed { .. } => (409, "Plan does not fit any more"),
             Refusal::OtherDigest { .. } => (409, "Other digest"),
             Refusal::NotPlanned { .. } => (409, "Plan cannot be run"),

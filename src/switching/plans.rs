@@ -26,6 +26,10 @@ use super::rights::maker;
 use super::site::Site;
 use super::submit::{Request, Switching, Target, Ticket, claim, new_id, to_json};
 
+/// How long ago it may be that a plan was put off to, ms: a request comes late, and a mistyped year must not switch at once.
+const PAST_MS: i64 = 3_600_000;
+/// How far ahead a plan may be put off, ms: a week. The rack is another by then.
+const AHEAD_MS: i64 = 7 * 86_400_000;
 /// How long a cancel waits for the step under way.
 const CANCEL_WAIT: Span = Span::seconds(30);
 
@@ -116,6 +120,11 @@ struct Wished {
 impl Switching {
     /// Makes a plan, and keeps nothing.
     pub fn preview(&self, wish: &Wish) -> Result<Preview, Refusal> {
+        let now = self.clock.stamp().0;
+        let in_time = |at: &Stamp| (-PAST_MS..=AHEAD_MS).contains(&at.0.saturating_sub(now));
+        if !wish.not_before.as_ref().is_none_or(in_time) {
+            return Err(Refusal::NotBefore);
+        }
         let site = self.site.borrow().clone();
         self.with_runs(|runs, sight| {
             let mut picture = runs.picture(sight, None, None);

@@ -90,6 +90,9 @@ pub enum Refusal {
     /// The calendar cannot be read.
     #[error("{0}")]
     Calendar(String),
+    /// It is put off to a time that is no such time.
+    #[error("not_before is no time from an hour ago until 7 days ahead")]
+    NotBefore,
     /// The idempotency key was used for something else.
     #[error("the Idempotency-Key was used before for another request")]
     KeyReused,
@@ -177,6 +180,7 @@ impl Refusal {
             Refusal::Calendar(_) => {
                 "write it as \"Mon-Fri 07:30 Europe/Berlin\", \"daily 22:00\" or \"Sun 03:15 UTC\""
             }
+            Refusal::NotBefore => "write it as 2026-01-31T22:00:00Z",
             Refusal::KeyReused => "use a new Idempotency-Key for a new request",
             Refusal::NotDurable { .. } => {
                 "mend the disk that holds the gateway's state directory, restart the gateway and cancel the plan again; with after_restart = \"stop\" it begins no step before that"

@@ -65,6 +65,33 @@ async fn a_plan_that_is_put_off_begins_at_its_time_and_not_before() {
     }
 }
 
+/// A client that was away for an hour asks again for what it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_tells_of_its_plan_also_when_the_time_of_that_is_long_over() {
+    let (_a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let mut wish = off(&["pdu-a/5"]);
+    // For a new plan that is in time for some seconds more.
+    let at = Stamp(now().0 - 3_600_000 + 5_000);
+    wish["not_before"] = json!(at.to_string());
+    let send = |key: &str| {
+        let key = format!("Idempotency-Key: {key}");
+        curl.post("/v1/plans", &wish.to_string(), &["-H", &key])
+    };
+    let first = send("one");
+    assert_eq!(first.status, 201, "{first:?}");
+    while now().0 <= at.0 + 3_600_000 {
+        pause();
+    }
+    let again = send("one");
+    assert_eq!((again.status, &again.json()["id"]), (201, &first.json()["id"]), "{again:?}");
+    let other = send("two");
+    assert_eq!(other.status, 400, "{other:?}");
+    assert!(other.json()["detail"].as_str().unwrap().contains("not_before"), "{other:?}");
+    wish["dry_run"] = json!(true);
+    assert_eq!(curl.post("/v1/plans", &wish.to_string(), &[]).status, 400);
+}
+
 /// A disk that takes nothing more, while a plan waits: it begins no step, and a restart knows nothing of its cancel.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_that_cannot_be_made_durable_is_not_said_to_be_done() {
