@@ -1,7 +1,7 @@
 //! Load shedding: when more flows over a limit than a rule allows, and for how long, what goes off first, and when it
 //! comes back. Decides only; what it decides is planned and carried out as every other wish.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +96,9 @@ pub struct Standing {
     /// What was refused, until when it is left out, and why.
     #[serde(skip)]
     refused: BTreeMap<String, (Tick, String)>,
+    /// The causes of refusals that were told, each with whether something was to go off.
+    #[serde(skip)]
+    causes: BTreeSet<(bool, String)>,
 }
 
 impl Rule {
@@ -148,6 +151,9 @@ impl Standing {
         self.over_since = since(self.over_since, flow.load > too_much);
         self.under_since = since(self.under_since, flow.load < little);
         self.told &= self.over_since.is_some();
+        // What was in the way of an excess is told again of the next one; so it is of what was to come back.
+        let (over, under) = (self.over_since.is_some(), self.under_since.is_some());
+        self.causes.retain(|(goes_off, _)| if *goes_off { over } else { under });
         // What somebody else switched on meanwhile is his.
         self.off.retain(|name, _| {
             let of = candidates.iter().find(|of| of.select.to_string() == *name);
@@ -223,6 +229,11 @@ impl Standing {
     pub fn was_refused(&mut self, select: &Select, why: String, until: Tick) {
         self.refused.insert(select.to_string(), (until, why));
         self.acted = None;
+    }
+
+    /// Whether a refusal is to be told: its cause was not told since too much flows, or little enough.
+    pub fn tells(&mut self, goes_off: bool, cause: String) -> bool {
+        self.causes.insert((goes_off, cause))
     }
 
     /// Notes that something went off.
@@ -471,5 +482,25 @@ mod tests {
         rack.base = 650;
         rack.run(30);
         assert_eq!(rack.said(), ["off 1"], "its time is over");
+    }
+
+    #[test]
+    fn a_cause_is_told_once_of_an_excess_and_again_of_the_next() {
+        let mut rack = Rack::new(rule());
+        let cause = || "outlet pdu-a/1 is read only".to_owned();
+        rack.base = 2_000;
+        rack.run(20);
+        assert!(rack.standing.tells(true, cause()) && rack.standing.tells(false, cause()));
+        rack.run(20);
+        assert!(!rack.standing.tells(true, cause()), "too much flows all the while");
+        assert!(rack.standing.tells(false, cause()), "and not little");
+        rack.base = 800;
+        rack.run(1);
+        assert!(rack.standing.tells(true, cause()), "it was over");
+        rack.base = 0;
+        rack.run(1);
+        assert!(rack.standing.tells(false, cause()));
+        rack.run(100);
+        assert!(!rack.standing.tells(false, cause()));
     }
 }

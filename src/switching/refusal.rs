@@ -118,6 +118,15 @@ impl Refusal {
         Refusal::Hindered(Hindrance::Unknown(what))
     }
 
+    /// What it is for: the same of refusals that differ in no more than what was read last.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Refusal::Unfit(crate::plan::Refusal::Limit { limit, .. }) => format!("room on {limit}"),
+            Refusal::Hindered(Hindrance::Doubtful { outlet, .. }) => format!("state of {outlet}"),
+            refusal => refusal.to_string(),
+        }
+    }
+
     /// The outlet that cannot be switched, where it is one.
     pub(super) fn outlet(&self) -> Option<&str> {
         match self {

@@ -385,10 +385,12 @@ impl Switching {
                 self.remember("sheds", &watch.sheds).await;
             }
             Err(refusal) => {
-                self.tell(
-                    "shed.refused",
-                    format!("rule {id} cannot switch {names} {word}: {refusal}"),
-                );
+                let standing = watch.sheds.entry(id.clone()).or_default();
+                // It is tried every second, and whatever is in the way may stay there for long.
+                if standing.tells(action == Action::Off, refusal.cause()) {
+                    let text = format!("rule {id} cannot switch {names} {word}: {refusal}");
+                    self.tell("shed.refused", text);
+                }
                 // Whatever is in the way of one of them is not in the way of the others.
                 let hindered = refusal.outlet().and_then(|outlet| outlet.parse().ok());
                 let hindered: Option<OutletId> = hindered;
@@ -402,7 +404,6 @@ impl Switching {
                 };
                 if let Some(item) = items.iter().find(of) {
                     let until = self.clock.tick() + rule.settle.max(LEFT_OUT);
-                    let standing = watch.sheds.entry(id.clone()).or_default();
                     standing.was_refused(item, refusal.to_string(), until);
                 }
             }

@@ -123,6 +123,32 @@ async fn what_another_plan_is_at_is_left_out_and_the_next_is_shed_in_its_place()
     assert_eq!(told(&gateway, "shed.refused"), [""; 0]);
 }
 
+/// A rule that cannot bring a host back, as what that comes after is off, tries it every second.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_way_of_a_rule_is_told_once_while_it_stays() {
+    let a = Sim::start(Family::ApcRpdu2, 8).await;
+    let rule = "[[limit]]\nid = \"feed\"\nrating_w = 2500\nof = [\"pdu-a\"]\n\
+        [[shed]]\nid = \"tight\"\nlimit = \"feed\"\nover_percent = 80\nunder_percent = 60\nfor_s = 2\nback_for_s = 1\n\
+        min_off_s = 2\nmin_on_s = 1\nsettle_s = 3\nhosts = [\"web-1\"]\n";
+    let pdu = pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1");
+    let app = hosts(7).replacen("id = \"web-1\"", "id = \"web-1\"\nafter = [\"web-2\"]", 1);
+    let gateway = started(format!("[switching]\nhold_s = 1\n{rule}{pdu}{app}")).await;
+    wait_for(&gateway, "shed.acted");
+    let curl = gateway.curl();
+    for outlet in [2, 4, 5, 6, 7, 8] {
+        assert_eq!(curl.power(&format!("pdu-a/{outlet}"), "off").status, 200);
+    }
+    let refused = wait_for(&gateway, "shed.refused");
+    assert!(refused[0].contains("cannot switch host web-1 on") && refused[0].contains("web-2"));
+    let since = observed(&curl.get("/v1/pdus/pdu-a"));
+    gateway.wait_for("/v1/pdus/pdu-a", |body| observed(body) > since + 4_000);
+    assert_eq!(told(&gateway, "shed.refused"), refused);
+    assert_eq!(relays(&a, 1), [false]);
+    // It is tried all the while.
+    assert_eq!(curl.power("pdu-a/2", "on").status, 200);
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/1", |outlet| outlet["state"] == "on");
+}
+
 /// When a PDU was last read, ms.
 fn observed(body: &Value) -> i64 {
     let at = body["observed_at"].as_str().map(str::to_owned);
