@@ -61,6 +61,10 @@ pub const HANDSHAKES: usize = 256;
 /// Streams on one HTTP/2 connection.
 pub const STREAMS: u32 = 64;
 
+/// Webhooks of hosts that are out at one time. A plan may have as many hosts that are drained at once as it names; more than
+/// these wait for their turn, and their time begins with it.
+pub const WEBHOOKS: usize = 64;
+
 /// Readers of the store at one time. Each holds a thread while it scans; the journal needs threads too.
 pub const QUERIES: usize = 4;
 

@@ -95,8 +95,23 @@ impl Switching {
             Moment::BeforeOff => "before_off",
             Moment::AfterOn => "after_on",
         };
+        let ending = "the gateway is ending";
+        let _place = tokio::select! {
+            biased;
+            place = self.webhooks.acquire() => place,
+            // It was never asked, so it is not at it.
+            () = self.stop.cancelled() => return Err(Unanswered { why: ending.into(), refused: true }),
+        };
         let deadline = self.clock.tick() + hook.within;
+        let mut asked = false;
         loop {
+            // A node is not drained any further for a plan that was cancelled; it is taken back all the same.
+            let open = self.runs().record(plan).is_some_and(|record| record.cancelled.is_none());
+            if !open && moment == Moment::BeforeOff {
+                let why = format!("plan {plan} was cancelled");
+                return Err(Unanswered { why, refused: !asked });
+            }
+            asked = true;
             let rest = Span((deadline - self.clock.tick()).0.min(ONE_CALL.0));
             let call = once(&hook, word, host, plan);
             let came = tokio::time::timeout(rest.duration(), call).await;
@@ -112,12 +127,7 @@ impl Switching {
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN.duration()) => {}
-                () = self.stop.cancelled() => return Err(unanswered("the gateway is ending".into())),
-            }
-            // A node is not drained any further for a plan that was cancelled; it is taken back all the same.
-            let open = self.runs().record(plan).is_some_and(|record| record.cancelled.is_none());
-            if !open && moment == Moment::BeforeOff {
-                return Err(unanswered(format!("plan {plan} was cancelled")));
+                () = self.stop.cancelled() => return Err(unanswered(ending.into())),
             }
         }
     }

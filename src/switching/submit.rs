@@ -14,7 +14,7 @@ use crate::device::Fleet;
 use crate::events::Events;
 use crate::model::event::About;
 use crate::model::id::{GroupId, HostId, OutletId, PlanId};
-use crate::model::limits::QUIESCE_MS;
+use crate::model::limits::{QUIESCE_MS, WEBHOOKS};
 use crate::model::metric::Word;
 use crate::model::switching::{Action, Relay};
 use crate::model::time::{Clock, Stamp};
@@ -105,6 +105,8 @@ pub struct Switching {
     watched: Arc<Mutex<Watched>>,
     /// Keys whose plan is being made, and plans that are being run or cancelled: a second request waits.
     pub(super) turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    /// Places of webhooks that are out.
+    pub(super) webhooks: Arc<tokio::sync::Semaphore>,
     pub(super) wake: Wake,
     pub(super) quiet: Arc<tokio::sync::Notify>,
     pub(super) tasks: TaskTracker,
@@ -136,6 +138,7 @@ impl Switching {
             runs: Arc::default(),
             watched: Arc::default(),
             turns: Arc::default(),
+            webhooks: Arc::new(tokio::sync::Semaphore::new(WEBHOOKS)),
             wake: Arc::new(watch::Sender::new(None)),
             quiet: Arc::default(),
             tasks: TaskTracker::new(),

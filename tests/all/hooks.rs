@@ -358,6 +358,28 @@ async fn a_plan_that_is_cancelled_while_a_node_is_drained_cuts_nothing_and_asks_
     assert_eq!(server.calls().len(), calls, "the drain of a cancelled plan is asked for no more");
 }
 
+/// A drain may take a quarter of an hour, and nothing is written meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_at_its_pdu_while_a_node_is_drained() {
+    let server = Server::start(&[202; 100]).await;
+    let (a, b, gateway) = two_pdus(&node(&hook("before_off", &server, ", within_s = 300"))).await;
+    let curl = gateway.curl();
+    let wish = json!({"goals": [{"select": {"hosts": ["node"]}, "action": "off"}]});
+    let plan = make(&curl, &wish);
+    assert_eq!(run(&curl, &plan).status, 202);
+    let until = Instant::now() + std::time::Duration::from_secs(20);
+    while server.calls().is_empty() {
+        assert!(Instant::now() < until, "it was never called");
+        tokio::task::yield_now().await;
+    }
+    let other = curl.power("pdu-a/7", "off");
+    assert_eq!((other.status, &other.json()["state"]), (200, &"done".into()), "{other:?}");
+    assert_eq!((relay(&a, 5), relay(&b, 5)), (Relay::On, Relay::On));
+    server.answers.lock().unwrap().clear();
+    assert_eq!(ended(&gateway, &plan)["state"], "done");
+    assert_eq!((relay(&a, 5), relay(&b, 5)), (Relay::Off, Relay::Off));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_gateway_is_killed_before_it_was_taken_back_is_taken_back_later() {
     let server = Server::start(&[0]).await;

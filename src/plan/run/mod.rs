@@ -9,6 +9,8 @@ mod end;
 mod room;
 mod settle;
 mod step;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod verify;
 mod wait;
@@ -262,6 +264,10 @@ pub(super) struct Run {
     /// Outlets of steps that failed, with the other feeds of their hosts.
     failed: BTreeSet<OutletId>,
     called: BTreeSet<HostId>,
+    /// Steps before which a webhook is out, with the outlets of its host: none of these is switched meanwhile.
+    calling: BTreeMap<usize, Vec<OutletId>>,
+    /// When it began, or a webhook before an off of it answered last: that may be long after.
+    fresh: Tick,
     generation: u64,
     durable: u64,
     saving: bool,
@@ -340,6 +346,8 @@ impl Runs {
             interrupted: false,
             failed: BTreeSet::new(),
             called: BTreeSet::new(),
+            calling: BTreeMap::new(),
+            fresh: sight.now,
             generation: 0,
             durable: 0,
             saving: false,

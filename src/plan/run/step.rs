@@ -19,6 +19,9 @@ use super::{Deed, LONG_PATIENCE, Note, PATIENCE, PAUSE, Run, Runs, Who, WriteEnd
 /// How long the outcome of a command is looked for whose device task was ended.
 const LOST: Span = Span::seconds(15);
 
+/// Between two tries while a webhook is out.
+const LULL: Span = Span::seconds(5);
+
 /// How far a step got in this run.
 #[derive(Debug, Clone)]
 pub(super) struct Doing {
@@ -42,7 +45,7 @@ pub(super) struct Doing {
 pub(super) enum Phase {
     /// It waits for its turn.
     Waits,
-    /// A webhook was called before it.
+    /// A webhook was called before it. Its device is not kept meanwhile.
     Calls,
     /// The guard is asked, again and again until a moment.
     Guards { until: Tick, next: Tick },
@@ -164,7 +167,8 @@ impl Runs {
             is_durable.then_some(())?;
             due = due.max(from + Span(after.pause_ms));
         }
-        let taken = self.busy.contains_key(&step.outlet.pdu);
+        let taken = self.busy.contains_key(&step.outlet.pdu)
+            || run.calling.values().any(|outlets| outlets.contains(&step.outlet));
         let host_taken = run.doing[at].keeps.as_ref().is_some_and(|id| self.turns.contains_key(id));
         // An on does not overtake another that waits for room.
         let behind = step.relay == Relay::On
@@ -375,10 +379,14 @@ impl Runs {
             return true;
         };
         let replans = run.record.on_overload == OnOverload::Replan;
+        // An off of its plan that waits for a webhook may make the room. That may take long: no PDU is asked all the time.
+        let wait = if run.patient { LONG_PATIENCE } else { PATIENCE };
+        let (until, pause) =
+            if run.calling.is_empty() { (until, PAUSE) } else { (sight.now + wait, LULL) };
         if sight.now < until || replans && !self.only_waits(&who.plan) {
             // An off on the same device may make room meanwhile.
             self.busy.retain(|_, of| of != who);
-            self.doing(who).phase = Phase::Room { known, until, next: sight.now + PAUSE };
+            self.doing(who).phase = Phase::Room { known, until, next: sight.now + pause };
             self.deeds.push(Deed::Want(pdu));
         } else if replans && !self.comes_back(who) && self.replan(who, sight) {
             // Planned anew: this step is no more.

@@ -42,7 +42,7 @@ impl Runs {
             && let Err(why) = self.still_fits(&run.record, sight)
         {
             // It has waited for longer than that.
-            if !is_read(&run.record, sight) && sight.now < run.began + PATIENCE {
+            if !is_read(&run.record, sight) && sight.now < run.fresh + PATIENCE {
                 if let Some(run) = self.plans.get_mut(&who.plan) {
                     run.looks = sight.now + PAUSE;
                 }
@@ -57,16 +57,14 @@ impl Runs {
         }
         let Some(run) = self.plans.get_mut(&who.plan) else { return false };
         let step = &run.record.steps[who.step];
-        self.busy.insert(step.outlet.pdu.clone(), who.clone());
-        if let Some(id) = &run.doing[who.step].keeps {
-            self.turns.insert(id.clone(), who.clone());
-        }
         let goes_dark = step.relay == Relay::Off && !step.keeps_host;
         let calls = host.as_ref().filter(|(id, host)| {
             goes_dark && host.before_off.is_some() && run.called.insert(id.clone())
         });
-        if let Some((id, _)) = calls {
+        if let Some((id, of)) = calls {
             let (who, host) = (who.clone(), id.clone());
+            // It may take long, and nothing is written meanwhile: its device goes to others.
+            run.calling.insert(who.step, of.outlets.clone());
             // Kept: should the plan stop before the host's first off, it is taken back, after a restart as well.
             run.record.drained.insert(host.clone());
             run.whole = true;
@@ -74,6 +72,10 @@ impl Runs {
             self.doing(&who).phase = Phase::Calls;
             self.deeds.push(Deed::Call { who, host, moment: Moment::BeforeOff });
             return true;
+        }
+        self.busy.insert(step.outlet.pdu.clone(), who.clone());
+        if let Some(id) = &run.doing[who.step].keeps {
+            self.turns.insert(id.clone(), who.clone());
         }
         self.starts_to_guard(who, sight);
         true
@@ -92,9 +94,12 @@ impl Runs {
         self.doing(who).phase = Phase::Guards { until: sight.now + wait, next: sight.now };
     }
 
-    /// What a webhook answered.
+    /// What a webhook answered. Before an off: the step waits for its turn anew, and is then guarded as if it came first.
     pub(super) fn called(&mut self, who: &Who, answer: Result<(), Unanswered>, sight: &Sight<'_>) {
-        let Some(run) = self.plans.get(&who.plan) else { return };
+        let Some(run) = self.plans.get_mut(&who.plan) else { return };
+        if run.calling.remove(&who.step).is_some() {
+            run.fresh = sight.now;
+        }
         let step = &run.record.steps[who.step];
         if step.relay == Relay::Off && matches!(run.doing[who.step].phase, Phase::CallsAfter) {
             self.was_taken_back(who, answer, sight);
@@ -107,7 +112,7 @@ impl Runs {
             if matches!(run.doing[who.step].phase, Phase::CallsAfter) {
                 self.doing(who).phase = Phase::Over;
             } else {
-                self.starts_to_guard(who, sight);
+                self.gives_up(who);
             }
             return;
         };
@@ -137,7 +142,7 @@ impl Runs {
                 let detail = format!("the webhook of host {id} before it goes off: {why}");
                 self.ends(who, Outcome::Failed, Some(detail), sight);
             }
-            (true, _) => self.starts_to_guard(who, sight),
+            (true, _) => self.gives_up(who),
             (false, answer) => {
                 if answer.is_err()
                     && stops

@@ -5,9 +5,10 @@ use pmgate::model::metric::{Metric, Scope};
 use pmgate::model::reading::Datum;
 
 use super::{
-    Answer, BTreeMap, Claim, Commit, Deed, EPOCH, Happens, Heard, Journal, Known, LIFE, LOADED,
-    Lie, Outcome, OutletId, PlanId, PlanState, Record, Relay, Runs, Save, Sent, Sight, Stamp,
-    StepState, Tick, Who, World, WriteEnd, neighbour_of, terms, views,
+    Answer, BTreeMap, Claim, Commit, Deed, EPOCH, Happens, Heard, HostId, Journal, Known, LIFE,
+    LOADED, Lie, Moment, Outcome, OutletId, PlanId, PlanState, Record, Relay, Runs, Save, Sent,
+    Sight, Stamp, StepRecord, StepState, Tick, Unanswered, Who, World, WriteEnd, neighbour_of,
+    terms, views,
 };
 
 impl World {
@@ -57,6 +58,7 @@ impl World {
         self.up = true;
         self.woken = None;
         self.runs = Runs::careless(self.care);
+        self.drains.clear();
         self.say(|| "the gateway starts".into());
         let journal = Journal::on(self.disk.clone(), self.log.clone()).unwrap();
         self.views = self.rack.cards.iter().map(views::unknown).collect();
@@ -130,11 +132,7 @@ impl World {
                 }
             }
             Deed::Refresh(_) => {}
-            Deed::Call { who, .. } => {
-                let _answered = self.with_sight(|runs, sight| {
-                    runs.heard(Heard::Called { who, answer: Ok(()) }, sight)
-                });
-            }
+            Deed::Call { who, host, moment } => self.call(who, host, moment),
             Deed::Lock(outlet, why) => self.say(|| format!("{outlet} is locked: {why}")),
             Deed::Tell { kind, text, .. } => self.say(|| format!("  {kind}: {text}")),
             Deed::Show(record) => drop(self.known.insert(record.id.clone(), record.state)),
@@ -277,6 +275,34 @@ impl World {
         self.later(after, Happens::Durable { run: self.run, plan, generation });
     }
 
+    /// Some webhooks take longer than everything else.
+    fn call(&mut self, who: Who, host: HostId, moment: Moment) {
+        self.say(|| format!("  the webhook of {host} is called"));
+        let plan = who.plan.clone();
+        if moment == Moment::BeforeOff
+            && self.drains.insert((plan.clone(), host.clone()), false).is_some()
+        {
+            self.wrong(&format!("{host} is drained twice for plan {plan}"));
+            return;
+        }
+        let long = self.random.chance(40);
+        let after = if long { self.random.ms(5_000, 180_000) } else { self.random.ms(1, 2_000) };
+        let answer = match self.random.within(1, 100) {
+            1..=85 => Ok(()),
+            chance => Err(Unanswered { why: "no answer".into(), refused: chance % 2 == 0 }),
+        };
+        let what = Answer::Called { who, host, moment, answer };
+        self.later(after, Happens::Answers { run: self.run, what });
+    }
+
+    /// Whether a step cuts a host that is not drained yet.
+    fn is_undrained(&self, who: &Who, step: &StepRecord) -> Option<&HostId> {
+        let goes_dark = step.relay == Relay::Off && !step.keeps_host;
+        let (id, host) = self.rack.site.host_of(&step.outlet).filter(|_| goes_dark)?;
+        let drained = self.drains.get(&(who.plan.clone(), id.clone())) == Some(&true);
+        (host.before_off.is_some() && !drained).then_some(id)
+    }
+
     pub(super) fn drops(&mut self, record: &Record) {
         for step in record.steps.iter().filter(|s| s.relay == Relay::Off && !s.keeps_host) {
             let socket = self.socket(&step.outlet);
@@ -299,6 +325,11 @@ impl World {
         });
         if !intended {
             self.wrong(&format!("{outlet} is written {}, and no intent is durable", relay.word()));
+            return;
+        }
+        let step = record.as_ref().and_then(|record| record.steps.get(who.step));
+        if let Some(host) = step.and_then(|step| self.is_undrained(&who, step)).cloned() {
+            self.wrong(&format!("{outlet} is written off, and {host} is not drained"));
             return;
         }
         let sent = self.sent.entry((who.plan.clone(), outlet.clone(), relay)).or_default();

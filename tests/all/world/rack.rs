@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pmgate::model::id::{HostId, OutletId, PduId};
 use pmgate::model::time::Span;
-use pmgate::plan::site::{Feed, HostSpec, Member, Safe, Site};
+use pmgate::plan::site::{Feed, HostSpec, Member, NoAnswer, Safe, Site};
 use pmgate::plan::world::Draw;
 
 /// A generator that a seed determines (SplitMix64).
@@ -261,6 +261,11 @@ fn hosts(rack: &mut Rack, random: &mut Seeded, per_side: usize) {
         spec.safe = *random.one(&[Safe::Stay, Safe::On, Safe::On, Safe::Off]);
         spec.hold = Some(Span(random.ms(1_000, 5_000)));
         spec.draw = Some(declared(random, truth, wishful));
+        // Some are drained; by their numbers, so that racks are what they were.
+        if number % 3 == 1 {
+            spec.before_off = Some([NoAnswer::Stop, NoAnswer::GoOn][number / 3 % 2]);
+            spec.after_on = (number % 2 == 0).then_some(NoAnswer::GoOn);
+        }
         if number > 0 && random.chance(10) {
             let before = random.within(0, number as i64 - 1);
             spec.after = vec![format!("h{before}").parse().unwrap()];

@@ -5,13 +5,16 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use pmgate::model::id::{OutletId, PlanId};
+use pmgate::model::id::{HostId, OutletId, PlanId};
 use pmgate::model::switching::{Action, Known, Outcome, Relay, Seen, Terms};
 use pmgate::model::time::{Span, Stamp, Tick};
 use pmgate::model::view::PduView;
 use pmgate::plan::guard::Guarded;
 use pmgate::plan::record::{OnFailure, OnOverload, PlanState, Record, StepRecord, StepState};
-use pmgate::plan::run::{Care, Deed, Heard, Save, Who, WriteEnd, recorded, reserve};
+use pmgate::plan::run::{
+    Care, Deed, Heard, Moment, Save, Unanswered, Who, WriteEnd, recorded, reserve,
+};
+use pmgate::plan::site::NoAnswer;
 use pmgate::plan::world::{Goal, Want};
 use pmgate::plan::{Refusal, Runs, Sight, plan};
 use pmgate::store::journal::{Commit, Journal};
@@ -65,6 +68,7 @@ enum Answer {
     Look { who: Who, socket: usize, everything: bool },
     Read { who: Who, card: usize },
     Written { who: Who, end: WriteEnd },
+    Called { who: Who, host: HostId, moment: Moment, answer: Result<(), Unanswered> },
 }
 
 #[derive(Debug, Clone)]
@@ -133,6 +137,8 @@ pub struct World {
     hand: Option<PlanId>,
     /// How often each plan told each outlet each thing: a step has another number once a plan was planned anew.
     sent: BTreeMap<(PlanId, OutletId, Relay), usize>,
+    /// Hosts whose webhook before an off was called in this run of the gateway, with whether it has answered.
+    drains: BTreeMap<(PlanId, HostId), bool>,
     /// What is to come of each command of this run of the gateway: it may be said to be done only once that is so.
     claims: BTreeMap<(PlanId, OutletId, Relay), Claim>,
     /// Plans that were accepted, as they were last seen.
@@ -178,6 +184,7 @@ impl World {
             hands: Vec::new(),
             hand: None,
             sent: BTreeMap::new(),
+            drains: BTreeMap::new(),
             claims: BTreeMap::new(),
             known: BTreeMap::new(),
             dropped: BTreeSet::new(),
@@ -507,6 +514,14 @@ impl World {
                 self.hear(Heard::Read { who });
             }
             Answer::Written { who, end } => self.hear(Heard::Written { who, end }),
+            Answer::Called { who, host, moment, answer } => {
+                self.say(|| format!("  the webhook of {host} answers {answer:?}"));
+                let goes_on = self.rack.site.hosts[&host].before_off == Some(NoAnswer::GoOn);
+                if moment == Moment::BeforeOff && (goes_on || answer.is_ok()) {
+                    self.drains.insert((who.plan.clone(), host), true);
+                }
+                self.hear(Heard::Called { who, answer });
+            }
         }
     }
 }

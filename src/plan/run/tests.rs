@@ -1,0 +1,302 @@
+//! Plans carried out on a PDU of three outlets, at times that are told. What is to be done is done at once, but for
+//! webhooks, and for writes while they are held.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::super::record::StepRecord;
+use super::super::site::{Feed, HostSpec, Member, NoAnswer, Site};
+use super::super::world::Draw;
+use super::*;
+use crate::model::metric::{Metric, Scope, Word};
+use crate::model::reading::{Datum, Reading};
+use crate::model::switching::Action;
+use crate::model::time::Stamp;
+use crate::model::topology::{Layout, Part, Slot};
+use crate::model::view::{Health, PduView};
+
+struct Rack {
+    runs: Runs,
+    site: Site,
+    locks: BTreeMap<OutletId, String>,
+    on: [bool; 3],
+    now: u64,
+    /// Webhooks that were called, each with its host.
+    calls: Vec<(Who, HostId)>,
+    /// Writes that are held, and those that were made.
+    held: Option<Vec<(Who, OutletId, Relay)>>,
+    written: Vec<String>,
+    ended: Vec<Record>,
+}
+
+fn outlet(number: u16) -> OutletId {
+    OutletId { pdu: "pdu-a".parse().unwrap(), number }
+}
+
+/// A host on each of the first two outlets, which is drained before it goes dark and draws 500 W.
+fn site() -> Site {
+    let mut site = Site::default();
+    for number in 1..=2 {
+        let mut host = HostSpec::fed_by("node", vec![outlet(number)]);
+        host.before_off = Some(NoAnswer::Stop);
+        site.hosts.insert(format!("node-{number}").parse().unwrap(), host);
+    }
+    site
+}
+
+/// Steps in the order of their numbers.
+fn plan(id: &str, steps: &[(u16, Relay)]) -> Record {
+    let id: PlanId = id.parse().unwrap();
+    let mut record = Record::new(id, Action::Off, "some".into(), "us".into(), Stamp(0));
+    record.steps = steps
+        .iter()
+        .map(|(number, relay)| StepRecord::pending(outlet(*number), *relay, 0, "asked for".into()))
+        .collect();
+    record.state = PlanState::Running;
+    record.scheduled = Some(0);
+    record
+}
+
+impl Rack {
+    fn new(site: Site, on: [bool; 3]) -> Self {
+        Self {
+            runs: Runs::default(),
+            site,
+            locks: BTreeMap::new(),
+            on,
+            now: 100_000,
+            calls: Vec::new(),
+            held: None,
+            written: Vec::new(),
+            ended: Vec::new(),
+        }
+    }
+
+    fn view(&self) -> PduView {
+        let part = |number| Part { number, switchable: true, ..Part::default() };
+        let mut slots = Vec::new();
+        let mut readings = Vec::new();
+        for (part, on) in (0..).zip(self.on) {
+            let word = if on { Word::On } else { Word::Off };
+            let drawn = Datum::Value(if on { 500_000 } else { 0 });
+            for (metric, datum) in [(Metric::State, Datum::Word(word)), (Metric::Power, drawn)] {
+                slots.push(Slot { scope: Scope::Outlet, part, metric });
+                readings.push(Reading { at: Stamp(0), datum });
+            }
+        }
+        let outlets = (1..=3).map(part).collect();
+        let now = Some(Tick(self.now));
+        PduView {
+            health: Health::Online,
+            layout: Layout::new([vec![], vec![], vec![], outlets, vec![]], slots),
+            readings: readings.into(),
+            observed: now,
+            complete: now,
+            ..PduView::unknown("pdu-a".parse().unwrap(), "pdu-a".into(), None)
+        }
+    }
+
+    fn turn(&mut self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> Vec<Deed>) {
+        let mut acts: VecDeque<Heard> = VecDeque::new();
+        let deeds = self.sees(act);
+        acts.extend(self.does(deeds));
+        while let Some(heard) = acts.pop_front() {
+            let deeds = self.sees(|runs, sight| runs.heard(heard, sight));
+            acts.extend(self.does(deeds));
+        }
+    }
+
+    fn sees(&mut self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> Vec<Deed>) -> Vec<Deed> {
+        let (now, stamp) = (Tick(self.now), Stamp(self.now as i64));
+        let views = [Arc::new(self.view())];
+        let (site, locks) = (&self.site, &self.locks);
+        act(&mut self.runs, &Sight { now, stamp, views: &views, site, locks })
+    }
+
+    fn does(&mut self, deeds: Vec<Deed>) -> Vec<Heard> {
+        let seen = |this: &Self, outlet: &OutletId| {
+            let word = if this.on[usize::from(outlet.number) - 1] { Word::On } else { Word::Off };
+            Ok(Seen { state: Ok(word), at: Tick(this.now), takes: Span::seconds(2) })
+        };
+        let mut heard = Vec::new();
+        for deed in deeds {
+            match deed {
+                Deed::Save(save) => {
+                    let (plan, generation) = (save.plan.clone(), save.generation);
+                    heard.push(Heard::Saved { plan, generation, ok: true });
+                }
+                Deed::Look { who, outlet, .. } => {
+                    heard.push(Heard::Looked { who, seen: seen(self, &outlet) });
+                }
+                Deed::Write { who, outlet, relay, .. } => match &mut self.held {
+                    Some(held) => held.push((who, outlet, relay)),
+                    None => heard.push(self.writes(who, &outlet, relay)),
+                },
+                Deed::Read { who, .. } => heard.push(Heard::Read { who }),
+                Deed::Call { who, host, .. } => self.calls.push((who, host)),
+                Deed::Ended(record) => self.ended.push(*record),
+                // Nobody waits for any of that.
+                _ => {}
+            }
+        }
+        heard
+    }
+
+    fn writes(&mut self, who: Who, outlet: &OutletId, relay: Relay) -> Heard {
+        self.on[usize::from(outlet.number) - 1] = relay == Relay::On;
+        self.written.push(format!("{outlet} {}", relay.word()));
+        let terms = Terms {
+            within: Span::seconds(5),
+            every: PAUSE,
+            acknowledged: true,
+            also: None,
+            follows: false,
+            settle: PAUSE,
+        };
+        Heard::Written { who, end: WriteEnd::Sent(terms) }
+    }
+
+    fn begins(&mut self, record: Record) {
+        self.runs.claim(&record).unwrap();
+        self.turn(|runs, sight| runs.begin(record, sight));
+    }
+
+    /// Time goes on, as far as it wants to be woken on the way.
+    fn passes(&mut self, seconds: u64) {
+        let until = self.now + seconds * 1_000;
+        while let Some(wake) = self.runs.wake().filter(|wake| wake.0 <= until) {
+            self.now = wake.0.max(self.now + 1);
+            self.turn(|runs, sight| runs.heard(Heard::Time, sight));
+        }
+        self.now = until;
+        self.turn(|runs, sight| runs.heard(Heard::Time, sight));
+    }
+
+    /// The webhook that was called first, and not answered yet, answers.
+    fn answers(&mut self, answer: Result<(), Unanswered>) {
+        let (who, _) = self.calls.remove(0);
+        self.turn(|runs, sight| runs.heard(Heard::Called { who, answer }, sight));
+    }
+
+    fn lets_go(&mut self) {
+        for (who, outlet, relay) in self.held.take().unwrap_or_default() {
+            let heard = self.writes(who, &outlet, relay);
+            self.turn(|runs, sight| runs.heard(heard, sight));
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_drained_keeps_nobody_from_its_pdu() {
+    let mut rack = Rack::new(site(), [true; 3]);
+    rack.begins(plan("one", &[(1, Relay::Off), (2, Relay::Off)]));
+    // Those of one plan side by side.
+    let hosts: Vec<&str> = rack.calls.iter().map(|(_, host)| host.as_str()).collect();
+    assert_eq!(hosts, ["node-1", "node-2"]);
+    rack.begins(plan("two", &[(3, Relay::Off)]));
+    assert_eq!(rack.written, ["pdu-a/3 off"]);
+    rack.passes(600);
+    assert_eq!(rack.written.len(), 1, "nothing goes dark before it is drained");
+    rack.answers(Ok(()));
+    rack.passes(1);
+    assert_eq!(rack.written[1..], ["pdu-a/1 off"]);
+    rack.answers(Ok(()));
+    rack.passes(1);
+    assert_eq!(rack.written[2..], ["pdu-a/2 off"]);
+    assert!(rack.calls.is_empty(), "nobody is asked twice");
+    let states: Vec<PlanState> = rack.ended.iter().map(|record| record.state).collect();
+    assert_eq!(states, [PlanState::Done; 2]);
+}
+
+#[test]
+fn a_host_that_was_drained_waits_for_its_turn_again_and_is_guarded_anew() {
+    let mut rack = Rack::new(site(), [true; 3]);
+    rack.begins(plan("one", &[(1, Relay::Off)]));
+    rack.held = Some(Vec::new());
+    rack.begins(plan("two", &[(3, Relay::Off)]));
+    rack.answers(Ok(()));
+    rack.passes(10);
+    let held = rack.held.as_ref().unwrap();
+    assert!(held.len() == 1 && held[0].1 == outlet(3), "one at a time: {held:?}");
+    // Locked between its answer and its turn.
+    rack.locks.insert(outlet(1), "it feeds the switch".into());
+    rack.lets_go();
+    rack.passes(1);
+    assert_eq!(rack.written, ["pdu-a/3 off"]);
+    let one = rack.ended.iter().find(|record| record.id.as_str() == "one").unwrap();
+    assert_eq!(one.state, PlanState::Stopped);
+    assert!(one.steps[0].detail.as_ref().unwrap().contains("it feeds the switch"), "{one:?}");
+}
+
+#[test]
+fn a_plan_that_is_cancelled_while_a_host_waits_for_its_turn_again_cuts_nothing() {
+    let mut rack = Rack::new(site(), [true; 3]);
+    rack.begins(plan("one", &[(1, Relay::Off)]));
+    rack.held = Some(Vec::new());
+    rack.begins(plan("two", &[(3, Relay::Off)]));
+    rack.answers(Ok(()));
+    let one: PlanId = "one".parse().unwrap();
+    rack.turn(|runs, sight| runs.cancel(&one, "us", sight).1);
+    rack.lets_go();
+    rack.passes(60);
+    assert_eq!(rack.written, ["pdu-a/3 off"]);
+    assert_eq!(rack.ended[0].state, PlanState::Cancelled);
+    assert!(rack.ended[0].drained.is_empty(), "it is told, as nobody takes it back");
+}
+
+/// A plan orders a host's feeds, one after the other; these came to be of one host after it was made.
+#[test]
+fn no_feed_of_a_host_is_cut_while_that_is_drained() {
+    let mut site = site();
+    let hosts: Vec<HostId> = site.hosts.keys().cloned().collect();
+    site.hosts.remove(&hosts[1]);
+    site.hosts.get_mut(&hosts[0]).unwrap().outlets.push(outlet(2));
+    let mut rack = Rack::new(site, [true; 3]);
+    rack.begins(plan("one", &[(1, Relay::Off), (2, Relay::Off)]));
+    rack.passes(60);
+    assert_eq!((rack.written.len(), rack.calls.len()), (0, 1));
+    rack.answers(Ok(()));
+    rack.passes(1);
+    assert_eq!(rack.written, ["pdu-a/1 off", "pdu-a/2 off"]);
+}
+
+/// What came after the off, at the same PDU, waited for it as long as its host was drained; it does so still.
+#[test]
+fn an_on_that_needs_the_room_of_a_host_waits_until_that_is_drained() {
+    let mut site = site();
+    let feed = Feed {
+        kind: "feed".into(),
+        rating: 1_000_000,
+        amperes: None,
+        derating: Some(100),
+        inrush: Some(400),
+        of: vec![Member::Pdu("pdu-a".parse().unwrap())],
+        lines: BTreeMap::new(),
+        pair: None,
+    };
+    site.feeds.insert("feed".into(), feed);
+    let draws =
+        Draw { inrush: 800_000, inrush_ms: 100, boot: 800_000, boot_ms: 1_000, steady: 800_000 };
+    let mut heavy = HostSpec::fed_by("heavy", vec![outlet(3)]);
+    heavy.draw = Some(draws);
+    site.hosts.insert("heavy".parse().unwrap(), heavy);
+    let mut rack = Rack::new(site, [true, false, false]);
+    rack.begins(plan("one", &[(1, Relay::Off), (3, Relay::On)]));
+    rack.passes(900);
+    assert_eq!(rack.written, [""; 0]);
+    assert!(rack.ended.is_empty(), "it waits: {:?}", rack.ended);
+    rack.answers(Ok(()));
+    rack.passes(30);
+    assert_eq!(rack.written, ["pdu-a/1 off", "pdu-a/3 on"]);
+    assert_eq!(rack.ended[0].state, PlanState::Done);
+}
+
+#[test]
+fn a_host_whose_drain_is_refused_stays_on_and_holds_nothing() {
+    let mut rack = Rack::new(site(), [true; 3]);
+    rack.begins(plan("one", &[(1, Relay::Off)]));
+    rack.answers(Err(Unanswered { why: "no answer".into(), refused: true }));
+    rack.passes(1);
+    assert_eq!((rack.written.len(), rack.ended[0].state), (0, PlanState::Stopped));
+    assert_eq!(rack.runs.claimed_by(&outlet(1)), None);
+}
