@@ -51,7 +51,7 @@ impl Written {
 pub struct Memory {
     /// What each outlet was last told in this run.
     pub written: BTreeMap<OutletId, Written>,
-    /// What outlets drew before they were last switched off here, mVA.
+    /// What outlets drew before they were last switched off here, or by an outage, mVA.
     pub drew: BTreeMap<OutletId, i64>,
     /// What outlets draw after they are switched on, as the store shows it.
     pub learned: BTreeMap<OutletId, Draw>,

@@ -216,7 +216,7 @@ pub enum Source {
     Learned,
     /// Earlier starts, and it draws more than it ever did.
     More,
-    /// What it draws now, or drew before it was switched off here.
+    /// What it draws now, or drew before it was switched off here or by an outage.
     Now,
     /// Nothing is known of it.
     Default,
@@ -238,7 +238,7 @@ impl Source {
 }
 
 /// What an outlet must draw now to be reckoned to draw the like again, mVA: less may be a host that is down.
-pub(super) const LEAST: i64 = 50_000;
+pub const LEAST: i64 = 50_000;
 
 impl Site {
     /// The host that an outlet feeds.
@@ -258,7 +258,7 @@ impl Site {
     }
 
     /// What an outlet will draw: as it or its host is configured; else as was learned of it; else, where it is metered,
-    /// what it draws now or drew before it was switched off here, a quarter more while it starts up, half as much again
+    /// what it draws now or drew before it was switched off, a quarter more while it starts up, half as much again
     /// in the first moment, and in both no less than the declared default; else that.
     pub fn draw(
         &self,

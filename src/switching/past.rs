@@ -1,6 +1,6 @@
 //! What outlets drew after earlier switch-ons, out of the store: for outlets of which neither the configuration says what
 //! they draw nor a start was watched yet. A PDU at a time, a day a second, in a thread that may block: polling waits for
-//! none of it. The newest starts count, at most as many as are kept.
+//! none of it. The newest starts count, at most as many as are kept. And what they drew before an outage, when it is over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,15 +11,19 @@ use crate::model::id::{OutletId, PduId};
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::time::{Span, Stamp};
 use crate::model::topology::Layout;
+use crate::model::view::PduView;
 use crate::plan::Sight;
 use crate::plan::picture::{drawn_as, mva};
+use crate::plan::site::LEAST;
 use crate::plan::starts::{KEPT, LONGEST_GAP, Start, Starts, WATCHED, start_of};
 use crate::store::reader::{Item, Scan, scan};
 use crate::store::{Archive, StoreError};
 
 use super::site::Site;
+use super::submit::Switching;
 
 const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
 /// How long one day may be read: an appliance reads one in some milliseconds; what takes longer is left out.
 const LONGEST: Span = Span::seconds(5);
 
@@ -42,6 +46,25 @@ struct Search {
     days: std::ops::Range<i64>,
     /// What was found, the newest first.
     found: BTreeMap<OutletId, Vec<Start>>,
+}
+
+impl Sought {
+    /// What it draws by a reading, mVA.
+    fn load(&self, value: i64) -> i64 {
+        let current = self.metric == Metric::Current;
+        if current { mva(value.saturating_abs(), self.millivolts) } else { value }
+    }
+}
+
+/// The metered outlets of a PDU of which the configuration does not say what they draw.
+fn unconfigured<'s>(view: &'s PduView, sight: &'s Sight<'_>) -> impl Iterator<Item = Sought> + 's {
+    view.outlets().filter_map(|(at, part)| {
+        let outlet = OutletId { pdu: view.id.clone(), number: part.number };
+        let (metric, millivolts) = drawn_as(view, sight.site, at, &outlet)?;
+        let part = part.id.clone();
+        let wanted = !sight.site.is_configured(&outlet);
+        wanted.then_some(Sought { outlet, part, metric, millivolts })
+    })
 }
 
 type Day = Result<Vec<(OutletId, Start)>, StoreError>;
@@ -80,14 +103,8 @@ impl Past {
                 continue;
             }
             self.done.insert(view.id.clone(), view.layout.clone());
-            let outlets = view.outlets().filter_map(|(at, part)| {
-                let outlet = OutletId { pdu: view.id.clone(), number: part.number };
-                let (metric, millivolts) = drawn_as(view, sight.site, at, &outlet)?;
-                let wanted = !sight.site.is_configured(&outlet) && !starts.knows(&outlet);
-                let part = part.id.clone();
-                wanted.then_some(Sought { outlet, part, metric, millivolts })
-            });
-            let outlets: Vec<Sought> = outlets.collect();
+            let unknown = |of: &Sought| !starts.knows(&of.outlet);
+            let outlets: Vec<Sought> = unconfigured(view, sight).filter(unknown).collect();
             if outlets.is_empty() {
                 continue;
             }
@@ -143,6 +160,72 @@ impl Past {
         }
         Some((search.pdu, search.found))
     }
+}
+
+impl Switching {
+    /// Remembers what outlets that an outage left dark drew before it, as of those that are switched off here: a default
+    /// would be too little for some and leave no room for others.
+    pub(super) async fn recalls(&self, dark: &[OutletId], archive: &Arc<Archive>) {
+        let sought: Vec<Vec<Sought>> = self.with_runs(|_, sight| {
+            let is_dark = |of: &Sought| dark.contains(&of.outlet);
+            let views = sight.views.iter();
+            views.map(|view| unconfigured(view, sight).filter(is_dark).collect()).collect()
+        });
+        let (archive, now) = (archive.clone(), self.clock.stamp());
+        let found = tokio::task::spawn_blocking(move || {
+            let began = std::time::Instant::now();
+            let in_time = || began.elapsed() < LONGEST.duration();
+            let mut drew = BTreeMap::new();
+            for outlets in sought {
+                let result = drew_last(&archive, &outlets, now, &in_time, &mut drew);
+                if let (Err(error), Some(first)) = (result, outlets.first()) {
+                    let pdu = &first.outlet.pdu;
+                    tracing::warn!(%pdu, %error, "what {pdu} drew is not looked for in the store");
+                }
+            }
+            drew
+        });
+        match found.await {
+            Ok(drew) => self.with_runs(|runs, _| runs.memory.drew.extend(drew)),
+            Err(error) => tracing::error!(%error, "what drew before an outage was not looked for"),
+        }
+    }
+}
+
+/// What outlets of a PDU drew at most in the last hour in which they drew anything to speak of, mVA. Looked for from now on
+/// backwards, each time twice as far: most outages are short.
+fn drew_last(
+    archive: &Archive,
+    outlets: &[Sought],
+    now: Stamp,
+    in_time: &dyn Fn() -> bool,
+    drew: &mut BTreeMap<OutletId, i64>,
+) -> Result<(), StoreError> {
+    let farthest = archive.settings.raw_days.max(1) * DAY_MS;
+    let mut back = 0;
+    while back < farthest && in_time() {
+        let left: Vec<&Sought> =
+            outlets.iter().filter(|of| !drew.contains_key(&of.outlet)).collect();
+        let Some(first) = left.first() else { break };
+        let columns: Vec<_> = left.iter().map(|of| (of.part.clone(), of.metric)).collect();
+        let (end, start) = (Stamp(now.0 - back), Stamp(now.0 - (back * 2).max(HOUR_MS)));
+        back = now.0 - start.0;
+        let asked = Scan { pdu: &first.outlet.pdu, columns: &columns, start, end, step: None };
+        let mut hours: Vec<Option<(i64, i64)>> = vec![None; left.len()];
+        scan(archive, &asked, &mut |column, item| {
+            if let Item::Sample((at, Ok(value))) = item
+                && let load @ LEAST.. = left[column].load(value)
+            {
+                let hour = at.0.div_euclid(HOUR_MS);
+                let most = hours[column].filter(|(of, _)| *of == hour).map_or(0, |(_, most)| most);
+                hours[column] = Some((hour, most.max(load)));
+            }
+            in_time()
+        })?;
+        let found = left.iter().zip(hours);
+        drew.extend(found.filter_map(|(of, hour)| Some((of.outlet.clone(), hour?.1))));
+    }
+    Ok(())
 }
 
 /// The starts of a day, the newest first.
@@ -202,9 +285,7 @@ fn starts_of_day(archive: &Archive, outlets: &[Sought], day: i64) -> Day {
         let mut readings = Vec::new();
         scan(archive, &drawn, &mut |_, item| {
             if let Item::Sample((at, Ok(value))) = item {
-                let current = of.metric == Metric::Current;
-                let load = if current { mva(value.saturating_abs(), of.millivolts) } else { value };
-                readings.push((at.since(on), load));
+                readings.push((at.since(on), of.load(value)));
             }
             true
         })?;

@@ -97,7 +97,7 @@ impl Switching {
             loop {
                 tokio::select! {
                     _ = clock.tick() => {
-                        this.look_around(&mut watch).await;
+                        this.look_around(&mut watch, &store).await;
                         this.look_back(&mut watch, &store).await;
                         this.keep_delays(&mut watch.rounds);
                     }
@@ -160,7 +160,7 @@ impl Switching {
         self.remember("starts", &watch.starts).await;
     }
 
-    async fn look_around(&self, watch: &mut Watch) {
+    async fn look_around(&self, watch: &mut Watch, store: &Arc<Archive>) {
         let site = self.site.borrow().clone();
         watch.busy.retain(|_, plan| self.watched().contains_key(plan));
         let found = self.with_runs(|runs, sight| {
@@ -207,6 +207,7 @@ impl Switching {
                 names.join(", ")
             );
             self.tell("restore.begun", text);
+            self.recalls(&found.dark, store).await;
             let next = self.clock.tick();
             let left = watch.restoring.take().map_or(Vec::new(), |of| of.outlets);
             let outlets = found.dark.into_iter().chain(left).collect();

@@ -198,6 +198,30 @@ async fn after_an_outage_what_was_on_comes_back_by_priority() {
     assert_eq!(relays(&a, 6), [true, false, true, true, true, true]);
 }
 
+/// Of which nobody says what they draw: by the default there would be no room for half of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_outlets_are_reckoned_with_what_they_drew_before() {
+    let mut a = Sim::start(Family::ApcRpdu2, 6).await;
+    let pdu = pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1");
+    let sections = format!(
+        "[poll]\nretry_s = 1\nretry_max_s = 1\n[restore]\nsettle_s = 1\nwait_s = 5\n[switching]\nhold_s = 1\n\
+         default_draw = {{ steady_w = 1500, boot_w = 1600, boot_s = 1, inrush_w = 1600 }}\n\
+         [[limit]]\nid = \"feed\"\nrating_w = 5000\nof = [\"pdu-a\"]\n{pdu}"
+    );
+    let gateway = started(sections.clone()).await;
+    let gateway = after_an_outage(gateway, &mut a, 6, sections).await;
+    let begun = wait_for(&gateway, "restore.plan");
+    assert!(begun[0].ends_with("restores 6 outlets"), "{begun:?}");
+    assert_eq!(told(&gateway, "restore.left_out"), [""; 0]);
+    let plan = gateway.curl().get("/v1/plans")["plans"][0].clone();
+    for step in plan["steps"].as_array().unwrap() {
+        let why = step["why"].as_str().unwrap();
+        assert!(why.contains("drew before"), "{why}");
+    }
+    assert_eq!(ended(&gateway, &plan)["state"], "done");
+    assert_eq!(relays(&a, 6), [true; 6]);
+}
+
 /// One host that cannot come back yet, as what it comes after is off, keeps no other from coming back; and it comes when it
 /// can.
 #[tokio::test(flavor = "multi_thread")]
