@@ -29,8 +29,9 @@ impl Device {
                 Order::Look { reply, .. } => drop(reply.send(Err(error))),
                 Order::Write { reply, .. } => drop(reply.send(Err(error))),
                 Order::Startups { reply } => drop(reply.send(Err(error))),
-                Order::SetStartup { reply, .. } => drop(reply.send(Err(error))),
-                Order::SetCourse { reply, .. } => drop(reply.send(Err(error))),
+                Order::SetStartup { reply, .. } | Order::SetCourse { reply, .. } => {
+                    drop(reply.send(Err(error)));
+                }
             }
         }
     }
