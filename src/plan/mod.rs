@@ -6,6 +6,7 @@ pub mod bound;
 pub mod calendar;
 mod feeds;
 pub mod guard;
+pub mod hosts;
 mod jobs;
 mod less;
 pub mod lit;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::id::{HostId, OutletId, PduId};
+use crate::model::id::{OutletId, PduId};
 use crate::model::limits::QUIESCE_MS;
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::Datum;
@@ -13,7 +13,7 @@ use crate::model::topology::Part;
 use crate::model::view::PduView;
 
 use super::memory::Memory;
-use super::site::{HostSpec, Site, Source};
+use super::site::{Site, Source};
 use super::wiring::Wiring;
 use super::world::{Host, Limit, Outlet, Relays, Share, World};
 
@@ -209,22 +209,17 @@ impl<'v> Drawn<'v> {
     }
 }
 
-/// What the outlets of a picture know of their hosts, and of what was seen of them.
+/// What the outlets of a picture know of the site, and of what was seen of them.
 pub(super) struct About<'a> {
     pub site: &'a Site,
     pub memory: &'a Memory,
-    pub host_of: BTreeMap<&'a OutletId, (&'a HostId, &'a HostSpec)>,
 }
 
 impl Picture {
     /// The picture of all PDUs, or of these and those that share a feed or a host with them.
     pub fn of(sight: &Sight<'_>, memory: &Memory, about: Option<&BTreeSet<PduId>>) -> Self {
         let site = sight.site;
-        let fed = site
-            .hosts
-            .iter()
-            .flat_map(|(id, host)| host.outlets.iter().map(move |outlet| (outlet, (id, host))));
-        let known = About { site, memory, host_of: fed.collect() };
+        let known = About { site, memory };
         let mut picture = Picture::default();
         let wanted = about.map(|about| site.sharing(about));
         for view in sight.views {
@@ -290,7 +285,7 @@ impl Picture {
             let measured = measured.filter(|_| relay != Relays::Off);
             let drew = measured.or_else(|| about.memory.drew.get(&id).copied());
             let learned = about.memory.learned.get(&id).copied();
-            let host = about.host_of.get(&id).map(|(_, host)| *host);
+            let host = about.site.host_of(&id).map(|(_, host)| host);
             let (draw, source) = about.site.draw_with_source(&id, host, learned, drew);
             self.sources.push((source, about.memory.starts.get(&id).copied().unwrap_or(0)));
             let load = match relay {
@@ -404,7 +399,7 @@ impl Picture {
 
     fn hosts(&mut self, site: &Site) {
         let places: BTreeMap<_, usize> = site.hosts.keys().zip(0..).collect();
-        for (id, host) in &site.hosts {
+        for (id, host) in site.hosts.iter() {
             let place = self.world.hosts.len();
             for outlet in &host.outlets {
                 if let Some(at) = self.outlets.get(outlet) {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::id::{GroupId, HostId, OutletId, PduId};
 use crate::model::time::Span;
 
+use super::hosts::Hosts;
 use super::world::Draw;
 
 /// What becomes of a host that a plan switched off to switch it on again, and could not.
@@ -149,7 +150,7 @@ pub struct Amperes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
     /// Hosts.
-    pub hosts: BTreeMap<HostId, HostSpec>,
+    pub hosts: Hosts,
     /// Groups.
     pub groups: BTreeMap<GroupId, GroupSpec>,
     /// Single outlets.
@@ -181,7 +182,7 @@ pub struct Site {
 impl Default for Site {
     fn default() -> Self {
         Self {
-            hosts: BTreeMap::new(),
+            hosts: Hosts::default(),
             groups: BTreeMap::new(),
             outlets: BTreeMap::new(),
             locked: BTreeMap::new(),
@@ -243,7 +244,7 @@ pub const LEAST: i64 = 50_000;
 impl Site {
     /// The host that an outlet feeds.
     pub fn host_of(&self, outlet: &OutletId) -> Option<(&HostId, &HostSpec)> {
-        self.hosts.iter().find(|(_, host)| host.outlets.contains(outlet))
+        self.hosts.of(outlet)
     }
 
     /// How long an outlet has to be off before it is switched on.
@@ -316,9 +317,7 @@ impl Site {
 
     /// PDUs with all that share a feed, or a host, with them.
     pub(super) fn sharing(&self, about: &BTreeSet<PduId>) -> BTreeSet<PduId> {
-        let hosts = self.hosts.values().map(|host| {
-            host.outlets.iter().map(|outlet| outlet.pdu.clone()).collect::<BTreeSet<_>>()
-        });
+        let hosts = self.hosts.together().cloned();
         let feeds = self.feeds.iter().map(|(id, feed)| {
             let twin = feed.pair.as_ref().map(|pair| self.pdus_of(pair)).unwrap_or_default();
             self.pdus_of(id).into_iter().chain(twin).collect()

@@ -50,7 +50,7 @@ pub(super) fn hosts(root: &Fields<'_>, devices: &[Settings], base: &Path, site: 
             _ => format!("{}: take one of these out of \"after\"", waits(&circle)),
         });
     }
-    site.rack.hosts = hosts;
+    site.rack.hosts = hosts.into_iter().collect();
 }
 
 /// What a host comes after, with the places in the file.

@@ -285,7 +285,7 @@ fn safe_plan(record: &Record, sight: &Sight<'_>) -> Option<Record> {
     let done = |step: &StepRecord| step.state.outcome().is_some_and(Outcome::is_success);
     let mut steps: Vec<StepRecord> = Vec::new();
     let mut hosts: Vec<&HostId> = Vec::new();
-    for (id, host) in &sight.site.hosts {
+    for (id, host) in sight.site.hosts.iter() {
         let of = |relay| {
             let own = record.steps.iter().filter(|step| host.outlets.contains(&step.outlet));
             own.filter(move |step| step.relay == relay)

@@ -248,9 +248,9 @@ fn a_plan_that_is_cancelled_while_a_host_waits_for_its_turn_again_cuts_nothing()
 #[test]
 fn no_feed_of_a_host_is_cut_while_that_is_drained() {
     let mut site = site();
-    let hosts: Vec<HostId> = site.hosts.keys().cloned().collect();
-    site.hosts.remove(&hosts[1]);
-    site.hosts.get_mut(&hosts[0]).unwrap().outlets.push(outlet(2));
+    let (id, mut host) = site.hosts.iter().next().map(|(id, of)| (id.clone(), of.clone())).unwrap();
+    host.outlets.push(outlet(2));
+    site.hosts = [(id, host)].into_iter().collect();
     let mut rack = Rack::new(site, [true; 3]);
     rack.begins(plan("one", &[(1, Relay::Off), (2, Relay::Off)]));
     rack.passes(60);

@@ -156,9 +156,7 @@ impl World {
         let mut random = Seeded(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0x5DEE_CE66);
         let mut rack = rack(&mut random);
         if !inrush {
-            for draw in rack.site.hosts.values_mut().filter_map(|host| host.draw.as_mut()) {
-                draw.inrush = draw.boot;
-            }
+            rack.site.hosts.draws_mut().for_each(|draw| draw.inrush = draw.boot);
         }
         let physics = Physics::new(&rack, random.next());
         let cards = rack.cards.len();
