@@ -239,7 +239,7 @@ impl Source {
 }
 
 /// What an outlet must draw now to be reckoned to draw the like again, mVA: less may be a host that is down.
-pub const LEAST: i64 = 50_000;
+pub(super) const LEAST: i64 = 50_000;
 
 impl Site {
     /// The host that an outlet feeds.

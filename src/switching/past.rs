@@ -2,7 +2,7 @@
 //! they draw nor a start was watched yet. A PDU at a time, a day a second, in a thread that may block: polling waits for
 //! none of it. The newest starts count, at most as many as are kept. And what they drew before an outage, when it is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
@@ -14,7 +14,6 @@ use crate::model::topology::Layout;
 use crate::model::view::PduView;
 use crate::plan::Sight;
 use crate::plan::picture::{drawn_as, mva};
-use crate::plan::site::LEAST;
 use crate::plan::starts::{KEPT, LONGEST_GAP, Start, Starts, WATCHED, start_of};
 use crate::store::reader::{Item, Scan, scan};
 use crate::store::{Archive, StoreError};
@@ -166,10 +165,18 @@ impl Switching {
     /// Remembers what outlets that an outage left dark drew before it, as of those that are switched off here: a default
     /// would be too little for some and leave no room for others.
     pub(super) async fn recalls(&self, dark: &[OutletId], archive: &Arc<Archive>) {
+        let feeds: BTreeMap<OutletId, Vec<OutletId>> = self.with_runs(|_, sight| {
+            let feeds = |outlet: &OutletId| {
+                let host = sight.site.host_of(outlet).map(|(_, host)| host.outlets.clone());
+                (outlet.clone(), host.unwrap_or_else(|| vec![outlet.clone()]))
+            };
+            dark.iter().map(feeds).collect()
+        });
+        let wanted: BTreeSet<&OutletId> = feeds.values().flatten().collect();
         let sought: Vec<Vec<Sought>> = self.with_runs(|_, sight| {
-            let is_dark = |of: &Sought| dark.contains(&of.outlet);
+            let is_wanted = |of: &Sought| wanted.contains(&of.outlet);
             let views = sight.views.iter();
-            views.map(|view| unconfigured(view, sight).filter(is_dark).collect()).collect()
+            views.map(|view| unconfigured(view, sight).filter(is_wanted).collect()).collect()
         });
         let (archive, now) = (archive.clone(), self.clock.stamp());
         let found = tokio::task::spawn_blocking(move || {
@@ -186,44 +193,74 @@ impl Switching {
             drew
         });
         match found.await {
-            Ok(drew) => self.with_runs(|runs, _| runs.memory.drew.extend(drew)),
+            Ok(drew) => {
+                let alone = carried_alone(&feeds, &drew);
+                self.with_runs(|runs, _| runs.memory.drew.extend(alone));
+            }
             Err(error) => tracing::error!(%error, "what drew before an outage was not looked for"),
         }
     }
 }
 
-/// What outlets of a PDU drew at most in the last hour in which they drew anything to speak of, mVA. Looked for from now on
-/// backwards, each time twice as far: most outages are short.
+/// What outlets draw if each carries its host alone, as the first that is switched on does; nothing where it is not known
+/// what another feed of the host drew.
+fn carried_alone(
+    feeds: &BTreeMap<OutletId, Vec<OutletId>>,
+    drew: &BTreeMap<OutletId, Option<i64>>,
+) -> BTreeMap<OutletId, i64> {
+    let load = |of: &OutletId| drew.get(of).copied().flatten();
+    let alone = |(outlet, feeds): (&OutletId, &Vec<OutletId>)| {
+        let loads: Option<Vec<i64>> = feeds.iter().map(load).collect();
+        Some((outlet.clone(), loads?.iter().sum()))
+    };
+    feeds.iter().filter_map(alone).collect()
+}
+
+/// What outlets of a PDU drew at most in the last hour in which they were on, mVA; nothing of one that was not metered then.
+/// Looked for from now on backwards, each time twice as far: most outages are short.
 fn drew_last(
     archive: &Archive,
     outlets: &[Sought],
     now: Stamp,
     in_time: &dyn Fn() -> bool,
-    drew: &mut BTreeMap<OutletId, i64>,
+    drew: &mut BTreeMap<OutletId, Option<i64>>,
 ) -> Result<(), StoreError> {
     let farthest = archive.settings.raw_days.max(1) * DAY_MS;
     let mut back = 0;
-    while back < farthest && in_time() {
+    while back < farthest {
         let left: Vec<&Sought> =
             outlets.iter().filter(|of| !drew.contains_key(&of.outlet)).collect();
         let Some(first) = left.first() else { break };
-        let columns: Vec<_> = left.iter().map(|of| (of.part.clone(), of.metric)).collect();
+        let columns: Vec<_> = left
+            .iter()
+            .flat_map(|of| [(of.part.clone(), Metric::State), (of.part.clone(), of.metric)])
+            .collect();
         let (end, start) = (Stamp(now.0 - back), Stamp(now.0 - (back * 2).max(HOUR_MS)));
         back = now.0 - start.0;
         let asked = Scan { pdu: &first.outlet.pdu, columns: &columns, start, end, step: None };
-        let mut hours: Vec<Option<(i64, i64)>> = vec![None; left.len()];
+        // By outlet: the last hour in which it was on, and the most that it drew in each.
+        let mut hours: Vec<(Option<i64>, BTreeMap<i64, i64>)> =
+            vec![Default::default(); left.len()];
         scan(archive, &asked, &mut |column, item| {
-            if let Item::Sample((at, Ok(value))) = item
-                && let load @ LEAST.. = left[column].load(value)
-            {
-                let hour = at.0.div_euclid(HOUR_MS);
-                let most = hours[column].filter(|(of, _)| *of == hour).map_or(0, |(_, most)| most);
-                hours[column] = Some((hour, most.max(load)));
+            let Item::Sample((at, Ok(value))) = item else { return in_time() };
+            let (hour, of) = (at.0.div_euclid(HOUR_MS), &mut hours[column / 2]);
+            if column % 2 == 1 {
+                let most = of.1.entry(hour).or_default();
+                *most = left[column / 2].load(value).max(*most);
+            } else if Word::from_number(value) == Some(Word::On) {
+                of.0 = of.0.max(Some(hour));
             }
             in_time()
         })?;
-        let found = left.iter().zip(hours);
-        drew.extend(found.filter_map(|(of, hour)| Some((of.outlet.clone(), hour?.1))));
+        if !in_time() {
+            // What was seen may be half of it.
+            break;
+        }
+        for (of, (on, loads)) in left.iter().zip(hours) {
+            if let Some(hour) = on {
+                drew.insert(of.outlet.clone(), loads.get(&hour).copied());
+            }
+        }
     }
     Ok(())
 }
@@ -292,4 +329,24 @@ fn starts_of_day(archive: &Archive, outlets: &[Sought], day: i64) -> Day {
         found.extend(start_of(&readings).map(|start| (of.outlet.clone(), start)));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_feed_of_a_host_is_reckoned_to_carry_it_alone() {
+        let outlet = |text: &str| -> OutletId { text.parse().unwrap() };
+        let (a, b, c) = (outlet("pdu-a/1"), outlet("pdu-b/1"), outlet("pdu-a/2"));
+        let both = vec![a.clone(), b.clone()];
+        let feeds = BTreeMap::from([(a.clone(), both.clone()), (b.clone(), both)]);
+        let with = |b_drew| BTreeMap::from([(a.clone(), Some(150)), (b.clone(), b_drew)]);
+        let alone = carried_alone(&feeds, &with(Some(160)));
+        assert_eq!(alone, BTreeMap::from([(a.clone(), 310), (b.clone(), 310)]));
+        // Of one nobody knows: it may have carried nearly all.
+        assert!(carried_alone(&feeds, &with(None)).is_empty());
+        let feeds = BTreeMap::from([(c.clone(), vec![c.clone()]), (a.clone(), vec![a.clone()])]);
+        assert_eq!(carried_alone(&feeds, &with(None)), BTreeMap::from([(a.clone(), 150)]));
+    }
 }
