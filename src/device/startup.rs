@@ -127,12 +127,13 @@ impl Device {
         let oid = place_of(&startup.source, &adopted.instance, outlet);
         let oid = oid.ok_or_else(|| refused("its driver knows no delay of it"))?;
         let value = startup.raw(delay).ok_or_else(|| refused("it takes no such delay"))?;
-        let before = value_at(&mut adopted.line, &oid).await?.and_then(|value| value.number());
-        if before.and_then(|before| startup.told(before)) != Some(wish.now) {
+        let before = value_at(&mut adopted.line, &oid).await?;
+        let told = before.as_ref().and_then(Value::number).and_then(|raw| startup.told(raw));
+        let (Some(before), true) = (before, told == Some(wish.now)) else {
             let why = "its power-on delay is not what it was a moment ago";
             return Err(OrderError::Doubtful(why.into()));
-        }
-        self.sets(adopted, &oid, Value::Integer(value)).await?;
+        };
+        self.sets(adopted, &oid, typed(value, &before)).await?;
         let mut view = PduView::clone(&self.place.view());
         let mut startups = BTreeMap::clone(&view.startups);
         startups.extend(startup.told(value).map(|told| (number, told)));
@@ -163,7 +164,9 @@ impl Device {
             let oid = place_of(&startup.source, &adopted.instance, outlet).ok_or_else(none)?;
             let gap = wish.course.gaps.get(number).copied().ok_or_else(none)?;
             let value = startup.raw(gap).ok_or_else(|| refused("it takes no such delay"))?;
-            writes.push((oid, Value::Integer(value)));
+            let before = value_at(&mut adopted.line, &oid).await?;
+            let before = before.filter(|before| before.number().is_some()).ok_or_else(none)?;
+            writes.push((oid, typed(value, &before)));
         }
         if told.order != wish.course.order {
             let oid = place_of(&chain.order, &adopted.instance, 0).ok_or_else(none)?;
@@ -183,6 +186,14 @@ impl Device {
 
 fn refused(why: &str) -> OrderError {
     OrderError::NotSwitchable(why.to_owned())
+}
+
+/// A number, of the type of what it is to stand in the place of: an agent takes no other.
+fn typed(number: i64, before: &Value) -> Value {
+    match before {
+        Value::Unsigned(_, kind) => Value::Unsigned(number.unsigned_abs(), *kind),
+        _ => Value::Integer(number),
+    }
 }
 
 /// The place of an outlet that may be switched, by its number.

@@ -1,6 +1,6 @@
 //! From an action to the writes that carry it out, for one outlet of an adopted device.
 
-use crate::model::ask::{Ask, Registers, Value};
+use crate::model::ask::{Ask, Registers, Value, Whole};
 use crate::model::oid::Oid;
 use crate::model::switching::Relay;
 
@@ -91,6 +91,9 @@ fn command(profile: &Profile, write: &Write, row: &Row) -> Option<Command> {
         (Item::Oid(oid), WriteValue::Number(number)) => {
             Ask::Set(vec![(oid, Value::Integer(*number))])
         }
+        (Item::Oid(oid), WriteValue::Gauge(number)) => {
+            Ask::Set(vec![(oid, Value::Unsigned(u64::from(*number), Whole::Gauge))])
+        }
         (Item::Oid(oid), WriteValue::Text(text)) => {
             Ask::Set(vec![(oid, Value::Bytes(text.as_bytes().into()))])
         }
@@ -110,7 +113,7 @@ fn commandable(profile: &Profile) -> Vec<i64> {
     let writes = profile.on.iter().chain(&profile.off).flat_map(|verb| &verb.writes);
     let value = |write: &Write| match write.value {
         WriteValue::Item(value) => Some(value),
-        WriteValue::Number(_) | WriteValue::Text(_) => None,
+        WriteValue::Number(_) | WriteValue::Gauge(_) | WriteValue::Text(_) => None,
     };
     writes.filter_map(value).collect()
 }

@@ -508,6 +508,8 @@ pub struct Write {
 pub enum WriteValue {
     /// An INTEGER, a register or a coil.
     Number(i64),
+    /// A Gauge32 or Unsigned32, which are one type on the wire (RFC 2578 section 7.1.11).
+    Gauge(u32),
     /// An OCTET STRING.
     Text(String),
     /// The outlet's item of a text that lists the states of all outlets; the others are written as they are.

@@ -80,6 +80,10 @@ fn write(item: &Item<'_>, context: Context<'_>) -> Option<Write> {
             value.integer(-2_147_483_648..=4_294_967_295).map(WriteValue::Number)
         }
     });
+    let value = match fields.get("as") {
+        Some(kind) => gauge(&kind, value, context),
+        None => value,
+    };
     // The rest of the table is the target; "value" has been asked for.
     let target = if let Some(oid) = fields.get("oid") {
         let target = source(&oid, context);
@@ -96,6 +100,23 @@ fn write(item: &Item<'_>, context: Context<'_>) -> Option<Write> {
     };
     fields.done();
     Some(Write { target: target?, value: value? })
+}
+
+/// A number that is no INTEGER: agents take no other type than that of the object.
+fn gauge(kind: &Item<'_>, value: Option<WriteValue>, context: Context<'_>) -> Option<WriteValue> {
+    if !context.snmp {
+        kind.fault("is for SNMP only: leave it out");
+        return None;
+    }
+    kind.one_of(&[("gauge", ())])?;
+    let gauge = match value? {
+        WriteValue::Number(number) => u32::try_from(number).ok(),
+        _ => None,
+    };
+    if gauge.is_none() {
+        kind.fault("needs a number from 0: write value = 1, as = \"gauge\"");
+    }
+    gauge.map(WriteValue::Gauge)
 }
 
 /// The row's item of a text that lists all rows.

@@ -161,6 +161,13 @@ impl Replay {
     }
 }
 
+fn same_type(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Unsigned(_, one), Value::Unsigned(_, other)) => one == other,
+        _ => std::mem::discriminant(one) == std::mem::discriminant(other),
+    }
+}
+
 impl Answers for ReplayHandle {
     fn get(&self, oid: &Oid) -> Option<(u8, Value)> {
         self.0.lock().get(oid).map(|r| (r.tag, r.value.clone()))
@@ -174,6 +181,10 @@ impl Answers for ReplayHandle {
         let mut rules = self.0.rules.iter().filter(|rule| oid.is_under(&rule.written)).peekable();
         if rules.peek().is_none() {
             return Err(Refusal::NotWritable);
+        }
+        // Real agents take no INTEGER for an Unsigned32 (RFC 3416 section 4.2.5: wrongType).
+        if self.0.recorded.get(oid).is_some_and(|recorded| !same_type(&recorded.value, value)) {
+            return Err(Refusal::WrongType);
         }
         let mut effects = rules.flat_map(|rule| &rule.effects);
         if effects.any(|(from, ..)| from.is(value)) {
@@ -241,6 +252,16 @@ mod tests {
             Err(Refusal::NotWritable)
         );
         assert_eq!(replay.check(&oid("1.3.6.1.4.7"), &Value::Integer(9)), Err(Refusal::WrongValue));
+        // An object is of the type that it was recorded with.
+        let rules = Rule::parse_all("1.3.6.1.6 -> 1.3.6.1.6 *:*").unwrap();
+        let replay = ReplayHandle(Arc::new(Replay {
+            now: Mutex::new(replay.0.recorded.clone()),
+            recorded: replay.0.recorded.clone(),
+            rules,
+        }));
+        let named = oid("1.3.6.1.6.7.9");
+        assert_eq!(replay.check(&named, &Value::Integer(1)), Err(Refusal::WrongType));
+        assert_eq!(replay.check(&named, &Value::Unsigned(1, Whole::Gauge)), Ok(()));
     }
 
     #[test]

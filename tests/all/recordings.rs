@@ -492,7 +492,7 @@ read = { oid = "1.3.6.1.4.1.9.4.{unit}.{outlet}", oops = 1 }
 states = { 1 = "on", 2 = "of" }
 every = "fast"
 [control.outlet.on]
-write = [{ oid = "1.3.6.1.4.1.9.5.{unit}.{outlet}", value = 1 }]
+write = [{ oid = "1.3.6.1.4.1.9.5.{unit}.{outlet}", value = -1, as = "gauge" }]
 [control.outlet.off]
 write = [{ holding = 3, value = 1 }]
 verify = { point = "outlet.state", is = "on", within_ms = 5000, poll_ms = 250 }
