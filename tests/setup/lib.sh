@@ -33,7 +33,12 @@ install_missing() {
   if ! { "${as[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get update &&
          "${as[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 $line; } >"$log" 2>&1; then
     tail -n 20 "$log" >&2
-    echo "that did not work: sudo $line" >&2
+    if grep -q 'remove is disabled' "$log"; then
+      echo "that would have packages removed; where they may go, paste this, then run make again:" >&2
+      echo "    sudo ${line/--no-remove /}" >&2
+    else
+      echo "that did not work: sudo $line" >&2
+    fi
     exit 1
   fi
   rm -f "$log"
