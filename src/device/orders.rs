@@ -54,8 +54,8 @@ pub(super) enum Order {
     Startups { reply: oneshot::Sender<Result<Startups, OrderError>> },
     /// Set that of one.
     SetStartup { wish: SetStartup, reply: oneshot::Sender<Result<(), OrderError>> },
-    /// Set the order of all, with what passes between.
-    SetCourse { wish: Box<SetCourse>, reply: oneshot::Sender<Result<(), OrderError>> },
+    /// Set one thing of the order of all, and of what passes between.
+    SetCourse { wish: Box<SetCourse>, reply: oneshot::Sender<Result<Startups, OrderError>> },
     /// Write one outlet; sent at most once.
     Write {
         number: u16,
@@ -170,8 +170,8 @@ impl Handle {
         self.order(|reply| Order::SetStartup { wish, reply }).await
     }
 
-    /// Sets in which order outlets come on after that, and what passes between them, and reads it back.
-    pub async fn set_course(&self, wish: SetCourse) -> Result<(), OrderError> {
+    /// Sets one thing of the order in which outlets come on after that, or of what passes between them. What it is then.
+    pub async fn set_course(&self, wish: SetCourse) -> Result<Startups, OrderError> {
         self.order(|reply| Order::SetCourse { wish: Box::new(wish), reply }).await
     }
 

@@ -28,10 +28,10 @@ impl Device {
                 Order::Refresh { .. } => {}
                 Order::Look { reply, .. } => drop(reply.send(Err(error))),
                 Order::Write { reply, .. } => drop(reply.send(Err(error))),
-                Order::Startups { reply } => drop(reply.send(Err(error))),
-                Order::SetStartup { reply, .. } | Order::SetCourse { reply, .. } => {
+                Order::Startups { reply } | Order::SetCourse { reply, .. } => {
                     drop(reply.send(Err(error)));
                 }
+                Order::SetStartup { reply, .. } => drop(reply.send(Err(error))),
             }
         }
     }

@@ -205,8 +205,24 @@ impl Switching {
         );
         let result = async {
             self.notes("pdu.power_on_order", &About::pdu(pdu), text).await?;
-            let handle = self.fleet.get(pdu).ok_or(OrderError::Gone)?;
-            handle.set_course(SetCourse { now: of.clone(), course }).await
+            let mut now = of.clone();
+            // The order, and what passes after each outlet, is set at most once.
+            for _ in 0..=course.order.len() {
+                if now.course.as_ref() == Some(&course) {
+                    break;
+                }
+                if !times.keys().all(may) {
+                    let why = "a plan began meanwhile, or an outlet was locked; it goes on later";
+                    return Err(OrderError::Doubtful(why.into()));
+                }
+                let handle = self.fleet.get(pdu).ok_or(OrderError::Gone)?;
+                now = handle.set_course(SetCourse { now, course: course.clone() }).await?;
+            }
+            if now.course.as_ref() == Some(&course) {
+                return Ok(());
+            }
+            let why = "the order that is read is not the one that was set";
+            Err(OrderError::Refused(why.into()))
         };
         match result.await {
             Ok(()) => {
