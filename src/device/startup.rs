@@ -245,10 +245,15 @@ async fn read(adopted: &mut Adopted) -> Result<Startups, OrderError> {
     };
     let mut told: BTreeMap<u16, PowerOn> = BTreeMap::new();
     for (outlet, delay, off) in own {
-        let off = off.and_then(|off| number(&off));
-        let stays = startup.off.as_ref().zip(off).is_some_and(|((_, is), off)| is.contains(&off));
+        let off = off.map(|off| number(&off));
+        // Where it should be told and is not, nothing is known of the outlet.
+        if off == Some(None) {
+            continue;
+        }
+        let off = startup.off.as_ref().zip(off.flatten());
+        let stays = off.is_some_and(|((_, is), off)| is.contains(&off));
         let delay = number(&delay).and_then(|value| startup.told(value));
-        let delay = if stays { delay.map(|_| PowerOn::Never) } else { delay };
+        let delay = if stays { Some(PowerOn::Never) } else { delay };
         told.extend(delay.map(|delay| (outlet, delay)));
     }
     let mut course = None;
