@@ -235,7 +235,7 @@ async fn read(adopted: &mut Adopted) -> Result<Startups, OrderError> {
     let time = |time: Option<&Time>, oid: &Option<Option<Oid>>| -> Option<Span> {
         let Some(oid) = oid else { return Some(Span(0)) };
         let count = u64::try_from(number(oid.as_ref()?)?).ok()?;
-        Some(Span(count * time?.unit_ms))
+        Some(Span(count.saturating_mul(time?.unit_ms)))
     };
     let (Some(before), Some(least)) = (
         time(startup.before.as_ref(), &before),

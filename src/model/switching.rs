@@ -158,7 +158,7 @@ impl PowerOn {
     pub fn later(self, by: Span) -> Self {
         match self {
             PowerOn::Never => PowerOn::Never,
-            PowerOn::After(delay) => PowerOn::After(Span(delay.0 + by.0)),
+            PowerOn::After(delay) => PowerOn::After(Span(delay.0.saturating_add(by.0))),
         }
     }
 }

@@ -138,7 +138,7 @@ impl Course {
         for number in &self.order {
             times.insert(*number, at);
             let gap = self.gaps.get(number).copied().unwrap_or(Span(0));
-            at = Span(at.0 + gap.max(self.least).0);
+            at = Span(at.0.saturating_add(gap.max(self.least).0));
         }
         times
     }
@@ -156,7 +156,7 @@ impl Course {
         for two in on.windows(2) {
             let gap = two[1].0.0.saturating_sub(really.0).div_ceil(unit_ms) * unit_ms;
             course.gaps.insert(two[0].1, Span(gap));
-            really = Span(really.0 + gap.max(self.least.0));
+            really = Span(really.0.saturating_add(gap.max(self.least.0)));
         }
         let stay = self.order.iter().copied().filter(|number| !times.contains_key(number));
         course.order = on.into_iter().map(|(_, number)| number).chain(stay).collect();

@@ -282,7 +282,9 @@ impl Switching {
                     .find(|(outlet, now)| *now != PowerOn::Never && !free(outlet))
                     .map(|(outlet, _)| outlet);
                 let fits = unit_ms.is_multiple_of(of.unit_ms.max(1));
-                let why = if of.before > Span(0) {
+                let why = if of.serial.is_none() {
+                    Some("it tells no serial number, so it may be another one when it is set".to_owned())
+                } else if of.before > Span(0) {
                     Some(format!("the PDU waits {} before all of its outlets", of.before))
                 } else if let (Some(outlet), Some(_)) = (stuck, &of.course) {
                     // What comes before it in the order, or after, is counted from it.
