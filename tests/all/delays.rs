@@ -196,7 +196,7 @@ async fn families_that_keep_delays_take_them() {
             set.sort_by(f64::total_cmp);
             assert!(set.windows(2).all(|two| two[1] - two[0] >= 2.0), "{name}: {set:?}");
         }
-        // They are in the devices: the next run reads them there, and has nothing to set.
+        // They are in the devices: the next run reads them there.
         let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
         for (name, before) in names.iter().zip(&shown) {
             let path = format!("/v1/pdus/{name}/outlets");
@@ -309,7 +309,7 @@ async fn a_family_that_goes_from_one_outlet_to_the_next_gets_its_order_set() {
             "{}",
             lines[0]
         );
-        // It is in the device: the next run finds it there, and has nothing to set.
+        // It is in the device: the next run finds it there.
         let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
         gateway.wait_for("/v1/pdus/raritan-px2/outlets", |body| {
             let outlets = body["outlets"].as_array().unwrap();
