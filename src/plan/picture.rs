@@ -57,7 +57,7 @@ pub struct Picture {
     pub(super) unconfirmed: BTreeMap<usize, i64>,
     /// Outlets, by place, that have a meter of their own.
     pub(super) metered: BTreeSet<usize>,
-    /// By outlet: the names of the branches and phases that it may be on.
+    /// By outlet: the names of the branches and phases that it may be on, where the site names any of its PDU.
     pub(super) parts: Vec<BTreeSet<String>>,
     /// By PDU: what its inlets draw as measured, mVA; nothing if its outlets are not known at all.
     pub(super) inlets: BTreeMap<PduId, Option<i64>>,
@@ -272,6 +272,7 @@ impl Picture {
             self.flows.insert(view.id.clone(), flows.collect());
         }
         let mut strange: Vec<(usize, OutletId)> = Vec::new();
+        let is_named = about.site.names_parts_of(&view.id);
         for (at, part) in view.outlets() {
             let id = OutletId { pdu: view.id.clone(), number: part.number };
             let relay = match view.outlet_state(at) {
@@ -302,7 +303,7 @@ impl Picture {
             if measured.is_some() {
                 self.metered.insert(place);
             }
-            self.parts.push(wiring.names(view));
+            self.parts.push(if is_named { wiring.names(view) } else { BTreeSet::new() });
             self.lines.push(if phases.len() == 3 { wiring.on() } else { Vec::new() });
             if !wiring.strange.is_empty() {
                 let beside = wiring.beside(&branches, &lines);

@@ -338,6 +338,12 @@ impl Site {
         }
     }
 
+    /// Whether a configured limit is on branches or phases of a PDU.
+    pub(super) fn names_parts_of(&self, pdu: &PduId) -> bool {
+        let is_its = |member: &Member| matches!(member, Member::Part(of, _) if of == pdu);
+        self.feeds.values().any(|feed| feed.of.iter().any(is_its))
+    }
+
     /// The members of a configured limit with those of the limits below it; no limit is taken twice.
     pub fn members(&self, feed: &str) -> Vec<&Member> {
         let (mut found, mut open, mut seen) = (Vec::new(), vec![feed], BTreeSet::new());

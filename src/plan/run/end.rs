@@ -16,7 +16,7 @@ use super::super::world::{Goal, World};
 use super::room::goals_of;
 use super::step::{Doing, Phase};
 use super::wait::Waiting;
-use super::{Deed, Run, Runs, Who};
+use super::{Deed, LONG_PATIENCE, Run, Runs, Who};
 
 impl Runs {
     /// Ends a plan of which nothing is under way and nothing may begin any more, and tells of one that has ended.
@@ -134,10 +134,16 @@ impl Runs {
         self.plans.get(plan).is_some_and(|run| run.doing.iter().all(|doing| waits(&doing.phase)))
     }
 
-    /// Plans the rest anew for what flows now; what does not fit any more is left out. False if that is of no use.
+    /// Plans the rest anew for what flows now; what does not fit any more is left out. False if that is of no use: also
+    /// if for long nothing has come of it.
     pub(super) fn replan(&mut self, who: &Who, sight: &Sight<'_>) -> bool {
         let mut picture = self.picture(sight, Some(&who.plan), None);
         let Some(run) = self.plans.get(&who.plan) else { return false };
+        let ended = run.ended();
+        let since = run.replanned.filter(|(of, _)| *of == ended).map(|(_, since)| since);
+        if since.is_some_and(|since| sight.now >= since + LONG_PATIENCE) {
+            return false;
+        }
         picture.world.by_priority = run.record.by_priority;
         let mut rest = run.record.clone();
         rest.steps.retain(|step| step.state.outcome().is_none());
@@ -204,6 +210,9 @@ impl Runs {
         }
         run.record.steps = steps;
         run.doing = doing;
+        let ended = run.ended();
+        let since = run.replanned.filter(|(of, _)| *of == ended).map_or(sight.now, |of| of.1);
+        run.replanned = Some((ended, since));
         run.record.reserve = reserve(world, made);
         run.whole = true;
         run.changed.clear();
@@ -220,6 +229,11 @@ impl Runs {
 }
 
 impl Run {
+    /// How many of its steps are over.
+    fn ended(&self) -> usize {
+        self.record.steps.iter().filter(|step| step.state.outcome().is_some()).count()
+    }
+
     /// Whether something is still to be done for a step whose outcome is being made durable.
     fn goes_on(&self, at: usize, doing: &Doing, sight: &Sight<'_>) -> bool {
         let step = &self.record.steps[at];

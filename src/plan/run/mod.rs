@@ -257,6 +257,8 @@ pub(super) struct Run {
     settling: bool,
     /// Whether its steps wait long.
     patient: bool,
+    /// How many of its steps were over when it was planned anew last, and since when no other is.
+    replanned: Option<(usize, Tick)>,
     /// Its end is being made durable.
     closing: bool,
     /// Whether it is interrupted rather than stopped.
@@ -342,6 +344,7 @@ impl Runs {
             halted: false,
             settling,
             patient: settling || record.patient,
+            replanned: None,
             closing: false,
             interrupted: false,
             failed: BTreeSet::new(),

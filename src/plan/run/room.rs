@@ -1,7 +1,8 @@
 //! Whether there is room for a step, as measured.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::id::PduId;
 use crate::model::switching::Relay;
 
 use super::super::picture::{Picture, STEP_MS, Sight};
@@ -21,6 +22,14 @@ pub enum Unfit {
     /// Its steps do not fit into it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+}
+
+/// Why a step may not be carried out now.
+pub(super) enum Cramped {
+    /// There is no room for it as the loads are: made anew for these, the rest of its plan may find it.
+    Full(String),
+    /// It cannot be told whether there is: no other order of the steps mends that.
+    Untold(String),
 }
 
 /// Forgets the draw of outlets of which the site says nothing, neither what they draw nor what feeds them: somebody who
@@ -56,7 +65,7 @@ impl Runs {
     }
 
     /// Whether an outlet may be switched on now, as measured, or off if it is to come on again; or why not.
-    pub(super) fn room(&self, who: &Who, sight: &Sight<'_>) -> Result<(), String> {
+    pub(super) fn room(&self, who: &Who, sight: &Sight<'_>) -> Result<(), Cramped> {
         let Some(run) = self.plans.get(&who.plan) else { return Ok(()) };
         let outlet = &run.record.steps[who.step].outlet;
         let about = BTreeSet::from([outlet.pdu.clone()]);
@@ -79,14 +88,16 @@ impl Runs {
         });
         if let Some(share) = aged.filter(|_| draws) {
             let name = &world.limits[share.limit].name;
-            return Err(format!(
+            return Err(Cramped::Untold(format!(
                 "what flows over {name} was last read more than {} ago",
                 sight.site.fresh
-            ));
+            )));
         }
-        // An off that is to be undone only has to be one that could be: what it leaves room for is the planner's.
+        // An off that is to be undone only has to be one that could be: what it leaves room for is the planner's. Not
+        // while a PDU below one of its limits has stopped to answer: that may be told of it before its readings age.
         if run.record.steps[who.step].relay == Relay::Off {
-            return Ok(());
+            let silent = if draws { silent_beside(&world, at, sight) } else { None };
+            return silent.map_or(Ok(()), |why| Err(Cramped::Untold(why)));
         }
         // What no meter has confirmed may turn out to be twice what was said of it: not even then is a rating passed.
         let doubtful = world.outlets[at].over.iter().find(|share| {
@@ -97,9 +108,9 @@ impl Runs {
         });
         if let Some(share) = doubtful.filter(|_| draws) {
             let name = &world.limits[share.limit].name;
-            return Err(format!(
+            return Err(Cramped::Full(format!(
                 "what was switched on a moment ago is not in the meters of {name} yet, and may be more than was said"
-            ));
+            )));
         }
         let goal = Goal { outlet: at, want: Want::On, drops_host: true, why: String::new() };
         // It is the step's turn: only the limits are asked.
@@ -107,8 +118,11 @@ impl Runs {
         world.hosts.iter_mut().for_each(|host| host.after.clear());
         match fits(&world, &[goal]) {
             Ok(0) => Ok(()),
-            Ok(_) => Err("the first moment of what was switched on before it is not over".into()),
-            Err(refusal) => Err(refusal.to_string()),
+            Ok(_) => {
+                let why = "the first moment of what was switched on before it is not over";
+                Err(Cramped::Full(why.into()))
+            }
+            Err(refusal) => Err(Cramped::Full(refusal.to_string())),
         }
     }
 
@@ -134,6 +148,25 @@ impl Runs {
         fits(&picture.world, &goals)?;
         Ok(())
     }
+}
+
+/// A PDU that does not answer and carries a part of what flows over a limit above an outlet, told in words.
+fn silent_beside(world: &World, outlet: usize, sight: &Sight<'_>) -> Option<String> {
+    let of = &world.outlets[outlet];
+    let beside = world.outlets.iter().filter_map(|other| {
+        let share = other.over.iter().find(|share| of.share(share.limit).is_some())?;
+        Some((&other.id.pdu, share.limit))
+    });
+    let beside: BTreeMap<&PduId, usize> = beside.collect();
+    beside.into_iter().find_map(|(pdu, limit)| {
+        let health = &sight.view(pdu)?.health;
+        let name = &world.limits[limit].name;
+        let why = health.reason()?;
+        Some(format!(
+            "PDU {pdu}, which carries a part of what flows over {name}, is {}: {why}",
+            health.word()
+        ))
+    })
 }
 
 impl Picture {

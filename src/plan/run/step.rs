@@ -13,12 +13,15 @@ use super::super::picture::Sight;
 use super::super::planner::Until;
 use super::super::record::{OnOverload, StepRecord, StepState};
 use super::super::site::Site;
+use super::room::Cramped;
 use super::verify::{Doubt, Verifying, Witnessing};
 use super::{Deed, LONG_PATIENCE, Note, PATIENCE, PAUSE, Run, Runs, Who, WriteEnd};
 
 /// How long the outcome of a command is looked for whose device task was ended.
 const LOST: Span = Span::seconds(15);
 
+/// Between two tries for room at most.
+const LONG_PAUSE: Span = Span::seconds(3);
 /// Between two tries while a webhook is out.
 const LULL: Span = Span::seconds(5);
 
@@ -373,16 +376,25 @@ impl Runs {
             self.doing(who).phase = Phase::Room { known, until, next: sight.now + PAUSE };
             return true;
         }
-        let Err(why) = self.room(who, sight) else {
-            self.busy.insert(pdu, who.clone());
-            self.has_room(who, known, sight);
-            return true;
+        let (why, is_full) = match self.room(who, sight) {
+            Ok(()) => {
+                self.busy.insert(pdu, who.clone());
+                self.has_room(who, known, sight);
+                return true;
+            }
+            Err(Cramped::Full(why)) => (why, true),
+            Err(Cramped::Untold(why)) => (why, false),
         };
-        let replans = run.record.on_overload == OnOverload::Replan;
+        let replans = run.record.on_overload == OnOverload::Replan && is_full;
         // An off of its plan that waits for a webhook may make the room. That may take long: no PDU is asked all the time.
         let wait = if run.patient { LONG_PATIENCE } else { PATIENCE };
-        let (until, pause) =
-            if run.calling.is_empty() { (until, PAUSE) } else { (sight.now + wait, LULL) };
+        let (until, pause) = if run.calling.is_empty() {
+            // Who has waited for long need not ask the PDU as often as who came a moment ago.
+            let waited = wait.0.saturating_sub((until - sight.now).0);
+            (until, Span((waited / 10).clamp(PAUSE.0, LONG_PAUSE.0)))
+        } else {
+            (sight.now + wait, LULL)
+        };
         if sight.now < until || replans && !self.only_waits(&who.plan) {
             // An off on the same device may make room meanwhile.
             self.busy.retain(|_, of| of != who);

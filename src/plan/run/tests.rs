@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::super::record::StepRecord;
+use super::super::record::{OnOverload, StepRecord};
 use super::super::site::{Feed, HostSpec, Member, NoAnswer, Site};
 use super::super::world::Draw;
 use super::*;
@@ -20,6 +20,8 @@ struct Rack {
     site: Site,
     locks: BTreeMap<OutletId, String>,
     on: [bool; 3],
+    /// Another PDU, of one outlet, which is on: how it is, and how long ago it was read, ms.
+    beside: Option<(Health, u64)>,
     now: u64,
     /// Webhooks that were called, each with its host.
     calls: Vec<(Who, HostId)>,
@@ -44,6 +46,29 @@ fn site() -> Site {
     site
 }
 
+/// A host on the third outlet, which draws 800 W, and a feed of all these PDUs.
+fn heavy(mut site: Site, pdus: &[&str], rating: i64) -> Site {
+    let feed = Feed {
+        kind: "feed".into(),
+        rating,
+        amperes: None,
+        derating: Some(100),
+        inrush: Some(400),
+        of: pdus.iter().map(|id| Member::Pdu(id.parse().unwrap())).collect(),
+        lines: BTreeMap::new(),
+        pair: None,
+    };
+    site.feeds.insert("feed".into(), feed);
+    site.hosts.insert("heavy".parse().unwrap(), drawing(3, 800_000, 1_000, 800_000));
+    site
+}
+
+fn drawing(number: u16, boot: i64, boot_ms: u64, steady: i64) -> HostSpec {
+    let mut host = HostSpec::fed_by("some", vec![outlet(number)]);
+    host.draw = Some(Draw { inrush: boot, inrush_ms: 100, boot, boot_ms, steady });
+    host
+}
+
 /// Steps in the order of their numbers.
 fn plan(id: &str, steps: &[(u16, Relay)]) -> Record {
     let id: PlanId = id.parse().unwrap();
@@ -64,6 +89,7 @@ impl Rack {
             site,
             locks: BTreeMap::new(),
             on,
+            beside: None,
             now: 100_000,
             calls: Vec::new(),
             held: None,
@@ -72,11 +98,11 @@ impl Rack {
         }
     }
 
-    fn view(&self) -> PduView {
+    fn view(&self, id: &str, on: &[bool]) -> PduView {
         let part = |number| Part { number, switchable: true, ..Part::default() };
         let mut slots = Vec::new();
         let mut readings = Vec::new();
-        for (part, on) in (0..).zip(self.on) {
+        for (part, on) in (0..).zip(on.iter().copied()) {
             let word = if on { Word::On } else { Word::Off };
             let drawn = Datum::Value(if on { 500_000 } else { 0 });
             for (metric, datum) in [(Metric::State, Datum::Word(word)), (Metric::Power, drawn)] {
@@ -84,7 +110,7 @@ impl Rack {
                 readings.push(Reading { at: Stamp(0), datum });
             }
         }
-        let outlets = (1..=3).map(part).collect();
+        let outlets = (1..=on.len() as u16).map(part).collect();
         let now = Some(Tick(self.now));
         PduView {
             health: Health::Online,
@@ -92,8 +118,18 @@ impl Rack {
             readings: readings.into(),
             observed: now,
             complete: now,
-            ..PduView::unknown("pdu-a".parse().unwrap(), "pdu-a".into(), None)
+            ..PduView::unknown(id.parse().unwrap(), id.into(), None)
         }
+    }
+
+    fn views(&self) -> Vec<Arc<PduView>> {
+        let mut views = vec![Arc::new(self.view("pdu-a", &self.on))];
+        if let Some((health, ago)) = &self.beside {
+            let seen = Some(Tick(self.now - ago));
+            let of = self.view("pdu-b", &[true]);
+            views.push(Arc::new(PduView { health: health.clone(), observed: seen, ..of }));
+        }
+        views
     }
 
     fn turn(&mut self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> Vec<Deed>) {
@@ -108,7 +144,7 @@ impl Rack {
 
     fn sees(&mut self, act: impl FnOnce(&mut Runs, &Sight<'_>) -> Vec<Deed>) -> Vec<Deed> {
         let (now, stamp) = (Tick(self.now), Stamp(self.now as i64));
-        let views = [Arc::new(self.view())];
+        let views = self.views();
         let (site, locks) = (&self.site, &self.locks);
         act(&mut self.runs, &Sight { now, stamp, views: &views, site, locks })
     }
@@ -263,24 +299,7 @@ fn no_feed_of_a_host_is_cut_while_that_is_drained() {
 /// What came after the off, at the same PDU, waited for it as long as its host was drained; it does so still.
 #[test]
 fn an_on_that_needs_the_room_of_a_host_waits_until_that_is_drained() {
-    let mut site = site();
-    let feed = Feed {
-        kind: "feed".into(),
-        rating: 1_000_000,
-        amperes: None,
-        derating: Some(100),
-        inrush: Some(400),
-        of: vec![Member::Pdu("pdu-a".parse().unwrap())],
-        lines: BTreeMap::new(),
-        pair: None,
-    };
-    site.feeds.insert("feed".into(), feed);
-    let draws =
-        Draw { inrush: 800_000, inrush_ms: 100, boot: 800_000, boot_ms: 1_000, steady: 800_000 };
-    let mut heavy = HostSpec::fed_by("heavy", vec![outlet(3)]);
-    heavy.draw = Some(draws);
-    site.hosts.insert("heavy".parse().unwrap(), heavy);
-    let mut rack = Rack::new(site, [true, false, false]);
+    let mut rack = Rack::new(heavy(site(), &["pdu-a"], 1_000_000), [true, false, false]);
     rack.begins(plan("one", &[(1, Relay::Off), (3, Relay::On)]));
     rack.passes(900);
     assert_eq!(rack.written, [""; 0]);
@@ -299,4 +318,58 @@ fn a_host_whose_drain_is_refused_stays_on_and_holds_nothing() {
     rack.passes(1);
     assert_eq!((rack.written.len(), rack.ended[0].state), (0, PlanState::Stopped));
     assert_eq!(rack.runs.claimed_by(&outlet(1)), None);
+}
+
+/// What was read of the PDU beside is too old, and stays so: no other order of the steps mends that.
+#[test]
+fn a_plan_that_waits_for_what_is_not_read_any_more_ends_instead_of_being_planned_anew_for_ever() {
+    let site = heavy(Site::default(), &["pdu-a", "pdu-b"], 5_000_000);
+    let mut rack = Rack::new(site, [false; 3]);
+    rack.beside = Some((Health::Offline("no answer".into()), 40_000));
+    let mut plan = plan("one", &[(3, Relay::On)]);
+    plan.on_overload = OnOverload::Replan;
+    rack.begins(plan);
+    rack.passes(70);
+    assert_eq!(rack.written, [""; 0]);
+    let detail = rack.ended[0].steps[0].detail.clone().unwrap();
+    assert!(detail.contains("was last read more than"), "{detail}");
+}
+
+/// It may have died with its feed a moment ago, while what was read of it is still young.
+#[test]
+fn a_host_is_not_cut_for_a_cycle_while_a_pdu_below_one_of_its_limits_is_silent() {
+    let cycle = || plan("one", &[(3, Relay::Off), (3, Relay::On)]);
+    let site = heavy(Site::default(), &["pdu-a", "pdu-b"], 5_000_000);
+    let mut rack = Rack::new(site.clone(), [true; 3]);
+    rack.beside = Some((Health::Stale("no answer".into()), 5_000));
+    rack.begins(cycle());
+    rack.passes(70);
+    assert_eq!(rack.written, [""; 0]);
+    let detail = rack.ended[0].steps[0].detail.clone().unwrap();
+    assert!(detail.contains("pdu-b") && detail.contains("is stale"), "{detail}");
+    let mut rack = Rack::new(site, [true; 3]);
+    rack.beside = Some((Health::Online, 5_000));
+    rack.begins(cycle());
+    rack.passes(70);
+    assert_eq!(rack.written, ["pdu-a/3 off", "pdu-a/3 on"]);
+}
+
+/// The planner believes what is said of loads that start up; what no meter has confirmed may be twice that.
+#[test]
+fn a_plan_is_planned_anew_while_a_host_starts_up_but_not_for_ever() {
+    for (boots_for, comes_on) in [(600, true), (7_200, false)] {
+        let mut site = heavy(Site::default(), &["pdu-a"], 2_500_000);
+        let slow = drawing(1, 1_200_000, boots_for * 1_000, 500_000);
+        site.hosts.insert("slow".parse().unwrap(), slow);
+        let mut rack = Rack::new(site, [false; 3]);
+        rack.begins(plan("one", &[(1, Relay::On)]));
+        let mut second = plan("two", &[(3, Relay::On)]);
+        second.on_overload = OnOverload::Replan;
+        rack.begins(second);
+        rack.passes(1_100);
+        let came_on = rack.written.contains(&"pdu-a/3 on".to_owned());
+        let states: Vec<PlanState> = rack.ended.iter().map(|record| record.state).collect();
+        let ends = if comes_on { PlanState::Done } else { PlanState::Stopped };
+        assert_eq!((came_on, states), (comes_on, vec![PlanState::Done, ends]));
+    }
 }
