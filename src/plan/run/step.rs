@@ -195,7 +195,7 @@ impl Runs {
                 self.asks_for_room(who, known, until, sight)
             }
             Phase::Clears { known, dead } if dead <= sight.now => {
-                self.intends(who, known, sight);
+                self.comes_to_feeds(who, known, sight);
                 true
             }
             Phase::Intends { known, generation } if run.durable >= generation => {
@@ -235,7 +235,7 @@ impl Runs {
         let Some(run) = self.plans.get(&who.plan) else { return false };
         let outlet = run.record.steps[who.step].outlet.clone();
         match sight.guard(&outlet, &run.record.lifts()) {
-            Guarded::Known(known, _) => self.passed_guard(who, known, sight),
+            Guarded::Known(known, _) => self.comes_to_room(who, known, sight),
             Guarded::Aged(_) => {
                 self.doing(who).phase = Phase::LooksAged { until };
                 self.deeds.push(Deed::Look { who: who.clone(), outlet, everything: false });
@@ -273,7 +273,7 @@ impl Runs {
                         self.hindered(who, &why, until, sight);
                     }
                     (None, Guarded::Known(known, _) | Guarded::Aged(known)) => {
-                        self.passed_guard(who, known, sight);
+                        self.comes_to_room(who, known, sight);
                     }
                 }
             }
@@ -300,7 +300,8 @@ impl Runs {
         }
     }
 
-    fn passed_guard(&mut self, who: &Who, known: Known, sight: &Sight<'_>) {
+    /// The last before its intent: whatever was waited for before, the other feeds of its host are looked at now.
+    fn comes_to_feeds(&mut self, who: &Who, known: Known, sight: &Sight<'_>) {
         let Some(run) = self.plans.get(&who.plan) else { return };
         let step = &run.record.steps[who.step];
         let host = sight.site.host_of(&step.outlet);
@@ -312,7 +313,7 @@ impl Runs {
             let left = others.cloned().collect();
             self.doing(who).phase = Phase::Feeds { known, left, on: 0 };
         } else {
-            self.comes_to_room(who, known, sight);
+            self.intends(who, known, sight);
         }
     }
 
@@ -329,11 +330,11 @@ impl Runs {
         let Some(run) = self.plans.get(&who.plan) else { return false };
         let host = sight.site.host_of(&run.record.steps[who.step].outlet);
         let Some((id, host)) = host else {
-            self.comes_to_room(who, known, sight);
+            self.intends(who, known, sight);
             return true;
         };
         if on >= host.min_feeds {
-            self.comes_to_room(who, known, sight);
+            self.intends(who, known, sight);
             return true;
         }
         let Some(feed) = left.pop() else {
@@ -439,13 +440,18 @@ impl Runs {
         let open = last.filter(|last| !last.acknowledged && last.relay != step.relay);
         match open.filter(|last| last.dead() > sight.now && self.care.quiesce) {
             Some(last) => self.doing(who).phase = Phase::Clears { known, dead: last.dead() },
-            None => self.intends(who, known, sight),
+            None => self.comes_to_feeds(who, known, sight),
         }
     }
 
     fn intends(&mut self, who: &Who, known: Known, sight: &Sight<'_>) {
         let Some(run) = self.plans.get_mut(&who.plan) else { return };
+        let lifts = run.record.lifts();
         let step = &mut run.record.steps[who.step];
+        if let Guarded::Not(why) = sight.guard(&step.outlet, &lifts) {
+            self.ends(who, Outcome::Failed, Some(why.to_string()), sight);
+            return;
+        }
         if step.state == StepState::Intended {
             // It became durable with the plan.
             self.writes(who, known, sight);
