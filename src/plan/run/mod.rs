@@ -35,8 +35,8 @@ use wait::Waiting;
 
 /// How long a later step of a plan waits for a PDU that does not answer, and an on for room.
 const PATIENCE: Span = Span::seconds(60);
-/// How long a plan waits that goes on after a restart, or brings hosts to a safe state: PDU cards are up later than the
-/// gateway after a power cut.
+/// How long a plan waits that goes on after a restart, or brings hosts to a safe state, from when it began: PDU cards are up
+/// later than the gateway after a power cut. What has not come by then, each step waits for as long as any other.
 const LONG_PATIENCE: Span = Span::seconds(15 * 60);
 /// Between two tries.
 const PAUSE: Span = Span(500);
@@ -278,6 +278,14 @@ pub(super) struct Run {
     more: Option<Record>,
     outcome: bool,
     notes: Vec<Note>,
+}
+
+impl Run {
+    /// Until when a step waits that begins to wait now.
+    fn waits_until(&self, now: Tick) -> Tick {
+        let until = now + PATIENCE;
+        if self.patient { until.max(self.began + LONG_PATIENCE) } else { until }
+    }
 }
 
 /// All plans under way.

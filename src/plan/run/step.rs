@@ -15,7 +15,7 @@ use super::super::record::{OnOverload, StepRecord, StepState};
 use super::super::site::Site;
 use super::room::Cramped;
 use super::verify::{Doubt, Verifying, Witnessing};
-use super::{Deed, LONG_PATIENCE, Note, PATIENCE, PAUSE, Run, Runs, Who, WriteEnd};
+use super::{Deed, Note, PAUSE, Run, Runs, Who, WriteEnd};
 
 /// How long the outcome of a command is looked for whose device task was ended.
 const LOST: Span = Span::seconds(15);
@@ -58,8 +58,8 @@ pub(super) enum Phase {
     Feeds { known: Known, left: Vec<OutletId>, on: usize },
     /// One of them is looked at.
     LooksFeed { known: Known, left: Vec<OutletId>, on: usize },
-    /// It waits for room, until a moment.
-    Room { known: Known, until: Tick, next: Tick },
+    /// It waits for room since a moment, and until another.
+    Room { known: Known, since: Tick, until: Tick, next: Tick },
     /// It is looked at, as it seems to be where it should be.
     LooksThere { known: Known },
     /// What was sent to it before has to die.
@@ -191,8 +191,8 @@ impl Runs {
             Phase::Waits => self.may_begin(who, sight),
             Phase::Guards { until, next } if next <= sight.now => self.guards(who, until, sight),
             Phase::Feeds { known, left, on } => self.looks_at_feeds(who, known, left, on, sight),
-            Phase::Room { known, until, next } if next <= sight.now => {
-                self.asks_for_room(who, known, until, sight)
+            Phase::Room { known, since, until, next } if next <= sight.now => {
+                self.asks_for_room(who, known, (since, until), sight)
             }
             Phase::Clears { known, dead } if dead <= sight.now => {
                 self.comes_to_feeds(who, known, sight);
@@ -362,19 +362,25 @@ impl Runs {
         let is_on = run.record.steps[who.step].relay == Relay::On;
         // What is switched off and could not be switched on again, as a limit above it is not read, would stay dark.
         if self.care.room && (is_on || self.comes_back(who)) {
-            let wait = if run.patient { LONG_PATIENCE } else { PATIENCE };
-            let (until, next) = (sight.now + wait, sight.now);
-            self.doing(who).phase = Phase::Room { known, until, next };
+            let (until, now) = (run.waits_until(sight.now), sight.now);
+            self.doing(who).phase = Phase::Room { known, since: now, until, next: now };
         } else {
             self.has_room(who, known, sight);
         }
     }
 
-    fn asks_for_room(&mut self, who: &Who, known: Known, until: Tick, sight: &Sight<'_>) -> bool {
+    fn asks_for_room(
+        &mut self,
+        who: &Who,
+        known: Known,
+        (since, until): (Tick, Tick),
+        sight: &Sight<'_>,
+    ) -> bool {
         let Some(run) = self.plans.get(&who.plan) else { return false };
         let pdu = run.record.steps[who.step].outlet.pdu.clone();
         if self.busy.get(&pdu).is_some_and(|of| of != who) {
-            self.doing(who).phase = Phase::Room { known, until, next: sight.now + PAUSE };
+            let next = sight.now + PAUSE;
+            self.doing(who).phase = Phase::Room { known, since, until, next };
             return true;
         }
         let (why, is_full) = match self.room(who, sight) {
@@ -388,18 +394,18 @@ impl Runs {
         };
         let replans = run.record.on_overload == OnOverload::Replan && is_full;
         // An off of its plan that waits for a webhook may make the room. That may take long: no PDU is asked all the time.
-        let wait = if run.patient { LONG_PATIENCE } else { PATIENCE };
         let (until, pause) = if run.calling.is_empty() {
             // Who has waited for long need not ask the PDU as often as who came a moment ago.
-            let waited = wait.0.saturating_sub((until - sight.now).0);
+            let waited = (sight.now - since).0;
             (until, Span((waited / 10).clamp(PAUSE.0, LONG_PAUSE.0)))
         } else {
-            (sight.now + wait, LULL)
+            (run.waits_until(sight.now), LULL)
         };
         if sight.now < until || replans && !self.only_waits(&who.plan) {
             // An off on the same device may make room meanwhile.
             self.busy.retain(|_, of| of != who);
-            self.doing(who).phase = Phase::Room { known, until, next: sight.now + pause };
+            let next = sight.now + pause;
+            self.doing(who).phase = Phase::Room { known, since, until, next };
             self.deeds.push(Deed::Want(pdu));
         } else if replans && !self.comes_back(who) && self.replan(who, sight) {
             // Planned anew: this step is no more.

@@ -4,14 +4,13 @@
 use crate::model::event::About;
 use crate::model::id::PlanId;
 use crate::model::switching::{Outcome, Relay};
-use crate::model::time::Span;
 
 use super::super::picture::Sight;
 use super::super::record::{OnFailure, StepState};
 use super::super::site::NoAnswer;
 use super::step::Phase;
 use super::wait::is_read;
-use super::{Deed, LONG_PATIENCE, Moment, PATIENCE, PAUSE, Runs, Unanswered, Who};
+use super::{Deed, Moment, PATIENCE, PAUSE, Runs, Unanswered, Who};
 
 impl Runs {
     pub(super) fn may_begin(&mut self, who: &Who, sight: &Sight<'_>) -> bool {
@@ -86,12 +85,9 @@ impl Runs {
         // A plan that is under way has perhaps left a host dark, so it waits a while for a PDU that does not answer or is
         // being learned anew; the first step of a plan does not wait.
         let begun = run.record.steps.iter().any(|step| step.state.outcome().is_some());
-        let wait = match (run.patient, begun) {
-            (true, _) => LONG_PATIENCE,
-            (false, true) => PATIENCE,
-            (false, false) => Span(0),
-        };
-        self.doing(who).phase = Phase::Guards { until: sight.now + wait, next: sight.now };
+        let waits = run.patient || begun;
+        let until = if waits { run.waits_until(sight.now) } else { sight.now };
+        self.doing(who).phase = Phase::Guards { until, next: sight.now };
     }
 
     /// What a webhook answered. Before an off: the step waits for its turn anew, and is then guarded as if it came first.
