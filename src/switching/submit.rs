@@ -154,9 +154,13 @@ impl Switching {
     /// Takes a wish, or refuses it. Returns once the plan is durable; it is carried out from then on whether
     /// anybody waits or not.
     ///
-    /// All of it runs in a task of its own: a client that hangs up drops its request wherever that stands, and
-    /// a plan that is half accepted would hold its outlets for ever.
+    /// With a key, all of it runs in a task of its own: a client that hangs up drops its request wherever that stands, and
+    /// the next with the same key is to wait for what becomes of it. Without one it may be dropped up to where the plan has
+    /// its outlets; what comes then is done on another thread.
     pub async fn submit(&self, request: Request) -> Result<Ticket, Refusal> {
+        if request.key.is_none() {
+            return self.take(request).await;
+        }
         let this = self.clone();
         let task = self.tasks.spawn(async move { this.take(request).await });
         task.await.unwrap_or_else(|error| {
@@ -310,10 +314,20 @@ impl Switching {
         draft(self.clock.stamp().0, "plan.accepted", &record.by, &about, text)
     }
 
-    /// Makes a claimed plan durable, and begins it.
+    /// Makes a claimed plan durable, and begins it: all on the thread that wrote, as to wake another takes as long as a
+    /// disk does; and whether anybody waits for it or not.
     pub(super) async fn begin(&self, record: Record, commit: Commit) -> Result<Ticket, Refusal> {
-        let saved = self.in_journal(move |journal| journal.commit(commit)).await;
-        if let Err(error) = saved {
+        let (this, id) = (self.clone(), record.id.clone());
+        let done = this.tasks.clone();
+        let done = done.spawn_blocking(move || this.commits_and_begins(record, commit));
+        done.await.unwrap_or_else(|error| {
+            self.runs().release(&id);
+            Err(JournalError::Failed(error.to_string()).into())
+        })
+    }
+
+    fn commits_and_begins(&self, record: Record, commit: Commit) -> Result<Ticket, Refusal> {
+        if let Err(error) = self.journal.commit(commit) {
             self.runs().release(&record.id);
             return Err(error.into());
         }
