@@ -30,8 +30,12 @@ pub struct Startups {
     pub most_ms: u64,
     /// By outlet number, from when the power is back. Outlets that the PDU has no delay of are not among them.
     pub outlets: BTreeMap<u16, PowerOn>,
-    /// What passes before all of them.
+    /// What passes before all of them; nothing is set of that.
     pub before: Span,
+    /// Outlets that do what they did when the power went: they come on if they were on.
+    pub last: BTreeSet<u16>,
+    /// Why nothing is known, though the driver says where it is kept.
+    pub unknown: Option<String>,
     /// Where they come on one after the other: in which order, and what passes between.
     pub course: Option<Course>,
     /// Of which device that is.
@@ -49,6 +53,8 @@ pub struct SetStartup {
     pub serial: Option<String>,
     /// What it is to be.
     pub delay: Span,
+    /// What passes before all outlets, and is a part of both.
+    pub before: Span,
 }
 
 /// An order of outlets that is to be set, with what passes between them, and what that rests on.
@@ -126,24 +132,28 @@ impl Device {
         let startup = startup.ok_or_else(|| refused("its driver knows no delay of it"))?;
         let oid = place_of(&startup.source, &adopted.instance, outlet);
         let oid = oid.ok_or_else(|| refused("its driver knows no delay of it"))?;
-        let value = startup.raw(delay).ok_or_else(|| refused("it takes no such delay"))?;
-        let before = value_at(&mut adopted.line, &oid).await?;
-        let told = before.as_ref().and_then(Value::number).and_then(|raw| startup.told(raw));
-        let (Some(before), true) = (before, told == Some(wish.now)) else {
+        let own = delay.0.checked_sub(wish.before.0).and_then(|own| startup.raw(Span(own)));
+        let value = own.ok_or_else(|| refused("it takes no such delay"))?;
+        let kept = value_at(&mut adopted.line, &oid).await?;
+        let told = kept.as_ref().and_then(Value::number).and_then(|raw| startup.told(raw));
+        let told = told.map(|told| told.later(wish.before));
+        let (Some(kept), true) = (kept, told == Some(wish.now)) else {
             let why = "its power-on delay is not what it was a moment ago";
             return Err(OrderError::Doubtful(why.into()));
         };
-        self.sets(adopted, &oid, typed(value, &before)).await?;
+        self.sets(adopted, &oid, typed(value, &kept)).await?;
         let mut view = PduView::clone(&self.place.view());
         let mut startups = BTreeMap::clone(&view.startups);
-        startups.extend(startup.told(value).map(|told| (number, told)));
+        startups.extend(startup.told(value).map(|told| (number, told.later(wish.before))));
         view.startups = Arc::new(startups);
         self.place.show(view);
         Ok(())
     }
 
     /// Sets one thing of the order in which outlets come on and of what passes between them, if all of it still is what it
-    /// was, and reads it back. What it is then: one thing at a time, so that switching waits for no more than that.
+    /// was, and reads it back. What it is then: one thing at a time, so that switching waits for no more than that. What is
+    /// to pass more comes before the order, and what is to pass less after it: should it end in between, no outlet comes
+    /// on sooner than by the one or by the other.
     pub(super) async fn set_course(
         &mut self,
         adopted: &mut Adopted,
@@ -157,8 +167,14 @@ impl Device {
         let told = now.course.clone().filter(|_| now == wish.now).ok_or_else(|| {
             OrderError::Doubtful("its power-on order is not what it was a moment ago".into())
         })?;
+        let longer = |number: &&u16| told.gaps.get(number) < wish.course.gaps.get(number);
         let changed = |number: &&u16| told.gaps.get(number) != wish.course.gaps.get(number);
-        if let Some(number) = wish.course.order.iter().find(changed) {
+        let next = wish.course.order.iter().find(longer);
+        let next = next.or_else(|| {
+            let is_ordered = told.order == wish.course.order;
+            is_ordered.then(|| wish.course.order.iter().find(changed)).flatten()
+        });
+        if let Some(number) = next {
             let outlet = switchable(adopted, *number)?;
             let oid = place_of(&startup.source, &adopted.instance, outlet).ok_or_else(none)?;
             let gap = wish.course.gaps.get(number).copied().ok_or_else(none)?;
@@ -207,11 +223,11 @@ async fn read(adopted: &mut Adopted) -> Result<Startups, OrderError> {
     let instance = &adopted.instance;
     let outlets = instance.layout.parts(Scope::Outlet).to_vec();
     let numbers: BTreeSet<u16> = outlets.iter().map(|part| part.number).collect();
-    // By number: where the delay is, and where it says that it stays off.
+    // By number: where the delay is, and where it says what the outlet does.
     let own: Vec<(u16, Oid, Option<Oid>)> = (0..)
         .zip(&outlets)
         .filter_map(|(at, part)| {
-            let off = startup.off.as_ref().and_then(|(off, _)| place_of(off, instance, at));
+            let off = startup.off.as_ref().and_then(|off| place_of(&off.source, instance, at));
             Some((part.number, place_of(&startup.source, instance, at)?, off))
         })
         .collect();
@@ -226,11 +242,20 @@ async fn read(adopted: &mut Adopted) -> Result<Startups, OrderError> {
     let chain = startup.chain.as_ref();
     let order = chain.map(|chain| of_unit(&chain.order));
     let least = chain.and_then(|chain| chain.least.as_ref()).map(|time| of_unit(&time.source));
+    let unless = startup.unless.as_ref().map(|(source, _)| of_unit(source));
+    let follows = startup.off.as_ref().and_then(|off| off.follows.as_ref());
+    let followed = follows.map(|(_, source)| of_unit(source));
     let named = own.iter().flat_map(|(_, oid, off)| Some(oid).into_iter().chain(off));
-    let units = [&before, &order, &least].into_iter().flatten().flatten();
+    let units = [&before, &order, &least, &unless, &followed].into_iter().flatten().flatten();
     let names: Vec<Oid> = named.chain(units).cloned().collect();
     let values = values(&mut adopted.line, &names, varbinds(&adopted.profile)).await?;
     let number = |oid: &Oid| values.get(oid).and_then(Value::number);
+    let unknown = |why: &str| Startups { unknown: Some(why.to_owned()), ..Startups::default() };
+    // Where it does not say so, as it is older than that, its delays are heeded.
+    let said = unless.flatten().and_then(|oid| number(&oid));
+    if startup.unless.as_ref().zip(said).is_some_and(|((_, is), said)| is.contains(&said)) {
+        return Ok(unknown("it is set such that its outlets heed no delay"));
+    }
     // What should be there and is not: nothing is known of any outlet then.
     let time = |time: Option<&Time>, oid: &Option<Option<Oid>>| -> Option<Span> {
         let Some(oid) = oid else { return Some(Span(0)) };
@@ -241,17 +266,27 @@ async fn read(adopted: &mut Adopted) -> Result<Startups, OrderError> {
         time(startup.before.as_ref(), &before),
         time(chain.and_then(|chain| chain.least.as_ref()), &least),
     ) else {
-        return Ok(Startups::default());
+        return Ok(unknown(
+            "it does not tell how long it waits, or what passes between two outlets",
+        ));
     };
     let mut told: BTreeMap<u16, PowerOn> = BTreeMap::new();
+    let mut last: BTreeSet<u16> = BTreeSet::new();
     for (outlet, delay, off) in own {
-        let off = off.map(|off| number(&off));
-        // Where it should be told and is not, nothing is known of the outlet.
-        if off == Some(None) {
-            continue;
+        let mut stays = false;
+        if let (Some(off), Some(oid)) = (&startup.off, off) {
+            // Where it should be told and is not, nothing is known of the outlet.
+            let Some(mut said) = number(&oid) else { continue };
+            if off.follows.as_ref().is_some_and(|(when, _)| when.contains(&said)) {
+                let elsewhere = followed.as_ref().and_then(|oid| number(oid.as_ref()?));
+                let Some(elsewhere) = elsewhere else { continue };
+                said = elsewhere;
+            }
+            stays = off.is.contains(&said);
+            if off.last.contains(&said) {
+                last.insert(outlet);
+            }
         }
-        let off = startup.off.as_ref().zip(off.flatten());
-        let stays = off.is_some_and(|((_, is), off)| is.contains(&off));
         let delay = number(&delay).and_then(|value| startup.told(value));
         let delay = if stays { Some(PowerOn::Never) } else { delay };
         told.extend(delay.map(|delay| (outlet, delay)));
@@ -261,7 +296,11 @@ async fn read(adopted: &mut Adopted) -> Result<Startups, OrderError> {
         let text = order.and_then(|oid| values.get(&oid)?.text());
         let order = text.and_then(|text| Course::order_of(&text, &numbers));
         let gaps = gaps(&startup, &adopted.instance, &outlets, &values);
-        let (Some(order), Some(gaps)) = (order, gaps) else { return Ok(Startups::default()) };
+        let (Some(order), Some(gaps)) = (order, gaps) else {
+            return Ok(unknown(
+                "it does not tell the order of its outlets, or not what passes after each",
+            ));
+        };
         let told_course = Course { order, gaps, least };
         for (outlet, at) in told_course.times() {
             if let Some(PowerOn::After(delay)) = told.get_mut(&outlet) {
@@ -270,12 +309,17 @@ async fn read(adopted: &mut Adopted) -> Result<Startups, OrderError> {
         }
         course = Some(told_course);
     }
+    if told.is_empty() && !numbers.is_empty() {
+        return Ok(unknown("it tells no power-on delay of any outlet"));
+    }
     let outlets = told.into_iter().map(|(outlet, told)| (outlet, told.later(before))).collect();
     Ok(Startups {
         unit_ms: startup.step_ms(),
         most_ms: startup.most_ms(),
         outlets,
         before,
+        last,
+        unknown: None,
         course,
         serial: adopted.instance.identity.serial.clone(),
     })

@@ -1,7 +1,7 @@
 //! When each outlet is to come on after all of the rack lost its power and has it back: the delays that PDUs keep
 //! themselves, so that the rack comes up within its limits also while no gateway is there to see to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::id::{OutletId, PduId};
 use crate::model::time::Span;
@@ -25,6 +25,10 @@ pub struct Delays {
     pub at_once: Vec<OutletId>,
     /// What passes at least between two outlets of a PDU, where it keeps them apart.
     pub apart: BTreeMap<PduId, Span>,
+    /// What passes before the first outlet of a PDU, where it waits.
+    pub before: BTreeMap<PduId, Span>,
+    /// Of those whose delays are asked for the ones that go before all others, as their PDU can let none of them wait.
+    pub first: BTreeSet<OutletId>,
 }
 
 /// The delay of each of these outlets, ms, a multiple of `unit_ms`; hosts by their priority and what they come after.
@@ -60,6 +64,11 @@ pub fn onsets(
         let outlet = &mut world.outlets[at];
         (outlet.min_off_ms, outlet.off_for_ms) = (0, None);
         (outlet.relay, outlet.load) = (Relays::Off, 0);
+        if set.contains(&at) {
+            let before = delays.before.get(&outlet.id.pdu).map_or(0, |before| before.0);
+            outlet.min_off_ms = before.div_ceil(unit_ms) * unit_ms;
+            outlet.off_for_ms = Some(0);
+        }
         if set.contains(&at) || off.contains(&at) {
             continue;
         }
@@ -72,6 +81,8 @@ pub fn onsets(
             limit.surges(share.of(draw.inrush - load), draw.inrush_ms);
         }
     }
+    world.first =
+        delays.first.iter().filter_map(|outlet| picture.outlets.get(outlet)).copied().collect();
     let goal = |outlet: &usize| {
         let why = "the rack has its power back".to_owned();
         Goal { outlet: *outlet, want: Want::On, drops_host: true, why }

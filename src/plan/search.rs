@@ -128,6 +128,7 @@ fn keys(world: &World, jobs: &[Job], way: Way, tails: &[u64]) -> Vec<Key> {
         let area = (draw.boot - draw.steady).saturating_mul(draw.boot_ms as i64);
         let (first, second) = match way {
             // Who matters more comes back sooner, and goes for good later.
+            Way::Priority if world.first.contains(&job.outlet) => (i64::MAX, tail),
             Way::Priority if back.contains(&job.outlet) => (priority, tail),
             Way::Priority => (-priority, tail),
             Way::Tail => (tail, priority),

@@ -2,6 +2,8 @@
 //!
 //! Powers are apparent powers in mVA: breakers and feeds are rated in amperes, and a watt never weighs less.
 
+use std::collections::BTreeSet;
+
 use crate::model::id::{HostId, OutletId};
 use crate::model::switching::Relay;
 
@@ -172,6 +174,8 @@ pub struct World {
     pub hold_ms: u64,
     /// Whether hosts go strictly by their priority, or in whatever order is fastest.
     pub by_priority: bool,
+    /// Outlets, by place, that go on before all others where hosts go by their priority.
+    pub first: BTreeSet<usize>,
     /// How many orders are tried at most where none of the usual ones comes near the bound.
     pub tries: usize,
     /// How long a step keeps its device, ms: command, verification, pause. By device.

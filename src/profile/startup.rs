@@ -25,12 +25,27 @@ pub struct Startup {
     pub values: Vec<i64>,
     /// Numbers by which an outlet stays off.
     pub never: Vec<i64>,
-    /// Where something else says that an outlet stays off, and the numbers that say so.
-    pub off: Option<(Source, Vec<i64>)>,
+    /// Where something else says what an outlet does.
+    pub off: Option<Off>,
+    /// Where it says that no delay is heeded, and the numbers that say so.
+    pub unless: Option<(Source, Vec<i64>)>,
     /// What passes before any delay counts.
     pub before: Option<Time>,
     /// Where a delay counts from an outlet to the next.
     pub chain: Option<Chain>,
+}
+
+/// Where something beside its delay says what an outlet does, and what its numbers mean; any other: it comes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Off {
+    /// Where.
+    pub source: Source,
+    /// It stays off.
+    pub is: Vec<i64>,
+    /// It does what it did when the power went: comes on if it was on.
+    pub last: Vec<i64>,
+    /// It does what is said elsewhere, in the same numbers: those that say so, and where.
+    pub follows: Option<(Vec<i64>, Source)>,
 }
 
 /// A time that a device keeps.
@@ -177,6 +192,7 @@ mod tests {
             values: values.to_vec(),
             never: vec![-1],
             off: None,
+            unless: None,
             before: None,
             chain: None,
         };

@@ -11,13 +11,14 @@ use tokio::task::JoinHandle;
 use crate::device::{OrderError, SetCourse, SetStartup, Startups};
 use crate::model::event::About;
 use crate::model::id::{OutletId, PduId};
-use crate::model::metric::Scope;
+use crate::model::metric::{Scope, Word};
 use crate::model::switching::PowerOn;
 use crate::model::time::{Span, Tick};
 use crate::model::topology::Layout;
-use crate::plan::Refusal;
+use crate::model::view::PduView;
 use crate::plan::onset::{Delays, onsets};
 use crate::plan::picture::STEP_MS;
+use crate::plan::{Refusal, Sight};
 use crate::store::journal::Commit;
 
 use super::conduct::draft;
@@ -93,10 +94,9 @@ impl Switching {
         for view in self.fleet.services().board.views() {
             let Some(handle) = self.fleet.get(&view.id) else { continue };
             match handle.startups().await {
-                Ok(startups) if !startups.outlets.is_empty() => {
+                Ok(startups) => {
                     told.insert(view.id.clone(), startups);
                 }
-                Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(pdu = %view.id, %error, "the power-on delays of {} are not known", view.id);
                     whole = false;
@@ -104,33 +104,66 @@ impl Switching {
             }
         }
         if site.restore.is_some_and(|restore| restore.sets_delays) {
-            whole &= self.set_delays(site, &told).await;
+            whole &= self.set_delays(site, told).await;
         }
         whole
     }
 
-    /// Sets them. It ends where one is not set: the others were reckoned with it. Returns whether it came to its end.
-    async fn set_delays(&self, site: &Arc<Site>, told: &BTreeMap<PduId, Startups>) -> bool {
+    /// Sets them. Where one PDU does not take what the others were reckoned with, they are reckoned anew without it. Returns
+    /// whether it came to its end.
+    async fn set_delays(&self, site: &Arc<Site>, mut told: BTreeMap<PduId, Startups>) -> bool {
+        let mut left: BTreeMap<PduId, String> = BTreeMap::new();
+        for (pdu, of) in &told {
+            if let Some(why) = &of.unknown {
+                left.insert(pdu.clone(), why.clone());
+            }
+        }
+        told.retain(|_, of| !of.outlets.is_empty());
         let unit_ms = told.values().map(|of| of.unit_ms).max().unwrap_or(1_000);
-        let wanted = match self.wanted_delays(told, unit_ms) {
-            Ok(wanted) => wanted,
-            Err(refusal) => {
+        loop {
+            let wanted = self.wanted_delays(&told, unit_ms, &mut left);
+            let mut refuses = None;
+            if let Ok(wanted) = &wanted {
+                for (pdu, of) in &told {
+                    let set = match &of.course {
+                        Some(_) => self.set_course_of(site, pdu, of, wanted).await,
+                        None => self.set_delays_of(site, pdu, of, wanted).await,
+                    };
+                    match set {
+                        Ok(()) => {}
+                        Err(Unset::Later) => return false,
+                        Err(Unset::Refused(why)) => {
+                            refuses = Some((pdu.clone(), why));
+                            break;
+                        }
+                    }
+                }
+            }
+            if let Some((pdu, why)) = refuses {
+                // What was set of the others is told as it is now.
+                for (other, of) in &mut told {
+                    match self.fleet.get(other) {
+                        Some(handle) => match handle.startups().await {
+                            Ok(now) => *of = now,
+                            Err(_) => return false,
+                        },
+                        None => return false,
+                    }
+                }
+                told.retain(|_, of| !of.outlets.is_empty());
+                left.insert(pdu, why);
+                continue;
+            }
+            for (pdu, why) in &left {
+                self.tell_left(pdu, why);
+            }
+            if let Err(refusal) = wanted {
                 let text = format!("the power-on delays of the PDUs stay as they are: {refusal}");
                 tracing::warn!("{text}");
                 self.events.tell("delays.refused", About::default(), text);
-                return true;
             }
-        };
-        for (pdu, of) in told {
-            let whole = match &of.course {
-                Some(_) => self.set_course_of(site, pdu, of, &wanted).await,
-                None => self.set_delays_of(site, pdu, of, &wanted).await,
-            };
-            if !whole {
-                return false;
-            }
+            return true;
         }
-        true
     }
 
     /// Sets those of a PDU whose outlets come on each by itself.
@@ -140,9 +173,9 @@ impl Switching {
         pdu: &PduId,
         of: &Startups,
         wanted: &BTreeMap<OutletId, u64>,
-    ) -> bool {
+    ) -> Result<(), Unset> {
         let mut set = Vec::new();
-        let mut broken = false;
+        let mut result = Ok(());
         for (number, now) in &of.outlets {
             let outlet = OutletId { pdu: pdu.clone(), number: *number };
             let Some(delay) = wanted.get(&outlet).map(|ms| Span(*ms)) else { continue };
@@ -150,16 +183,17 @@ impl Switching {
                 continue;
             }
             if !self.may_set(site, &outlet) {
-                broken = true;
+                result = Err(Unset::Later);
                 break;
             }
-            let number = *number;
-            let wish = SetStartup { number, now: *now, serial: of.serial.clone(), delay };
+            let (number, now) = (*number, *now);
+            let (serial, before) = (of.serial.clone(), of.before);
+            let wish = SetStartup { number, now, serial, delay, before };
             if let Err(error) = self.set_delay(&outlet, wish).await {
                 let text = format!("the power-on delay of {outlet} was not set: {error}");
                 tracing::warn!(%outlet, "{text}");
                 self.events.tell("delays.refused", About::outlet(&outlet), text);
-                broken = true;
+                result = Err(Unset::of(&error));
                 break;
             }
             set.push(format!("{number}: {delay}"));
@@ -170,7 +204,7 @@ impl Switching {
                 &format!("the power-on delays of {pdu} were set: {}", set.join(", ")),
             );
         }
-        !broken
+        result
     }
 
     /// Sets those of a PDU whose outlets come on one after the other: the order, and what passes between.
@@ -180,19 +214,17 @@ impl Switching {
         pdu: &PduId,
         of: &Startups,
         wanted: &BTreeMap<OutletId, u64>,
-    ) -> bool {
-        let own = wanted.iter().filter(|(outlet, _)| outlet.pdu == *pdu);
-        let times: BTreeMap<u16, Span> =
-            own.map(|(outlet, ms)| (outlet.number, Span(*ms))).collect();
-        let Some(now) = of.course.as_ref().filter(|_| !times.is_empty()) else { return true };
+    ) -> Result<(), Unset> {
+        let times = times_of(pdu, of, wanted);
+        let Some(now) = of.course.as_ref().filter(|_| !times.is_empty()) else { return Ok(()) };
         let course = now.with(&times, of.unit_ms.max(1));
         if course == *now {
-            return true;
+            return Ok(());
         }
         let may =
             |number: &u16| self.may_set(site, &OutletId { pdu: pdu.clone(), number: *number });
         if !times.keys().all(may) {
-            return false;
+            return Err(Unset::Later);
         }
         let said = |course: &crate::profile::startup::Course| {
             let gap = |number: &u16| course.gaps.get(number).copied().unwrap_or(Span(0));
@@ -227,14 +259,14 @@ impl Switching {
         match result.await {
             Ok(()) => {
                 self.tell_set(pdu, &format!("the power-on order of {pdu} was set: {after}"));
-                true
+                Ok(())
             }
             Err(error) => {
                 let text =
                     format!("the power-on order of {pdu} was not set, or not all of it: {error}");
                 tracing::warn!(%pdu, "{text}");
                 self.events.tell("delays.refused", About::pdu(pdu), text);
-                false
+                Err(Unset::of(&error))
             }
         }
     }
@@ -252,91 +284,68 @@ impl Switching {
             && self.with_runs(|_, sight| sight.lock_of(outlet).is_none())
     }
 
-    /// The delays that the limits ask for. A PDU whose outlets do not all fit is left as it is.
+    /// The delays that the limits ask for. A PDU whose outlets do not all fit is left as it is, and is among those that are
+    /// `left`, with the reason.
     fn wanted_delays(
         &self,
         told: &BTreeMap<PduId, Startups>,
         unit_ms: u64,
+        left: &mut BTreeMap<PduId, String>,
     ) -> Result<BTreeMap<OutletId, u64>, Refusal> {
         self.with_runs(|runs, sight| {
             let mut delays = Delays::default();
-            // Outlets that come on first of their PDU, which has no way to let the first of them wait.
-            let mut first: BTreeSet<OutletId> = BTreeSet::new();
-            let mut left: BTreeMap<PduId, String> = BTreeMap::new();
             for (pdu, of) in told {
-                let free = |outlet: &OutletId| {
-                    sight.view(&outlet.pdu).is_some_and(|view| {
-                        let at = view.layout.outlet(outlet.number);
-                        let part =
-                            at.and_then(|at| view.layout.parts(Scope::Outlet).get(usize::from(at)));
-                        view.read_only.is_none() && part.is_some_and(|part| part.switchable)
-                    }) && sight.lock_of(outlet).is_none()
-                };
                 let outlets: Vec<(OutletId, PowerOn)> = of
                     .outlets
                     .iter()
                     .map(|(number, now)| (OutletId { pdu: pdu.clone(), number: *number }, *now))
                     .collect();
-                let stuck = outlets
-                    .iter()
-                    .find(|(outlet, now)| *now != PowerOn::Never && !free(outlet))
-                    .map(|(outlet, _)| outlet);
-                let fits = unit_ms.is_multiple_of(of.unit_ms.max(1));
-                let why = if of.serial.is_none() {
-                    Some("it tells no serial number, so it may be another one when it is set".to_owned())
-                } else if of.before > Span(0) {
-                    Some(format!("the PDU waits {} before all of its outlets", of.before))
-                } else if let (Some(outlet), Some(_)) = (stuck, &of.course) {
-                    // What comes before it in the order, or after, is counted from it.
-                    Some(format!("its outlets come on one after the other, and {outlet} is locked or not switchable"))
-                } else {
-                    (!fits).then(|| format!("it keeps delays of other multiples than {} s", unit_ms / 1_000))
-                };
+                if !left.contains_key(pdu)
+                    && let Some(why) = left_for(pdu, of, &outlets, unit_ms, sight)
+                {
+                    left.insert(pdu.clone(), why);
+                }
+                let is_left = left.contains_key(pdu);
                 if let Some(course) = &of.course {
                     delays.apart.insert(pdu.clone(), course.least);
                 }
+                delays.before.insert(pdu.clone(), of.before);
                 for (outlet, now) in outlets {
                     match now {
                         PowerOn::Never => delays.stays_off.push(outlet),
-                        PowerOn::After(_) if why.is_none() && free(&outlet) => {
+                        PowerOn::After(_) if !is_left && is_free(&outlet, sight) => {
                             delays.settable.push(outlet);
                         }
                         PowerOn::After(Span(0)) => delays.at_once.push(outlet),
                         PowerOn::After(_) => {}
                     }
                 }
-                left.extend(why.map(|why| (pdu.clone(), why)));
-            }
-            for (pdu, why) in left {
-                self.tell_left(&pdu, &why);
             }
             let picture = runs.picture(sight, None, None);
             loop {
                 let (pdu, why) = match onsets(&picture, &delays, unit_ms) {
-                    Ok(mut wanted) => {
-                        wanted.extend(first.iter().map(|outlet| (outlet.clone(), 0)));
-                        if let Some(outlet) = waits_first(&wanted, told) {
-                            delays.settable.retain(|of| *of != outlet);
-                            delays.at_once.push(outlet.clone());
-                            first.insert(outlet);
+                    Ok(wanted) => match goes_first(&wanted, told, &delays.first, sight) {
+                        Some(First::Is(outlet)) => {
+                            delays.first.insert(outlet);
                             continue;
                         }
-                        let Some((pdu, why)) = too_late(&wanted, told) else { return Ok(wanted) };
-                        (pdu, why)
-                    }
+                        Some(First::None(pdu, why)) => (pdu, why),
+                        None => match too_late(&wanted, told) {
+                            Some(late) => late,
+                            None => return Ok(wanted),
+                        },
+                    },
                     Err(refusal) => {
                         let Refusal::Limit { outlet, .. } = &refusal else { return Err(refusal) };
                         let pdu = outlet.pdu.clone();
-                        let own = |of: &&OutletId| of.pdu == pdu;
-                        if delays.settable.iter().chain(&first).find(own).is_none() {
+                        if !delays.settable.iter().any(|of| of.pdu == pdu) {
                             return Err(refusal);
                         }
                         (pdu, refusal.to_string())
                     }
                 };
                 // It stays as it is: what tells to come on at once does, the rest may at any time.
-                delays.at_once.retain(|of| of.pdu != pdu || !first.contains(of));
-                first.retain(|of| of.pdu != pdu);
+                delays.first.retain(|of| of.pdu != pdu);
                 delays.settable.retain(|of| of.pdu != pdu);
                 let zero = PowerOn::After(Span(0));
                 let outlets = told.get(&pdu).into_iter().flat_map(|of| &of.outlets);
@@ -347,12 +356,17 @@ impl Switching {
                         delays.at_once.push(outlet);
                     }
                 }
-                self.tell_left(&pdu, &why);
+                left.insert(pdu, why);
             }
         })
     }
 
     fn tell_left(&self, pdu: &PduId, why: &str) {
+        let view = self.fleet.get(pdu).map(|handle| handle.view());
+        if view.is_some_and(|view| view.read_only.is_some()) {
+            // Who may only read it has not asked for more.
+            return;
+        }
         let text = format!("the power-on delays of {pdu} stay as they are: {why}");
         tracing::warn!(%pdu, "{text}");
         self.events.tell("delays.refused", About::pdu(pdu), text);
@@ -381,17 +395,129 @@ impl Switching {
     }
 }
 
-/// The earliest outlet of a PDU that cannot let it wait, and is to.
-fn waits_first(
+/// Why a delay was not set.
+enum Unset {
+    /// That may pass: it is tried again.
+    Later,
+    /// The PDU does not take it, or will not the next time either.
+    Refused(String),
+}
+
+impl Unset {
+    fn of(error: &OrderError) -> Self {
+        match error {
+            OrderError::Refused(_) | OrderError::NotSwitchable(_) => {
+                Unset::Refused(error.to_string())
+            }
+            _ => Unset::Later,
+        }
+    }
+}
+
+/// Whether the delay of an outlet may be set.
+fn is_free(outlet: &OutletId, sight: &Sight<'_>) -> bool {
+    let is_switchable = |view: &Arc<PduView>| {
+        let at = view.layout.outlet(outlet.number);
+        let part = at.and_then(|at| view.layout.parts(Scope::Outlet).get(usize::from(at)));
+        view.read_only.is_none() && part.is_some_and(|part| part.switchable)
+    };
+    sight.view(&outlet.pdu).is_some_and(is_switchable) && sight.lock_of(outlet).is_none()
+}
+
+/// Why nothing is to be set of a PDU.
+fn left_for(
+    pdu: &PduId,
+    of: &Startups,
+    outlets: &[(OutletId, PowerOn)],
+    unit_ms: u64,
+    sight: &Sight<'_>,
+) -> Option<String> {
+    if of.serial.is_none() {
+        return Some("it tells no serial number, so it may be another one when it is set".into());
+    }
+    if !unit_ms.is_multiple_of(of.unit_ms.max(1)) {
+        return Some(format!("it keeps delays of other multiples than {} s", unit_ms / 1_000));
+    }
+    if !of.before.0.is_multiple_of(unit_ms) {
+        let (before, unit) = (of.before, unit_ms / 1_000);
+        return Some(format!(
+            "it waits {before} before all of its outlets, no multiple of {unit} s"
+        ));
+    }
+    of.course.as_ref()?;
+    // What comes before it in the order, or after, is counted from it.
+    let stuck = outlets.iter().find(|(of, now)| *now != PowerOn::Never && !is_free(of, sight));
+    if let Some((outlet, _)) = stuck {
+        return Some(format!(
+            "its outlets come on one after the other, and {outlet} is locked or not switchable"
+        ));
+    }
+    // What passes after one that does not come on may be left out, and nobody knows that.
+    let view = sight.view(pdu)?;
+    let is_on = |number: &u16| {
+        let at = view.layout.outlet(*number);
+        at.is_some_and(|at| view.outlet_state(at) == Ok(Word::On))
+    };
+    let dark = of.last.iter().find(|number| {
+        of.outlets.get(number).is_some_and(|now| *now != PowerOn::Never) && !is_on(number)
+    });
+    dark.map(|number| {
+        format!(
+            "its outlets come on one after the other, and {pdu}/{number} does only if it was on, and is not seen to be"
+        )
+    })
+}
+
+/// When the outlets of a PDU are to come on, from when it has waited before the first.
+fn times_of(pdu: &PduId, of: &Startups, wanted: &BTreeMap<OutletId, u64>) -> BTreeMap<u16, Span> {
+    let own = wanted.iter().filter(|(outlet, _)| outlet.pdu == *pdu);
+    own.map(|(outlet, ms)| (outlet.number, Span(ms.saturating_sub(of.before.0)))).collect()
+}
+
+/// What comes on first of a PDU whose outlets come on one after the other.
+enum First {
+    /// It is to be this outlet.
+    Is(OutletId),
+    /// It can be none.
+    None(PduId, String),
+}
+
+/// Such a PDU can let none of its outlets wait: one of them has to be the first when it has waited itself. The first of
+/// these PDUs of which none is.
+fn goes_first(
     wanted: &BTreeMap<OutletId, u64>,
     told: &BTreeMap<PduId, Startups>,
-) -> Option<OutletId> {
+    first: &BTreeSet<OutletId>,
+    sight: &Sight<'_>,
+) -> Option<First> {
     let chained = told.iter().filter(|(_, of)| of.course.is_some());
-    let mut earliest = chained.filter_map(|(pdu, _)| {
-        let own = wanted.iter().filter(|(outlet, _)| outlet.pdu == *pdu);
-        own.min_by_key(|(outlet, ms)| (**ms, outlet.number))
-    });
-    earliest.find(|(_, ms)| **ms > 0).map(|(outlet, _)| outlet.clone())
+    chained.into_iter().find_map(|(pdu, of)| {
+        let times = times_of(pdu, of, wanted);
+        let mut order: Vec<(Span, u16)> = times.iter().map(|(number, at)| (*at, *number)).collect();
+        order.sort_unstable();
+        let (earliest, _) = *order.first()?;
+        if earliest == Span(0) {
+            return None;
+        }
+        if let Some(tried) = first.iter().find(|outlet| outlet.pdu == *pdu) {
+            let why = format!(
+                "{tried} would be its first, {} after the power is back, and there is no room for it then",
+                of.before
+            );
+            return Some(First::None(pdu.clone(), why));
+        }
+        let waits_for_none = |outlet: &OutletId| {
+            sight.site.host_of(outlet).is_none_or(|(_, host)| host.after.is_empty())
+        };
+        let mut outlets = order.iter().map(|(_, number)| OutletId { pdu: pdu.clone(), number: *number });
+        Some(match outlets.find(waits_for_none) {
+            Some(outlet) => First::Is(outlet),
+            None => {
+                let why = "the first of its outlets cannot wait, and each is of a host that comes after another";
+                First::None(pdu.clone(), why.into())
+            }
+        })
+    })
 }
 
 /// A PDU that cannot keep the times of its outlets, and why.
@@ -400,9 +526,7 @@ fn too_late(
     told: &BTreeMap<PduId, Startups>,
 ) -> Option<(PduId, String)> {
     told.iter().find_map(|(pdu, of)| {
-        let own = wanted.iter().filter(|(outlet, _)| outlet.pdu == *pdu);
-        let times: BTreeMap<u16, Span> =
-            own.map(|(outlet, ms)| (outlet.number, Span(*ms))).collect();
+        let times = times_of(pdu, of, wanted);
         let Some(course) = &of.course else {
             let late = times.iter().find(|(_, at)| at.0 > of.most_ms);
             return late.map(|(number, at)| {
@@ -411,7 +535,9 @@ fn too_late(
             });
         };
         let course = course.with(&times, of.unit_ms.max(1));
-        let late = course.gaps.iter().find(|(_, gap)| gap.0 > of.most_ms);
+        let late = course.gaps.iter().find(|(number, gap)| {
+            times.contains_key(number) && gap.0 > of.most_ms
+        });
         if let Some((number, gap)) = late {
             let why = format!("{gap} are to pass after {pdu}/{number}, and the PDU knows no such delay");
             return Some((pdu.clone(), why));
@@ -422,7 +548,7 @@ fn too_late(
         });
         late.map(|(number, at)| {
             let why = format!(
-                "{pdu}/{number} is to come on {at} after an outage, and comes later, as {} pass between two outlets at least",
+                "{pdu}/{number} is to come on {at} after its first, and comes later, as {} pass between two outlets at least",
                 course.least
             );
             (pdu.clone(), why)

@@ -204,6 +204,44 @@ fn a_driver_that_switches_says_what_it_was_made_for() {
     assert!(loaded(mute, "[identity]\n[known]\nuntold = \"it is mute\"\n").is_ok());
 }
 
+/// `[control.startup]` with one line more.
+fn startup_with(line: &str) -> Result<Profile, String> {
+    let verb = "[control.outlet.off]\n";
+    let startup = "[control.startup]\ndelay = { oid = \"1.3.6.1.4.1.9.1.3.{outlet}\" }\nunit_ms = 1000\nrange = [0, 60]\n";
+    loaded(verb, &format!("{startup}{line}\n{verb}"))
+}
+
+#[test]
+fn a_driver_says_of_power_on_delays_only_what_can_be_kept() {
+    let chain = "chain = { order = { oid = \"1.3.6.1.4.1.9.1.4\" } }\n";
+    let sound = [
+        "",
+        "never = [-1]",
+        chain,
+        "off = { oid = \"1.3.6.1.4.1.9.1.5.{outlet}\", is = [0], last = [2], follows = { when = [3], oid = \"1.3.6.1.4.1.9.1.6\" } }",
+        "unless = { oid = \"1.3.6.1.4.1.9.1.7\", is = [1] }",
+    ];
+    for line in sound {
+        assert_eq!(startup_with(line).err(), None, "{line}");
+    }
+    let faults = [
+        ("off = { oid = \"1.3.6.1.4.1.9.1.5.{outlet}\", is = [] }", "names no number"),
+        (
+            "before = { oid = \"1.3.6.1.4.1.9.1.5.{outlet}\", unit_ms = 1000 }",
+            "is one for all outlets",
+        ),
+        ("unless = { oid = \"1.3.6.1.4.1.9.1.5.{outlet}\", is = [1] }", "is one for all outlets"),
+        ("chain = { order = { oid = \"1.3.6.1.4.1.9.1.4.{outlet}\" } }", "is one for all outlets"),
+        (&format!("never = [-1]\n{chain}"), "say with off"),
+        (&format!("values = [0, 5]\n{chain}"), "leave it out"),
+        ("never = [7]", "is within the range"),
+    ];
+    for (line, why) in faults {
+        let fault = startup_with(line).err().unwrap_or_else(|| panic!("{line} loads"));
+        assert!(fault.contains(why), "{line}: {fault}");
+    }
+}
+
 #[test]
 fn a_vendor_is_no_family() {
     let rule = "under = \"1.3.6.1.4.1.9.1\"\n";

@@ -27,6 +27,15 @@ pub async fn stand_ins(only: &[&str]) -> StandIns {
 
 /// The same of recordings that are changed first.
 pub async fn stand_ins_with(only: &[&str], change: impl Fn(&str) -> String) -> StandIns {
+    stand_ins_by(only, change, str::to_owned).await
+}
+
+/// The same, and of what they do when they are written to.
+pub async fn stand_ins_by(
+    only: &[&str],
+    change: impl Fn(&str) -> String,
+    behave: impl Fn(&str) -> String,
+) -> StandIns {
     let stop = CancellationToken::new();
     let mut at = BTreeMap::new();
     for rules in rules() {
@@ -37,7 +46,7 @@ pub async fn stand_ins_with(only: &[&str], change: impl Fn(&str) -> String) -> S
         let text = std::fs::read_to_string(rules.with_extension("snmprec")).unwrap();
         let recording = Recording::parse(&change(&text)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let text = std::fs::read_to_string(&rules).unwrap();
-        let rules = Rule::parse_all(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let rules = Rule::parse_all(&behave(&text)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let listen = serve(recording, rules, anywhere(), communities(), stop.clone());
         at.insert(name, listen.await.unwrap());
     }
