@@ -510,13 +510,11 @@ fn goes_first(
             sight.site.host_of(outlet).is_none_or(|(_, host)| host.after.is_empty())
         };
         let mut outlets = order.iter().map(|(_, number)| OutletId { pdu: pdu.clone(), number: *number });
-        Some(match outlets.find(waits_for_none) {
-            Some(outlet) => First::Is(outlet),
-            None => {
-                let why = "the first of its outlets cannot wait, and each is of a host that comes after another";
-                First::None(pdu.clone(), why.into())
-            }
-        })
+        let none = || {
+            let why = "the first of its outlets cannot wait, and each is of a host that comes after another";
+            First::None(pdu.clone(), why.into())
+        };
+        Some(outlets.find(waits_for_none).map_or_else(none, First::Is))
     })
 }
 
