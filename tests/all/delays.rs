@@ -362,7 +362,7 @@ async fn a_family_that_goes_from_one_outlet_to_the_next_gets_its_order_set() {
 async fn an_order_that_cannot_be_relied_on_is_left_as_it_is() {
     let second = ("1.3.6.1.4.1.13742.6.4.1.2.1.3.1.2", "8");
     let latching = ("1.3.6.1.4.1.13742.6.3.2.2.1.69.1", "1");
-    let cases: [(&[(&str, &str)], bool, &str); 3] = [
+    let cases: [(&[Change], bool, &str); 3] = [
         // The first of a PDU cannot wait, and all of its hosts are to.
         (&NO_WAIT, true, "each is of a host that comes after another"),
         // Its outlets do what they did before, and one of them was off.
@@ -405,8 +405,11 @@ async fn an_order_with_a_locked_outlet_in_it_is_left_as_it_is() {
     .unwrap();
 }
 
+/// An object, and what it holds instead.
+type Change<'c> = (&'c str, &'c str);
+
 /// A recording in which an object holds something else.
-fn with<'c>(changes: &'c [(&'c str, &'c str)]) -> impl Fn(&str) -> String + 'c {
+fn with<'c>(changes: &'c [Change<'c>]) -> impl Fn(&str) -> String + 'c {
     move |text| {
         let line = |line: &str| {
             let change = changes.iter().find(|(oid, _)| line.split('|').next() == Some(*oid));
