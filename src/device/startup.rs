@@ -129,12 +129,25 @@ impl Device {
         let (number, delay) = (wish.number, wish.delay);
         let outlet = switchable(adopted, number)?;
         let startup = adopted.profile.startup.clone();
-        let startup = startup.ok_or_else(|| refused("its driver knows no delay of it"))?;
-        let oid = place_of(&startup.source, &adopted.instance, outlet);
-        let oid = oid.ok_or_else(|| refused("its driver knows no delay of it"))?;
+        let none = || refused("its driver knows no delay of it");
+        let startup = startup.ok_or_else(none)?;
+        let oid = place_of(&startup.source, &adopted.instance, outlet).ok_or_else(none)?;
         let own = delay.0.checked_sub(wish.before.0).and_then(|own| startup.raw(Span(own)));
         let value = own.ok_or_else(|| refused("it takes no such delay"))?;
         let kept = value_at(&mut adopted.line, &oid).await?;
+        let before = match &startup.before {
+            None => Some(Span(0)),
+            Some(time) => {
+                let oid = place_of(&time.source, &adopted.instance, outlet).ok_or_else(none)?;
+                let count = value_at(&mut adopted.line, &oid).await?.and_then(|it| it.number());
+                let count = count.and_then(|count| u64::try_from(count).ok());
+                count.map(|count| Span(count.saturating_mul(time.unit_ms)))
+            }
+        };
+        if before != Some(wish.before) {
+            let why = "what it waits before all of its outlets is not what it was a moment ago";
+            return Err(OrderError::Doubtful(why.into()));
+        }
         let told = kept.as_ref().and_then(Value::number).and_then(|raw| startup.told(raw));
         let told = told.map(|told| told.later(wish.before));
         let (Some(kept), true) = (kept, told == Some(wish.now)) else {

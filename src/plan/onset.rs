@@ -50,7 +50,7 @@ pub fn onsets(
     let places = |outlets: &[OutletId]| -> Vec<usize> {
         outlets.iter().filter_map(|outlet| picture.outlets.get(outlet).copied()).collect()
     };
-    let set = places(&delays.settable);
+    let mut set = places(&delays.settable);
     let (off, at_once) = (places(&delays.stays_off), places(&delays.at_once));
     for outlet in &world.outlets {
         for share in &outlet.over {
@@ -81,12 +81,14 @@ pub fn onsets(
             limit.surges(share.of(draw.inrush - load), draw.inrush_ms);
         }
     }
+    // Of the feeds of a host it is the first as well.
     world.first =
         delays.first.iter().filter_map(|outlet| picture.outlets.get(outlet)).copied().collect();
     let goal = |outlet: &usize| {
         let why = "the rack has its power back".to_owned();
         Goal { outlet: *outlet, want: Want::On, drops_host: true, why }
     };
+    set.sort_by_key(|outlet| !world.first.contains(outlet));
     let goals: Vec<Goal> = set.iter().map(goal).collect();
     let made = plan(&world, &goals)?;
     let steps = made.steps.iter();

@@ -373,7 +373,7 @@ impl Site {
         lines
     }
 
-    fn pdus_of(&self, feed: &str) -> BTreeSet<PduId> {
+    pub(super) fn pdus_of(&self, feed: &str) -> BTreeSet<PduId> {
         let members = self.members(feed).into_iter();
         let pdu = |member: &Member| match member {
             Member::Pdu(pdu) | Member::Part(pdu, _) => Some(pdu.clone()),

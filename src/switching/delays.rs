@@ -3,8 +3,8 @@
 //! is set never to come on, and one that is locked, is left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
 
@@ -41,7 +41,22 @@ pub(super) struct Rounds {
     task: Option<JoinHandle<()>>,
     /// Whether the last round came to its end.
     ended: Arc<AtomicBool>,
+    left: Arc<Mutex<Left>>,
 }
+
+/// What is known of PDUs that did not take a delay, until something changes: what rests on them is not set, day for day.
+#[derive(Default)]
+struct Left {
+    /// Those that refused, and why.
+    refused: BTreeMap<PduId, String>,
+    /// How often one gave no answer when it was to be set.
+    mute: BTreeMap<PduId, u32>,
+    /// What was told of which.
+    told: BTreeMap<PduId, String>,
+}
+
+/// How often a PDU is tried that answers when it is read and not when it is written to, as many do that refuse.
+const TRIES: u32 = 3;
 
 /// A PDU's outlets are known by their numbers, and the PDU by its serial number.
 type Known = (Arc<Layout>, Option<String>);
@@ -68,6 +83,7 @@ impl Switching {
         }
         if changed {
             rounds.site = Some(site.clone());
+            rounds.left = Arc::default();
             rounds.next = Some(now + SETTLES);
         } else if rounds.task.take().is_some() && !rounds.ended.load(Ordering::Relaxed) {
             rounds.next = Some(now + RETRY);
@@ -78,17 +94,17 @@ impl Switching {
         }
         rounds.next = Some(now + AGAIN);
         rounds.ended.store(false, Ordering::Relaxed);
-        let (this, ended) = (self.clone(), rounds.ended.clone());
+        let (this, ended, left) = (self.clone(), rounds.ended.clone(), rounds.left.clone());
         rounds.task = Some(self.tasks.spawn(async move {
             tokio::select! {
-                whole = this.look_at_delays(&site) => ended.store(whole, Ordering::Relaxed),
+                whole = this.look_at_delays(&site, &left) => ended.store(whole, Ordering::Relaxed),
                 () = this.stop.cancelled() => {}
             }
         }));
     }
 
     /// Reads all delays, and sets them where they are to be. Returns whether it came to its end.
-    async fn look_at_delays(&self, site: &Arc<Site>) -> bool {
+    async fn look_at_delays(&self, site: &Arc<Site>, left: &Mutex<Left>) -> bool {
         let mut whole = true;
         let mut told: BTreeMap<PduId, Startups> = BTreeMap::new();
         for view in self.fleet.services().board.views() {
@@ -104,66 +120,89 @@ impl Switching {
             }
         }
         if site.restore.is_some_and(|restore| restore.sets_delays) {
-            whole &= self.set_delays(site, told).await;
+            whole &= self.set_delays(site, told, left).await;
         }
         whole
     }
 
     /// Sets them. Where one PDU does not take what the others were reckoned with, they are reckoned anew without it. Returns
     /// whether it came to its end.
-    async fn set_delays(&self, site: &Arc<Site>, mut told: BTreeMap<PduId, Startups>) -> bool {
-        let mut left: BTreeMap<PduId, String> = BTreeMap::new();
+    async fn set_delays(
+        &self,
+        site: &Arc<Site>,
+        mut told: BTreeMap<PduId, Startups>,
+        known: &Mutex<Left>,
+    ) -> bool {
+        let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = lock().refused.clone();
         for (pdu, of) in &told {
-            if let Some(why) = &of.unknown {
-                left.insert(pdu.clone(), why.clone());
-            }
+            left.extend(of.unknown.clone().map(|why| (pdu.clone(), why)));
         }
         told.retain(|_, of| !of.outlets.is_empty());
         let unit_ms = told.values().map(|of| of.unit_ms).max().unwrap_or(1_000);
-        loop {
-            let wanted = self.wanted_delays(&told, unit_ms, &mut left);
-            let mut refuses = None;
-            if let Ok(wanted) = &wanted {
-                for (pdu, of) in &told {
-                    let set = match &of.course {
-                        Some(_) => self.set_course_of(site, pdu, of, wanted).await,
-                        None => self.set_delays_of(site, pdu, of, wanted).await,
-                    };
-                    match set {
-                        Ok(()) => {}
-                        Err(Unset::Later) => return false,
-                        Err(Unset::Refused(why)) => {
-                            refuses = Some((pdu.clone(), why));
-                            break;
-                        }
-                    }
+        let whole = loop {
+            let wanted = match self.wanted_delays(&told, unit_ms, &mut left) {
+                Ok(wanted) => wanted,
+                Err(refusal) => {
+                    let text =
+                        format!("the power-on delays of the PDUs stay as they are: {refusal}");
+                    tracing::warn!("{text}");
+                    self.events.tell("delays.refused", About::default(), text);
+                    break true;
                 }
-            }
-            if let Some((pdu, why)) = refuses {
-                // What was set of the others is told as it is now.
-                for (other, of) in &mut told {
-                    match self.fleet.get(other) {
-                        Some(handle) => match handle.startups().await {
-                            Ok(now) => *of = now,
-                            Err(_) => return false,
-                        },
-                        None => return false,
+            };
+            let (pdu, why) = match self.set_all(site, &told, &wanted).await {
+                Ok(()) => break true,
+                Err((pdu, Unset::Refused(why))) => (pdu, why),
+                Err((_, Unset::Later)) => break false,
+                Err((pdu, Unset::Mute(why))) => {
+                    let mut known = lock();
+                    let times = known.mute.entry(pdu.clone()).or_default();
+                    *times += 1;
+                    if *times < TRIES {
+                        break false;
                     }
+                    (pdu, why)
                 }
-                told.retain(|_, of| !of.outlets.is_empty());
-                left.insert(pdu, why);
-                continue;
+            };
+            lock().refused.insert(pdu.clone(), why.clone());
+            left.insert(pdu, why);
+            // What was set of the others is as it is now.
+            if !self.reads_again(&mut told).await {
+                break false;
             }
-            for (pdu, why) in &left {
+        };
+        for (pdu, why) in &left {
+            if lock().told.insert(pdu.clone(), why.clone()).as_ref() != Some(why) {
                 self.tell_left(pdu, why);
             }
-            if let Err(refusal) = wanted {
-                let text = format!("the power-on delays of the PDUs stay as they are: {refusal}");
-                tracing::warn!("{text}");
-                self.events.tell("delays.refused", About::default(), text);
-            }
-            return true;
         }
+        whole
+    }
+
+    async fn reads_again(&self, told: &mut BTreeMap<PduId, Startups>) -> bool {
+        for (pdu, of) in told {
+            let Some(handle) = self.fleet.get(pdu) else { return false };
+            let Ok(now) = handle.startups().await else { return false };
+            *of = now;
+        }
+        true
+    }
+
+    async fn set_all(
+        &self,
+        site: &Arc<Site>,
+        told: &BTreeMap<PduId, Startups>,
+        wanted: &BTreeMap<OutletId, u64>,
+    ) -> Result<(), (PduId, Unset)> {
+        for (pdu, of) in told {
+            let set = match &of.course {
+                Some(_) => self.set_course_of(site, pdu, of, wanted).await,
+                None => self.set_delays_of(site, pdu, of, wanted).await,
+            };
+            set.map_err(|unset| (pdu.clone(), unset))?;
+        }
+        Ok(())
     }
 
     /// Sets those of a PDU whose outlets come on each by itself.
@@ -401,6 +440,8 @@ enum Unset {
     Later,
     /// The PDU does not take it, or will not the next time either.
     Refused(String),
+    /// It does not answer: also what is refused may look so.
+    Mute(String),
 }
 
 impl Unset {
@@ -409,6 +450,7 @@ impl Unset {
             OrderError::Refused(_) | OrderError::NotSwitchable(_) => {
                 Unset::Refused(error.to_string())
             }
+            OrderError::Link(_) => Unset::Mute(error.to_string()),
             _ => Unset::Later,
         }
     }

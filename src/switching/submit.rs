@@ -170,6 +170,8 @@ impl Switching {
     }
 
     async fn take(&self, request: Request) -> Result<Ticket, Refusal> {
+        // The end waits for it.
+        let _counted = self.tasks.token();
         let site = self.site.borrow().clone();
         Self::may_ask(&site, &request)?;
         let Some(key) = request.key.as_ref().map(|key| scoped(&request.who, key)) else {
@@ -274,6 +276,10 @@ impl Switching {
             self.check(&outlet).await?;
         }
         record.state = PlanState::Running;
+        // An outlet may have been looked at meanwhile.
+        if self.stop.is_cancelled() {
+            return Err(Refusal::Ending);
+        }
         let accepted = self.with_runs(|runs, sight| {
             if record.scheduled.is_none() {
                 keeps_feeds(&record, sight)?;
@@ -317,12 +323,12 @@ impl Switching {
     /// Makes a claimed plan durable, and begins it: all on the thread that wrote, as to wake another takes as long as a
     /// disk does; and whether anybody waits for it or not.
     pub(super) async fn begin(&self, record: Record, commit: Commit) -> Result<Ticket, Refusal> {
-        let (this, id) = (self.clone(), record.id.clone());
-        let done = this.tasks.clone();
-        let done = done.spawn_blocking(move || this.commits_and_begins(record, commit));
-        done.await.unwrap_or_else(|error| {
-            self.runs().release(&id);
-            Err(JournalError::Failed(error.to_string()).into())
+        let this = self.clone();
+        let work = move || this.commits_and_begins(record, commit);
+        // Should that come to no end, nobody knows how far it got: its outlets stay taken until the next start.
+        self.tasks.spawn_blocking(work).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a wish was not taken to its end");
+            Err(Refusal::Ending)
         })
     }
 

@@ -316,11 +316,12 @@ fn told_of_raritan(gateway: &Gateway) -> (&'static str, String) {
 /// A PDU that switches its outlets on one after the other, in an order of its own, when it has waited.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_family_that_goes_from_one_outlet_to_the_next_gets_its_order_set() {
+    let mut at_once = Vec::new();
     for (waits, changes) in [(10.0, &[][..]), (0.0, &NO_WAIT)] {
         let stand_ins = stand_ins_with(&["raritan-px2", "eaton-epdu"], with(changes)).await;
         let raritan = stand_ins.at["raritan-px2"];
         let sections = chained(raritan, stand_ins.at["eaton-epdu"], |n| n == 4);
-        tokio::task::spawn_blocking(move || {
+        let case = tokio::task::spawn_blocking(move || {
             assert_eq!(held(raritan, ORDER), "1,2,3,4");
             let gateway = Gateway::start(&sections);
             let (kind, text) = told_of_raritan(&gateway);
@@ -351,9 +352,11 @@ async fn a_family_that_goes_from_one_outlet_to_the_next_gets_its_order_set() {
                 "{}",
                 lines[0]
             );
-        })
-        .await
-        .unwrap();
+        });
+        at_once.push((case, stand_ins));
+    }
+    for (case, _stand_ins) in at_once {
+        case.await.unwrap();
     }
 }
 
@@ -369,20 +372,23 @@ async fn an_order_that_cannot_be_relied_on_is_left_as_it_is() {
         (&[second], false, "raritan-px2/2 does only if it was on"),
         (&[latching], false, "its outlets heed no delay"),
     ];
+    let mut at_once = Vec::new();
     for (changes, all_later, why) in cases {
         let stand_ins = stand_ins_with(&["raritan-px2", "eaton-epdu"], with(changes)).await;
         let raritan = stand_ins.at["raritan-px2"];
         let sections = chained(raritan, stand_ins.at["eaton-epdu"], move |_| all_later);
-        tokio::task::spawn_blocking(move || {
+        let case = tokio::task::spawn_blocking(move || {
             let gateway = Gateway::start(&sections);
             let (kind, text) = told_of_raritan(&gateway);
             assert_eq!(kind, "delays.refused", "{text}");
             assert!(text.contains(why), "{text}");
             assert_eq!(held(raritan, ORDER), "1,2,3,4");
             assert!((1..=4).all(|outlet| held(raritan, &gap_after(outlet)) == "0"));
-        })
-        .await
-        .unwrap();
+        });
+        at_once.push((case, stand_ins));
+    }
+    for (case, _stand_ins) in at_once {
+        case.await.unwrap();
     }
 }
 
@@ -479,35 +485,78 @@ async fn what_stays_off_by_another_object_goes_last_and_what_a_pdu_waits_before_
     .unwrap();
 }
 
-/// What one PDU does not take is told and tried once; those beside it are set as if it were left alone.
+/// What one PDU does not take is told and tried once; those beside it are set as if it were left alone, whether they come
+/// before it or after.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pdu_that_refuses_its_delay_keeps_no_other_from_being_set() {
-    let names = ["geist-v5", "panduit-g5"];
-    let refuses = |rules: &str| {
-        let own = |line: &&str| !line.starts_with("1.3.6.1.4.1.21239.5.2.3.5.1.13 ");
-        rules.lines().filter(own).collect::<Vec<_>>().join("\n")
-    };
-    let stand_ins = stand_ins_by(&names, str::to_owned, refuses).await;
-    let pdus: String = stand_ins
-        .at
-        .iter()
-        .map(|(name, at)| pdu_section(name, *at, "write_gap_ms = 0\nallow_unknown = true"))
+    let (geist, panduit) = ("1.3.6.1.4.1.21239.5.2.3.5.1.13 ", "1.3.6.1.4.1.19536.10.1.5.2.1.6 ");
+    let cases = [("geist-v5", geist, "panduit-g5"), ("panduit-g5", panduit, "geist-v5")];
+    let mut at_once = Vec::new();
+    for (refuser, delay, other) in cases {
+        let refuses = |rules: &str| {
+            let own = |line: &&str| !line.starts_with(delay);
+            rules.lines().filter(own).collect::<Vec<_>>().join("\n")
+        };
+        let stand_ins = stand_ins_by(&[refuser, other], str::to_owned, refuses).await;
+        let pdus: String = stand_ins
+            .at
+            .iter()
+            .map(|(name, at)| pdu_section(name, *at, "write_gap_ms = 0\nallow_unknown = true"))
+            .collect();
+        let sections = format!("[restore]\npower_on_delays = \"set\"\n{pdus}");
+        let case = tokio::task::spawn_blocking(move || {
+            let gateway = Gateway::start(&sections);
+            let of = |events: &Value, kind: &'static str, pdu: &str| {
+                kinds(events, kind).filter(|event| event["pdu"] == pdu).count()
+            };
+            // That it is left as it is comes last.
+            let events = gateway.wait_for("/v1/events?last=900", |events| {
+                of(events, "delays.refused", refuser) > 1
+            });
+            assert!(of(&events, "delays.set", other) >= 1, "{events}");
+            assert_eq!(of(&events, "delays.refused", refuser), 2, "{events}");
+            let audit = gateway.curl().get("/v1/audit?last=200");
+            let tried = audit["entries"].as_array().unwrap().iter();
+            let tried = tried.filter(|line| line.to_string().contains(&format!("{refuser}/")));
+            assert_eq!(tried.count(), 1, "{audit}");
+        });
+        at_once.push((case, stand_ins));
+    }
+    for (case, _stand_ins) in at_once {
+        case.await.unwrap();
+    }
+}
+
+/// Two of them, and each host is fed by both: the feed that comes first on the second PDU goes before the host's other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pdus_with_orders_and_hosts_on_both_are_set() {
+    let a = stand_ins(&["raritan-px2"]).await;
+    let serial = [("1.3.6.1.4.1.13742.6.3.2.1.1.4.1", "B")];
+    let b = stand_ins_with(&["raritan-px2"], with(&serial)).await;
+    let hosts: String = (1..=4)
+        .map(|n| {
+            format!("[[host]]\nid = \"h{n}\"\noutlets = [\"px-a/{n}\", \"px-b/{n}\"]\ndraw = {{ steady_w = 20, boot_s = 2 }}\n")
+        })
         .collect();
-    let sections = format!("[restore]\npower_on_delays = \"set\"\n{pdus}");
+    let sections = format!(
+        "[restore]\npower_on_delays = \"set\"\n{hosts}{}{}",
+        pdu_section("px-a", a.at["raritan-px2"], "write_gap_ms = 0\nallow_unknown = true"),
+        pdu_section("px-b", b.at["raritan-px2"], "write_gap_ms = 0\nallow_unknown = true"),
+    );
     tokio::task::spawn_blocking(move || {
         let gateway = Gateway::start(&sections);
-        let of = |events: &Value, kind: &'static str, pdu: &str| {
-            kinds(events, kind).filter(|event| event["pdu"] == pdu).count()
-        };
-        // That it is left as it is comes last.
-        let events = gateway
-            .wait_for("/v1/events?last=900", |events| of(events, "delays.refused", "geist-v5") > 1);
-        assert_eq!(of(&events, "delays.set", "panduit-g5"), 1, "{events}");
-        assert_eq!(of(&events, "delays.refused", "geist-v5"), 2, "{events}");
-        let audit = gateway.curl().get("/v1/audit?last=200");
-        let tried = audit["entries"].as_array().unwrap().iter();
-        let tried = tried.filter(|line| line.to_string().contains("geist-v5/"));
-        assert_eq!(tried.count(), 1, "{audit}");
+        let events = gateway.wait_for("/v1/events?last=900", |events| {
+            kinds(events, "delays.set").count() > 1
+                || kinds(events, "delays.refused").next().is_some()
+        });
+        assert_eq!(kinds(&events, "delays.refused").count(), 0, "{events}");
+        for pdu in ["px-a", "px-b"] {
+            let mut shown: Vec<f64> =
+                delays(&gateway, pdu).into_iter().map(Option::unwrap).collect();
+            shown.sort_by(f64::total_cmp);
+            assert!((shown[0] - 10.0).abs() < 0.001, "{pdu}: {shown:?}");
+            assert!(shown.windows(2).all(|two| two[1] - two[0] >= 2.0), "{pdu}: {shown:?}");
+        }
     })
     .await
     .unwrap();

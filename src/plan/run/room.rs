@@ -150,16 +150,24 @@ impl Runs {
     }
 }
 
-/// A PDU that does not answer and carries a part of what flows over a limit above an outlet, told in words.
+/// A PDU that does not answer and carries a part of what flows over a limit above an outlet, told in words: also one that
+/// has not answered since the start, of which no outlet is known.
 fn silent_beside(world: &World, outlet: usize, sight: &Sight<'_>) -> Option<String> {
     let of = &world.outlets[outlet];
     let beside = world.outlets.iter().filter_map(|other| {
         let share = other.over.iter().find(|share| of.share(share.limit).is_some())?;
-        Some((&other.id.pdu, share.limit))
+        Some((other.id.pdu.clone(), share.limit))
     });
-    let beside: BTreeMap<&PduId, usize> = beside.collect();
+    let mut beside: BTreeMap<PduId, usize> = beside.collect();
+    for share in &of.over {
+        let name = &world.limits[share.limit].name;
+        let Some(feed) = sight.site.feeds.get(name) else { continue };
+        for feed in [Some(name), feed.pair.as_ref()].into_iter().flatten() {
+            beside.extend(sight.site.pdus_of(feed).into_iter().map(|pdu| (pdu, share.limit)));
+        }
+    }
     beside.into_iter().find_map(|(pdu, limit)| {
-        let health = &sight.view(pdu)?.health;
+        let health = &sight.view(&pdu)?.health;
         let name = &world.limits[limit].name;
         let why = health.reason()?;
         Some(format!(

@@ -22,6 +22,8 @@ struct Rack {
     on: [bool; 3],
     /// Another PDU, of one outlet, which is on: how it is, and how long ago it was read, ms.
     beside: Option<(Health, u64)>,
+    /// Whether that PDU has never answered.
+    unknown: bool,
     now: u64,
     /// Webhooks that were called, each with its host.
     calls: Vec<(Who, HostId)>,
@@ -90,6 +92,7 @@ impl Rack {
             locks: BTreeMap::new(),
             on,
             beside: None,
+            unknown: false,
             now: 100_000,
             calls: Vec::new(),
             held: None,
@@ -128,6 +131,10 @@ impl Rack {
             let seen = Some(Tick(self.now - ago));
             let of = self.view("pdu-b", &[true]);
             views.push(Arc::new(PduView { health: health.clone(), observed: seen, ..of }));
+        }
+        if self.unknown {
+            let id = "pdu-b".parse().unwrap();
+            views.push(Arc::new(PduView::unknown(id, "pdu-b".into(), None)));
         }
         views
     }
@@ -347,6 +354,12 @@ fn a_host_is_not_cut_for_a_cycle_while_a_pdu_below_one_of_its_limits_is_silent()
     assert_eq!(rack.written, [""; 0]);
     let detail = rack.ended[0].steps[0].detail.clone().unwrap();
     assert!(detail.contains("pdu-b") && detail.contains("is stale"), "{detail}");
+    // Also if it has not answered since the gateway started.
+    let mut rack = Rack::new(site.clone(), [true; 3]);
+    rack.unknown = true;
+    rack.begins(cycle());
+    rack.passes(70);
+    assert_eq!(rack.written, [""; 0]);
     let mut rack = Rack::new(site, [true; 3]);
     rack.beside = Some((Health::Online, 5_000));
     rack.begins(cycle());
