@@ -13,7 +13,7 @@ use crate::model::id::{OutletId, PduId, PlanId};
 use crate::model::switching::{Known, Relay};
 use crate::model::time::{Span, Tick};
 use crate::plan::record::Record;
-use crate::plan::run::{Deed, Heard, Note, Save, Who, WriteEnd};
+use crate::plan::run::{Deed, Heard, Note, Save, Who, WriteEnd, in_turn};
 use crate::plan::{Runs, Sight};
 use crate::store::journal::{Commit, JournalError};
 
@@ -285,8 +285,10 @@ impl Switching {
     pub async fn resume(&self) -> Result<usize, JournalError> {
         let kept = self.in_journal(crate::store::journal::Journal::open_plans).await?;
         let mut count = 0;
-        for kept in kept {
-            let mut record = super::submit::parse("an open plan", &kept)?;
+        let parsed = kept.iter().map(|kept| super::submit::parse("an open plan", kept));
+        let mut records: Vec<Record> = parsed.collect::<Result<_, _>>()?;
+        in_turn(&mut records);
+        for mut record in records {
             if record.state == crate::plan::PlanState::Scheduled {
                 self.show(record.clone());
                 self.keep_calendar(record);

@@ -17,6 +17,7 @@ mod wait;
 
 pub use end::{recorded, reserve};
 pub use room::{Unfit, by_hand};
+pub use wait::in_turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -65,6 +65,15 @@ fn is_put_off(record: &Record) -> bool {
     record.not_before.is_some() && record.cancelled.is_none() && pending()
 }
 
+/// The order in which plans that an earlier run left are taken up: those that had their outlets before those that waited
+/// for them. What was sent for them may still be under way.
+pub fn in_turn(records: &mut [Record]) {
+    records.sort_by_key(|record| {
+        let has_begun = record.steps.iter().any(|step| step.state != StepState::Pending);
+        (!has_begun, is_put_off(record), record.patient)
+    });
+}
+
 /// Whether the rack is known well enough to say that it has changed: after a start nothing is known of it yet, and a PDU may
 /// miss a poll.
 pub(super) fn is_read(record: &Record, sight: &Sight<'_>) -> bool {
@@ -333,6 +342,18 @@ mod tests {
         // At its time by the clock as it is now.
         rack.at(10_000 + 3_600_000);
         assert_eq!(rack.runs.claimed_by(&outlet()).map(PlanId::as_str), Some("later"));
+    }
+
+    #[test]
+    fn who_had_its_outlets_before_a_restart_has_them_first() {
+        let mut safe = plan("a-safe", None);
+        safe.patient = true;
+        let mut begun = plan("d-begun", None);
+        begun.steps[0].state = StepState::Intended;
+        let mut records = [safe, plan("b-later", Some(10_000)), plan("c-plain", None), begun];
+        in_turn(&mut records);
+        let order: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
+        assert_eq!(order, ["d-begun", "c-plain", "a-safe", "b-later"]);
     }
 
     fn plan(id: &str, not_before: Option<i64>) -> Record {

@@ -68,8 +68,10 @@ impl World {
         }
         let open = journal.open_plans().unwrap();
         self.journal = Some(journal);
-        for kept in open {
-            let record = pmgate::switching::parse("a plan", &kept).unwrap();
+        let parsed = open.iter().map(|kept| pmgate::switching::parse("a plan", kept).unwrap());
+        let mut records: Vec<Record> = parsed.collect();
+        pmgate::plan::run::in_turn(&mut records);
+        for record in records {
             // What brings hosts to their safe state may wait for another plan, and what was put off holds nothing.
             let put_off = record.not_before.is_some()
                 && record.steps.iter().all(|step| step.state == StepState::Pending);
