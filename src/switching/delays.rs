@@ -152,7 +152,10 @@ impl Switching {
                 }
             };
             let (pdu, why) = match self.set_all(site, &told, &wanted).await {
-                Ok(()) => break true,
+                Ok(()) => {
+                    lock().mute.clear();
+                    break true;
+                }
                 Err((pdu, Unset::Refused(why))) => (pdu, why),
                 Err((_, Unset::Later)) => break false,
                 Err((pdu, Unset::Mute(why))) => {
