@@ -19,6 +19,7 @@ mod refusal;
 mod rights;
 pub mod site;
 mod submit;
+mod wanted;
 mod watch;
 
 pub use crate::plan::record::{OnFailure, OnOverload, PlanState, Record, Select, Selected};
