@@ -342,6 +342,29 @@ fn a_plan_that_waits_for_what_is_not_read_any_more_ends_instead_of_being_planned
     assert!(detail.contains("was last read more than"), "{detail}");
 }
 
+/// After a restart PDUs may be long in coming back: that is waited for once, not anew for each step.
+#[test]
+fn a_plan_that_goes_on_after_a_restart_has_its_long_patience_once() {
+    let mut site = heavy(Site::default(), &["pdu-a", "pdu-b"], 5_000_000);
+    site.hosts.insert("other".parse().unwrap(), drawing(1, 200_000, 1_000, 200_000));
+    let mut rack = Rack::new(site, [false; 3]);
+    rack.beside = Some((Health::Offline("no answer".into()), 40_000));
+    let mut plan = plan("one", &[(3, Relay::On), (1, Relay::On)]);
+    plan.on_failure = OnFailure::Continue;
+    plan.patient = true;
+    rack.begins(plan);
+    rack.passes(890);
+    let states = |rack: &Rack| -> Vec<bool> {
+        let record = rack.runs.records().next().unwrap_or_else(|| &rack.ended[0]);
+        record.steps.iter().map(|step| step.state.outcome().is_some()).collect()
+    };
+    assert_eq!(states(&rack), [false, false]);
+    rack.passes(20);
+    assert_eq!(states(&rack), [true, false]);
+    rack.passes(60);
+    assert_eq!((states(&rack), rack.written.len()), (vec![true, true], 0));
+}
+
 /// It may have died with its feed a moment ago, while what was read of it is still young.
 #[test]
 fn a_host_is_not_cut_for_a_cycle_while_a_pdu_below_one_of_its_limits_is_silent() {
