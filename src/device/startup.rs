@@ -139,9 +139,8 @@ impl Device {
             None => Some(Span(0)),
             Some(time) => {
                 let oid = place_of(&time.source, &adopted.instance, outlet).ok_or_else(none)?;
-                let count = value_at(&mut adopted.line, &oid).await?.and_then(|it| it.number());
-                let count = count.and_then(|count| u64::try_from(count).ok());
-                count.map(|count| Span(count.saturating_mul(time.unit_ms)))
+                let value = value_at(&mut adopted.line, &oid).await?;
+                value.and_then(|value| time.told(value.number()?))
             }
         };
         if before != Some(wish.before) {
@@ -272,8 +271,7 @@ async fn read(adopted: &mut Adopted) -> Result<Startups, OrderError> {
     // What should be there and is not: nothing is known of any outlet then.
     let time = |time: Option<&Time>, oid: &Option<Option<Oid>>| -> Option<Span> {
         let Some(oid) = oid else { return Some(Span(0)) };
-        let count = u64::try_from(number(oid.as_ref()?)?).ok()?;
-        Some(Span(count.saturating_mul(time?.unit_ms)))
+        time?.told(number(oid.as_ref()?)?)
     };
     let (Some(before), Some(least)) = (
         time(startup.before.as_ref(), &before),

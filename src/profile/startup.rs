@@ -85,6 +85,13 @@ pub fn place_of(source: &Source, instance: &Instance, outlet: u16) -> Option<Oid
     }
 }
 
+impl Time {
+    /// What a number of the device means.
+    pub fn told(&self, value: i64) -> Option<Span> {
+        Some(Span(u64::try_from(value).ok()?.saturating_mul(self.unit_ms)))
+    }
+}
+
 impl Startup {
     /// What a number of the device means.
     pub fn told(&self, value: i64) -> Option<PowerOn> {
