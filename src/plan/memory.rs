@@ -12,10 +12,13 @@ use crate::model::time::{Span, Tick};
 use super::picture::{Picture, STEP_MS};
 use super::planner::FOREVER;
 use super::record::{Record, StepState};
-use super::world::Draw;
+use super::world::{Draw, Outlet, Relays, Share, World};
 
 /// How long a meter may lag behind what flows, ms: cards average over some seconds.
 const METER_LAG_MS: u64 = 5_000;
+
+/// How long the first moment of a load may last that is not the one that was meant, ms.
+const FIRST_MS: u64 = 10_000;
 
 /// What an outlet was last told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +70,27 @@ impl Memory {
     }
 }
 
+/// The first moment of an outlet that is switched on: on each limit above it, mVA beyond what its load draws while it starts
+/// up; and how long it lasts, ms. One that was never seen to start may be cabled otherwise than it is numbered: it counts as
+/// the worst of those of its PDU that are off.
+pub(super) fn first_moment(world: &World, at: usize, memory: &Memory) -> (Vec<(usize, i64)>, u64) {
+    let outlet = &world.outlets[at];
+    let draw = outlet.draw.falling();
+    let is_known = memory.starts.get(&outlet.id).is_some_and(|starts| *starts > 0);
+    let off = |other: &&Outlet| other.device == outlet.device && other.relay != Relays::On;
+    let beside: Vec<&Outlet> =
+        if is_known { Vec::new() } else { world.outlets.iter().filter(off).collect() };
+    let lasts = beside.iter().map(|other| other.draw.inrush_ms).fold(draw.inrush_ms, u64::max);
+    let of = |share: &Share| {
+        let others = beside.iter().filter_map(|other| {
+            let theirs = other.share(share.limit)?.of(other.draw.falling().inrush);
+            Some(theirs - share.of(draw.boot))
+        });
+        (share.limit, others.fold(share.of(draw.inrush - draw.boot), i64::max))
+    };
+    (outlet.over.iter().map(of).collect(), lasts)
+}
+
 impl Picture {
     /// Adds what was switched on a moment ago and no meter shows yet, or that has still to start up.
     pub(super) fn unseen(&mut self, now: Tick, memory: &Memory) {
@@ -82,6 +106,13 @@ impl Picture {
             // What an outlet without a meter draws is in no reading of its own.
             let shown = if self.metered.contains(&at) { outlet.load } else { 0 };
             let settled = since + Span(draw.settles_ms() + METER_LAG_MS);
+            if age <= draw.inrush_ms.max(FIRST_MS) + STEP_MS {
+                let (moment, lasts) = first_moment(&self.world, at, memory);
+                if age <= lasts + STEP_MS {
+                    self.begins(&moment);
+                }
+            }
+            let outlet = &self.world.outlets[at];
             for share in outlet.over.clone() {
                 let told = &self.told[share.limit];
                 let is_shown = told.seen.is_some_and(|seen| seen >= settled);
@@ -97,6 +128,13 @@ impl Picture {
                     *self.unconfirmed.entry(share.limit).or_default() += hidden;
                 }
             }
+        }
+    }
+
+    /// Counts a first moment among those that are not over.
+    pub(super) fn begins(&mut self, moment: &[(usize, i64)]) {
+        for (limit, first) in moment {
+            *self.surging.entry(*limit).or_default() += first;
         }
     }
 

@@ -57,6 +57,8 @@ pub struct Picture {
     pub(super) unconfirmed: BTreeMap<usize, i64>,
     /// Outlets, by place, that have a meter of their own.
     pub(super) metered: BTreeSet<usize>,
+    /// By limit: the first moments that are not over, mVA, each as bad as it may be.
+    pub(super) surging: BTreeMap<usize, i64>,
     /// By outlet: the names of the branches and phases that it may be on, where the site names any of its PDU.
     pub(super) parts: Vec<BTreeSet<String>>,
     /// By PDU: what its inlets draw as measured, mVA; nothing if its outlets are not known at all.

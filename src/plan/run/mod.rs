@@ -14,6 +14,7 @@ mod tests;
 mod turn;
 mod verify;
 mod wait;
+mod worst;
 
 pub use end::{recorded, reserve};
 pub use room::{Unfit, by_hand};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::id::PduId;
 use crate::model::switching::Relay;
 
+use super::super::memory::{Memory, first_moment};
 use super::super::picture::{Picture, STEP_MS, Sight};
 use super::super::planner::Refusal;
 use super::super::record::{Mark, Record, StepRecord};
@@ -73,7 +74,7 @@ impl Runs {
         // What was let through and is not written yet.
         for (step, doing) in run.record.steps.iter().zip(&run.doing) {
             if step.relay == Relay::On && doing.phase.is_granted() {
-                picture.grant(&step.outlet);
+                picture.grant(&step.outlet, &self.memory);
             }
         }
         let Some(at) = picture.outlets.get(outlet).copied() else { return Ok(()) };
@@ -99,18 +100,9 @@ impl Runs {
             let silent = if draws { silent_beside(&world, at, sight) } else { None };
             return silent.map_or(Ok(()), |why| Err(Cramped::Untold(why)));
         }
-        // What no meter has confirmed may turn out to be twice what was said of it: not even then is a rating passed.
-        let doubtful = world.outlets[at].over.iter().find(|share| {
-            let unconfirmed = picture.unconfirmed.get(&share.limit).copied().unwrap_or(0);
-            let draws = share.of(world.outlets[at].draw.falling().boot);
-            let flows = world.limits[share.limit].load + unconfirmed + draws;
-            unconfirmed > 0 && flows > picture.told[share.limit].rating
-        });
-        if let Some(share) = doubtful.filter(|_| draws) {
-            let name = &world.limits[share.limit].name;
-            return Err(Cramped::Full(format!(
-                "what was switched on a moment ago is not in the meters of {name} yet, and may be more than was said"
-            )));
+        let worse = if draws { self.may_be_worse(&picture, &world, at) } else { None };
+        if let Some(why) = worse {
+            return Err(Cramped::Full(why));
         }
         let goal = Goal { outlet: at, want: Want::On, drops_host: true, why: String::new() };
         // It is the step's turn: only the limits are asked.
@@ -179,9 +171,10 @@ fn silent_beside(world: &World, outlet: usize, sight: &Sight<'_>) -> Option<Stri
 
 impl Picture {
     /// Counts an outlet as if it had just been switched on.
-    fn grant(&mut self, outlet: &crate::model::id::OutletId) {
-        let Some(at) = self.outlets.get(outlet) else { return };
-        let outlet = &self.world.outlets[*at];
+    fn grant(&mut self, outlet: &crate::model::id::OutletId, memory: &Memory) {
+        let Some(at) = self.outlets.get(outlet).copied() else { return };
+        self.begins(&first_moment(&self.world, at, memory).0);
+        let outlet = &self.world.outlets[at];
         for share in &outlet.over {
             let draw = outlet.draw.falling();
             let limit = &mut self.world.limits[share.limit];

@@ -199,7 +199,8 @@ impl Runs {
                 true
             }
             Phase::Intends { known, generation } if run.durable >= generation => {
-                self.writes(who, known, sight);
+                // A disk may take its time; the other feeds are looked at once more, right before the write.
+                self.comes_to_feeds(who, known, sight);
                 true
             }
             Phase::Verifies(verifying) => self.verifies(who, verifying, sight),
@@ -300,7 +301,8 @@ impl Runs {
         }
     }
 
-    /// The last before its intent: whatever was waited for before, the other feeds of its host are looked at now.
+    /// Whatever was waited for before, the other feeds of its host are looked at now: the last before its intent, and the
+    /// last before its write.
     fn comes_to_feeds(&mut self, who: &Who, known: Known, sight: &Sight<'_>) {
         let Some(run) = self.plans.get(&who.plan) else { return };
         let step = &run.record.steps[who.step];
@@ -459,7 +461,7 @@ impl Runs {
             return;
         }
         if step.state == StepState::Intended {
-            // It became durable with the plan.
+            // It is durable: since the plan is, or since a moment ago.
             self.writes(who, known, sight);
             return;
         }

@@ -24,6 +24,8 @@ struct Rack {
     beside: Option<(Health, u64)>,
     /// Whether that PDU has never answered.
     unknown: bool,
+    /// An outlet that loses its power while something is made durable.
+    falls: Option<u16>,
     now: u64,
     /// Webhooks that were called, each with its host.
     calls: Vec<(Who, HostId)>,
@@ -93,6 +95,7 @@ impl Rack {
             on,
             beside: None,
             unknown: false,
+            falls: None,
             now: 100_000,
             calls: Vec::new(),
             held: None,
@@ -166,6 +169,9 @@ impl Rack {
             match deed {
                 Deed::Save(save) => {
                     let (plan, generation) = (save.plan.clone(), save.generation);
+                    if let Some(number) = self.falls.take() {
+                        self.on[usize::from(number) - 1] = false;
+                    }
                     heard.push(Heard::Saved { plan, generation, ok: true });
                 }
                 Deed::Look { who, outlet, .. } => {
@@ -435,5 +441,71 @@ fn a_plan_is_planned_anew_while_a_host_starts_up_but_not_for_ever() {
         let states: Vec<PlanState> = rack.ended.iter().map(|record| record.state).collect();
         let ends = if comes_on { PlanState::Done } else { PlanState::Stopped };
         assert_eq!((came_on, states), (comes_on, vec![PlanState::Done, ends]));
+    }
+}
+
+/// A disk may take its time.
+#[test]
+fn a_feed_that_goes_while_an_intent_is_made_durable_keeps_the_other_on() {
+    for falls in [Some(2), None] {
+        let mut site = Site::default();
+        let mut two = drawing(1, 200_000, 1_000, 200_000);
+        two.outlets.push(outlet(2));
+        site.hosts.insert("two".parse().unwrap(), two);
+        let mut rack = Rack::new(site, [true; 3]);
+        rack.falls = falls;
+        let mut off = plan("one", &[(1, Relay::Off)]);
+        off.steps[0].keeps_host = true;
+        rack.begins(off);
+        rack.passes(10);
+        if falls.is_some() {
+            assert_eq!(rack.written, [""; 0]);
+            let detail = rack.ended[0].steps[0].detail.clone().unwrap();
+            assert!(detail.contains("last feed of host two"), "{detail}");
+        } else {
+            assert_eq!(rack.written, ["pdu-a/1 off"]);
+        }
+    }
+}
+
+/// What is behind an outlet shows only once it is on.
+#[test]
+fn first_moments_do_not_meet_that_would_be_too_much_if_the_outlets_were_cabled_otherwise() {
+    let heavy_inrush = 5_000_000;
+    for (inrush, seen_before, at_once) in
+        [(heavy_inrush, false, false), (heavy_inrush, true, true), (800_000, false, true)]
+    {
+        let mut site = heavy(Site::default(), &["pdu-a"], 2_000_000);
+        let mut heavy = drawing(3, 800_000, 1_000, 800_000);
+        heavy.draw = heavy.draw.map(|draw| Draw { inrush, ..draw });
+        site.hosts.insert("heavy".parse().unwrap(), heavy);
+        for number in 1..=2 {
+            let id = format!("light-{number}").parse().unwrap();
+            site.hosts.insert(id, drawing(number, 500_000, 1_000, 500_000));
+        }
+        let mut rack = Rack::new(site, [false; 3]);
+        if seen_before {
+            rack.runs.memory.starts = (1..=2).map(|number| (outlet(number), 1)).collect();
+        }
+        rack.begins(plan("one", &[(1, Relay::On), (2, Relay::On)]));
+        assert_eq!(rack.written.len(), if at_once { 2 } else { 1 }, "{inrush} {seen_before}");
+        rack.passes(10);
+        assert_eq!(rack.written, ["pdu-a/1 on", "pdu-a/2 on"]);
+    }
+}
+
+#[test]
+fn where_what_is_on_draws_more_than_was_said_that_is_expected_of_what_comes_on_as_well() {
+    for (said, comes_on) in [(500_000, true), (200_000, false)] {
+        let mut site = heavy(Site::default(), &["pdu-a"], 1_500_000);
+        site.hosts.insert("first".parse().unwrap(), drawing(1, said, 1_000, said));
+        let mut rack = Rack::new(site, [true, false, false]);
+        rack.begins(plan("one", &[(3, Relay::On)]));
+        rack.passes(70);
+        assert_eq!(rack.written.len(), usize::from(comes_on));
+        if !comes_on {
+            let detail = rack.ended[0].steps[0].detail.clone().unwrap();
+            assert!(detail.contains("draws 250 %"), "{detail}");
+        }
     }
 }
