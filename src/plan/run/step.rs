@@ -221,10 +221,17 @@ impl Runs {
         }
     }
 
-    /// Back to where nothing was decided. A first step whose intent is durable with the plan was not written.
+    /// Back to where nothing was decided. What was intended and is not written is intended no more: after a restart it need
+    /// not be looked for.
     pub(super) fn gives_up(&mut self, who: &Who) {
         self.frees(who);
         self.doing(who).phase = Phase::Waits;
+        let Some(run) = self.plans.get_mut(&who.plan) else { return };
+        let step = &mut run.record.steps[who.step];
+        if step.state == StepState::Intended {
+            (step.state, step.at) = (StepState::Pending, None);
+            self.touch(who);
+        }
     }
 
     pub(super) fn frees(&mut self, who: &Who) {

@@ -32,6 +32,8 @@ struct Rack {
     /// Writes that are held, and those that were made.
     held: Option<Vec<(Who, OutletId, Relay)>>,
     written: Vec<String>,
+    /// How each step is in the journal.
+    durable: BTreeMap<usize, StepState>,
     ended: Vec<Record>,
 }
 
@@ -100,6 +102,7 @@ impl Rack {
             calls: Vec::new(),
             held: None,
             written: Vec::new(),
+            durable: BTreeMap::new(),
             ended: Vec::new(),
         }
     }
@@ -169,6 +172,7 @@ impl Rack {
             match deed {
                 Deed::Save(save) => {
                     let (plan, generation) = (save.plan.clone(), save.generation);
+                    self.durable.extend(save.steps.into_iter().map(|(at, step)| (at, step.state)));
                     if let Some(number) = self.falls.take() {
                         self.on[usize::from(number) - 1] = false;
                     }
@@ -508,4 +512,19 @@ fn where_what_is_on_draws_more_than_was_said_that_is_expected_of_what_comes_on_a
             assert!(detail.contains("draws 250 %"), "{detail}");
         }
     }
+}
+
+/// Its intent became durable with the plan.
+#[test]
+fn what_was_intended_and_not_written_before_the_gateway_ends_is_intended_no_more() {
+    let site = heavy(Site::default(), &["pdu-a", "pdu-b"], 5_000_000);
+    let mut rack = Rack::new(site, [true; 3]);
+    rack.beside = Some((Health::Stale("no answer".into()), 5_000));
+    let mut cycle = plan("one", &[(3, Relay::Off), (3, Relay::On)]);
+    cycle.steps[0].state = StepState::Intended;
+    rack.begins(cycle);
+    rack.passes(5);
+    rack.turn(Runs::end);
+    assert_eq!((rack.written.len(), rack.durable.get(&0)), (0, Some(&StepState::Pending)));
+    assert!(rack.ended.is_empty() && rack.runs.is_quiet(), "it goes on after the next start");
 }
