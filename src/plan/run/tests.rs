@@ -528,3 +528,14 @@ fn what_was_intended_and_not_written_before_the_gateway_ends_is_intended_no_more
     assert_eq!((rack.written.len(), rack.durable.get(&0)), (0, Some(&StepState::Pending)));
     assert!(rack.ended.is_empty() && rack.runs.is_quiet(), "it goes on after the next start");
 }
+
+/// Else a host would stay dark that was cycled beside others of which too little is said.
+#[test]
+fn what_an_outlet_drew_before_it_was_cycled_is_what_is_expected_of_it() {
+    let mut site = heavy(Site::default(), &["pdu-a"], 1_500_000);
+    site.hosts.insert("first".parse().unwrap(), drawing(1, 200_000, 1_000, 200_000));
+    let mut rack = Rack::new(site, [true, false, true]);
+    rack.begins(plan("one", &[(3, Relay::Off), (3, Relay::On)]));
+    rack.passes(70);
+    assert_eq!(rack.written, ["pdu-a/3 off", "pdu-a/3 on"]);
+}

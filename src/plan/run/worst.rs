@@ -19,7 +19,7 @@ impl Runs {
     ) -> Option<String> {
         unconfirmed(picture, world, at)
             .or_else(|| self.surges_meet(picture, world, at))
-            .or_else(|| understated(picture, world, at))
+            .or_else(|| self.understated(picture, world, at))
     }
 
     /// It may turn out that another outlet is switched than was meant: where first moments fall together, each counts as
@@ -35,6 +35,30 @@ impl Runs {
         Some(format!(
             "what was switched on a moment ago may still surge on {}, and no meter has shown yet which outlets these are",
             world.limits[limit].name
+        ))
+    }
+
+    /// Where what is on draws more than was said of it, so may this: not even then is a rating passed. Another feed of a host
+    /// that is on brings nothing that is not there already; and what an outlet drew before it went off here is known.
+    fn understated(&self, picture: &Picture, world: &World, at: usize) -> Option<String> {
+        let outlet = &world.outlets[at];
+        let is_up = |other: &Outlet| other.host == outlet.host && other.relay == Relays::On;
+        if !is_said(picture, at)
+            || self.memory.drew.contains_key(&outlet.id)
+            || outlet.host.is_some() && world.outlets.iter().any(is_up)
+        {
+            return None;
+        }
+        let (limit, permille) = outlet.over.iter().find_map(|share| {
+            let permille = draws_more(picture, world, share.limit)?;
+            let flows = world.limits[share.limit].load + boots(world, at, share) * permille / 1_000;
+            (flows > picture.told[share.limit].rating).then_some((share.limit, permille))
+        })?;
+        Some(format!(
+            "what is on below {} draws {} % of the most that the configuration says, and {} may do so as well",
+            world.limits[limit].name,
+            permille / 10,
+            outlet.id
         ))
     }
 }
@@ -53,27 +77,6 @@ fn unconfirmed(picture: &Picture, world: &World, at: usize) -> Option<String> {
     Some(format!(
         "what was switched on a moment ago is not in the meters of {} yet, and may be more than was said",
         world.limits[share.limit].name
-    ))
-}
-
-/// Where what is on draws more than was said of it, so may this: not even then is a rating passed. Another feed of a host
-/// that is on brings nothing that is not there already.
-fn understated(picture: &Picture, world: &World, at: usize) -> Option<String> {
-    let outlet = &world.outlets[at];
-    let is_up = |other: &Outlet| other.host == outlet.host && other.relay == Relays::On;
-    if !is_said(picture, at) || outlet.host.is_some() && world.outlets.iter().any(is_up) {
-        return None;
-    }
-    let (limit, permille) = outlet.over.iter().find_map(|share| {
-        let permille = draws_more(picture, world, share.limit)?;
-        let flows = world.limits[share.limit].load + boots(world, at, share) * permille / 1_000;
-        (flows > picture.told[share.limit].rating).then_some((share.limit, permille))
-    })?;
-    Some(format!(
-        "what is on below {} draws {} % of the most that the configuration says, and {} may do so as well",
-        world.limits[limit].name,
-        permille / 10,
-        outlet.id
     ))
 }
 
