@@ -531,8 +531,9 @@ impl Runs {
         self.deeds.push(Deed::Tell { kind: "plan.not_durable", about: About::plan(plan), text });
         run.durable = run.generation;
         run.halted = true;
-        let intended = (0..run.doing.len())
-            .filter(|at| matches!(run.doing[*at].phase, Phase::Intends { generation: of, .. } if of <= generation));
+        // Also those whose intent was to come with a later commit.
+        let intended =
+            (0..run.doing.len()).filter(|at| matches!(run.doing[*at].phase, Phase::Intends { .. }));
         for step in intended.collect::<Vec<_>>() {
             let who = Who { plan: plan.clone(), step };
             let detail = "its intent could not be made durable".to_owned();
