@@ -77,9 +77,11 @@ pub(super) fn first_moment(world: &World, at: usize, memory: &Memory) -> (Vec<(u
     let outlet = &world.outlets[at];
     let draw = outlet.draw.falling();
     let is_known = memory.starts.get(&outlet.id).is_some_and(|starts| *starts > 0);
-    let off = |other: &&Outlet| other.device == outlet.device && other.relay != Relays::On;
-    let beside: Vec<&Outlet> =
-        if is_known { Vec::new() } else { world.outlets.iter().filter(off).collect() };
+    // The outlets of a PDU are side by side.
+    let (before, rest) = world.outlets.split_at(at);
+    let same = |other: &&Outlet| other.device == outlet.device && !is_known;
+    let beside = before.iter().rev().take_while(same).chain(rest.iter().take_while(same));
+    let beside: Vec<&Outlet> = beside.filter(|other| other.relay != Relays::On).collect();
     let lasts = beside.iter().map(|other| other.draw.inrush_ms).fold(draw.inrush_ms, u64::max);
     let of = |share: &Share| {
         let others = beside.iter().filter_map(|other| {

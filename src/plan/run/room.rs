@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::id::PduId;
-use crate::model::switching::Relay;
+use crate::model::id::{OutletId, PduId};
+use crate::model::switching::{Outcome, Relay};
 
 use super::super::memory::{Memory, first_moment};
 use super::super::picture::{Picture, STEP_MS, Sight};
 use super::super::planner::Refusal;
-use super::super::record::{Mark, Record, StepRecord};
+use super::super::record::{Mark, Record, StepRecord, StepState};
 use super::super::search::fits;
 use super::super::site::Site;
 use super::super::world::{Draw, Goal, Want, World};
-use super::{Runs, Who};
+use super::{Run, Runs, Who};
 
 /// Why a kept plan does not fit any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,9 +72,14 @@ impl Runs {
         let about = BTreeSet::from([outlet.pdu.clone()]);
         let mut picture = self.picture(sight, Some(&who.plan), Some(&about));
         // What was let through and is not written yet.
-        for (step, doing) in run.record.steps.iter().zip(&run.doing) {
-            if step.relay == Relay::On && doing.phase.is_granted() {
-                picture.grant(&step.outlet, &self.memory);
+        for outlet in granted(run) {
+            picture.grant(outlet, &self.memory);
+        }
+        // Of other plans the room for it is taken already.
+        let others = self.plans.iter().filter(|(id, _)| **id != who.plan);
+        for outlet in others.flat_map(|(_, other)| granted(other)) {
+            if let Some(at) = picture.outlets.get(outlet).copied() {
+                picture.begins(&first_moment(&picture.world, at, &self.memory).0);
             }
         }
         let Some(at) = picture.outlets.get(outlet).copied() else { return Ok(()) };
@@ -100,7 +105,12 @@ impl Runs {
             let silent = if draws { silent_beside(&world, at, sight) } else { None };
             return silent.map_or(Ok(()), |why| Err(Cramped::Untold(why)));
         }
-        let worse = if draws { self.may_be_worse(&picture, &world, at) } else { None };
+        let was_on = run.record.steps[..who.step].iter().any(|before| {
+            before.outlet == *outlet
+                && before.relay == Relay::Off
+                && before.state == StepState::Ended(Outcome::Done)
+        });
+        let worse = if draws { self.may_be_worse(&picture, &world, at, was_on) } else { None };
         if let Some(why) = worse {
             return Err(Cramped::Full(why));
         }
@@ -142,6 +152,13 @@ impl Runs {
     }
 }
 
+/// The outlets of a plan whose ons were let through and are not written yet.
+fn granted(run: &Run) -> impl Iterator<Item = &OutletId> {
+    let steps = run.record.steps.iter().zip(&run.doing);
+    let ons = steps.filter(|(step, doing)| step.relay == Relay::On && doing.phase.is_granted());
+    ons.map(|(step, _)| &step.outlet)
+}
+
 /// A PDU that does not answer and carries a part of what flows over a limit above an outlet, told in words: also one that
 /// has not answered since the start, of which no outlet is known.
 fn silent_beside(world: &World, outlet: usize, sight: &Sight<'_>) -> Option<String> {
@@ -171,7 +188,7 @@ fn silent_beside(world: &World, outlet: usize, sight: &Sight<'_>) -> Option<Stri
 
 impl Picture {
     /// Counts an outlet as if it had just been switched on.
-    fn grant(&mut self, outlet: &crate::model::id::OutletId, memory: &Memory) {
+    fn grant(&mut self, outlet: &OutletId, memory: &Memory) {
         let Some(at) = self.outlets.get(outlet).copied() else { return };
         self.begins(&first_moment(&self.world, at, memory).0);
         let outlet = &self.world.outlets[at];
@@ -184,7 +201,7 @@ impl Picture {
     }
 
     /// What a plan for these outlets is made for.
-    pub fn mark<'o>(&self, outlets: impl Iterator<Item = &'o crate::model::id::OutletId>) -> Mark {
+    pub fn mark<'o>(&self, outlets: impl Iterator<Item = &'o OutletId>) -> Mark {
         let mut mark = Mark::default();
         for outlet in outlets {
             let Some(at) = self.outlets.get(outlet) else { continue };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::super::record::{OnOverload, StepRecord};
-use super::super::site::{Feed, HostSpec, Member, NoAnswer, Site};
+use super::super::site::{Feed, HostSpec, Member, NoAnswer, OutletSpec, Site};
 use super::super::world::Draw;
 use super::*;
 use crate::model::metric::{Metric, Scope, Word};
@@ -24,8 +24,14 @@ struct Rack {
     beside: Option<(Health, u64)>,
     /// Whether that PDU has never answered.
     unknown: bool,
+    /// Whether that outlet is on.
+    beside_on: bool,
+    /// An outlet without a meter.
+    unmetered: Option<u16>,
     /// An outlet that loses its power while something is made durable.
     falls: Option<u16>,
+    /// What is to be made durable, while the journal hangs.
+    hangs: Option<Vec<(PlanId, u64)>>,
     now: u64,
     /// Webhooks that were called, each with its host.
     calls: Vec<(Who, HostId)>,
@@ -97,7 +103,10 @@ impl Rack {
             on,
             beside: None,
             unknown: false,
+            beside_on: true,
+            unmetered: None,
             falls: None,
+            hangs: None,
             now: 100_000,
             calls: Vec::new(),
             held: None,
@@ -114,7 +123,11 @@ impl Rack {
         for (part, on) in (0..).zip(on.iter().copied()) {
             let word = if on { Word::On } else { Word::Off };
             let drawn = Datum::Value(if on { 500_000 } else { 0 });
-            for (metric, datum) in [(Metric::State, Datum::Word(word)), (Metric::Power, drawn)] {
+            let mut told = vec![(Metric::State, Datum::Word(word))];
+            if self.unmetered != Some(part + 1) {
+                told.push((Metric::Power, drawn));
+            }
+            for (metric, datum) in told {
                 slots.push(Slot { scope: Scope::Outlet, part, metric });
                 readings.push(Reading { at: Stamp(0), datum });
             }
@@ -135,7 +148,7 @@ impl Rack {
         let mut views = vec![Arc::new(self.view("pdu-a", &self.on))];
         if let Some((health, ago)) = &self.beside {
             let seen = Some(Tick(self.now - ago));
-            let of = self.view("pdu-b", &[true]);
+            let of = self.view("pdu-b", &[self.beside_on]);
             views.push(Arc::new(PduView { health: health.clone(), observed: seen, ..of }));
         }
         if self.unknown {
@@ -164,7 +177,11 @@ impl Rack {
 
     fn does(&mut self, deeds: Vec<Deed>) -> Vec<Heard> {
         let seen = |this: &Self, outlet: &OutletId| {
-            let word = if this.on[usize::from(outlet.number) - 1] { Word::On } else { Word::Off };
+            let is_on = match outlet.pdu.as_str() {
+                "pdu-b" => this.beside_on,
+                _ => this.on[usize::from(outlet.number) - 1],
+            };
+            let word = if is_on { Word::On } else { Word::Off };
             Ok(Seen { state: Ok(word), at: Tick(this.now), takes: Span::seconds(2) })
         };
         let mut heard = Vec::new();
@@ -176,7 +193,10 @@ impl Rack {
                     if let Some(number) = self.falls.take() {
                         self.on[usize::from(number) - 1] = false;
                     }
-                    heard.push(Heard::Saved { plan, generation, ok: true });
+                    match &mut self.hangs {
+                        Some(saves) => saves.push((plan, generation)),
+                        None => heard.push(Heard::Saved { plan, generation, ok: true }),
+                    }
                 }
                 Deed::Look { who, outlet, .. } => {
                     heard.push(Heard::Looked { who, seen: seen(self, &outlet) });
@@ -196,7 +216,10 @@ impl Rack {
     }
 
     fn writes(&mut self, who: Who, outlet: &OutletId, relay: Relay) -> Heard {
-        self.on[usize::from(outlet.number) - 1] = relay == Relay::On;
+        match outlet.pdu.as_str() {
+            "pdu-b" => self.beside_on = relay == Relay::On,
+            _ => self.on[usize::from(outlet.number) - 1] = relay == Relay::On,
+        }
         self.written.push(format!("{outlet} {}", relay.word()));
         let terms = Terms {
             within: Span::seconds(5),
@@ -229,6 +252,13 @@ impl Rack {
     fn answers(&mut self, answer: Result<(), Unanswered>) {
         let (who, _) = self.calls.remove(0);
         self.turn(|runs, sight| runs.heard(Heard::Called { who, answer }, sight));
+    }
+
+    /// The journal goes on, having done what was asked of it, or not.
+    fn journal_goes_on(&mut self, ok: bool) {
+        for (plan, generation) in self.hangs.take().unwrap_or_default() {
+            self.turn(|runs, sight| runs.heard(Heard::Saved { plan, generation, ok }, sight));
+        }
     }
 
     fn lets_go(&mut self) {
@@ -498,19 +528,86 @@ fn first_moments_do_not_meet_that_would_be_too_much_if_the_outlets_were_cabled_o
     }
 }
 
+/// What is granted to one plan surges beside what is granted to another.
+#[test]
+fn first_moments_of_two_plans_do_not_meet_either() {
+    for (inrush, at_once) in [(4_000_000, false), (2_000_000, true)] {
+        let mut site = heavy(Site::default(), &["pdu-a", "pdu-b"], 2_000_000);
+        let mut heavy = drawing(3, 800_000, 1_000, 800_000);
+        heavy.draw = heavy.draw.map(|draw| Draw { inrush: 5_000_000, ..draw });
+        site.hosts.insert("heavy".parse().unwrap(), heavy);
+        site.hosts.insert("light".parse().unwrap(), drawing(1, 500_000, 1_000, 500_000));
+        let other = OutletId { pdu: "pdu-b".parse().unwrap(), number: 1 };
+        let mut beside = drawing(1, 500_000, 1_000, 500_000);
+        beside.draw = beside.draw.map(|draw| Draw { inrush, ..draw });
+        beside.outlets = vec![other.clone()];
+        site.hosts.insert("beside".parse().unwrap(), beside);
+        let mut rack = Rack::new(site, [false; 3]);
+        (rack.beside, rack.beside_on) = (Some((Health::Online, 0)), false);
+        rack.hangs = Some(Vec::new());
+        rack.begins(plan("one", &[(1, Relay::On)]));
+        let mut two = plan("two", &[(1, Relay::On)]);
+        two.steps[0].outlet = other;
+        rack.begins(two);
+        let granted = rack.hangs.as_ref().unwrap().len();
+        assert_eq!(granted, if at_once { 2 } else { 1 }, "{inrush}");
+        rack.journal_goes_on(true);
+        rack.passes(20);
+        assert_eq!(rack.written, ["pdu-a/1 on", "pdu-b/1 on"]);
+    }
+}
+
+/// No more than was seen, in proportion: a lamp of which too little is said says little of a server.
 #[test]
 fn where_what_is_on_draws_more_than_was_said_that_is_expected_of_what_comes_on_as_well() {
-    for (said, comes_on) in [(500_000, true), (200_000, false)] {
-        let mut site = heavy(Site::default(), &["pdu-a"], 1_500_000);
+    for (said, rating, comes_on) in [
+        (500_000, 1_500_000, true),
+        // 500 of 200 VA: 300 more are seen, of what comes on no more than 300 are expected beside its 800.
+        (200_000, 1_590_000, false),
+        (200_000, 1_610_000, true),
+        // 500 of 400 VA: 800 VA may be 1000, if all that is seen is 100 more, 900.
+        (400_000, 1_390_000, false),
+        (400_000, 1_410_000, true),
+    ] {
+        let mut site = heavy(Site::default(), &["pdu-a"], rating);
         site.hosts.insert("first".parse().unwrap(), drawing(1, said, 1_000, said));
         let mut rack = Rack::new(site, [true, false, false]);
         rack.begins(plan("one", &[(3, Relay::On)]));
         rack.passes(70);
-        assert_eq!(rack.written.len(), usize::from(comes_on));
+        assert_eq!(rack.written.len(), usize::from(comes_on), "{said} {rating}");
         if !comes_on {
             let detail = rack.ended[0].steps[0].detail.clone().unwrap();
-            assert!(detail.contains("draws 250 %"), "{detail}");
+            let percent = format!("draws {} %", 50_000_000 / said);
+            assert!(detail.contains(&percent), "{detail}");
         }
+    }
+    // What comes on is less than what is seen: a half more of it.
+    for (rating, comes_on) in [(990_000, false), (1_010_000, true)] {
+        let mut site = heavy(Site::default(), &["pdu-a"], rating);
+        site.hosts.insert("first".parse().unwrap(), drawing(1, 250_000, 1_000, 250_000));
+        site.hosts.insert("heavy".parse().unwrap(), drawing(3, 250_000, 1_000, 250_000));
+        let mut rack = Rack::new(site, [true, false, false]);
+        rack.begins(plan("one", &[(3, Relay::On)]));
+        rack.passes(70);
+        assert_eq!(rack.written.len(), usize::from(comes_on), "{rating}");
+    }
+}
+
+#[test]
+fn what_is_said_of_each_feed_of_a_host_is_said_of_all_together() {
+    for (said, comes_on) in [(500_000, true), (300_000, false)] {
+        let mut site = heavy(Site::default(), &["pdu-a"], 2_000_000);
+        let mut two = drawing(1, said, 1_000, said);
+        two.outlets.push(outlet(2));
+        for number in 1..=2 {
+            let spec = OutletSpec { draw: two.draw, ..OutletSpec::default() };
+            site.outlets.insert(outlet(number), spec);
+        }
+        site.hosts.insert("two".parse().unwrap(), two);
+        let mut rack = Rack::new(site, [true, true, false]);
+        rack.begins(plan("one", &[(3, Relay::On)]));
+        rack.passes(70);
+        assert_eq!(rack.written.len(), usize::from(comes_on), "{said}");
     }
 }
 
@@ -538,4 +635,63 @@ fn what_an_outlet_drew_before_it_was_cycled_is_what_is_expected_of_it() {
     rack.begins(plan("one", &[(3, Relay::Off), (3, Relay::On)]));
     rack.passes(70);
     assert_eq!(rack.written, ["pdu-a/3 off", "pdu-a/3 on"]);
+}
+
+/// It was there before its plan switched it off, whether a meter shows it or not.
+#[test]
+fn an_outlet_without_a_meter_comes_back_from_its_cycle_beside_others_of_which_too_little_is_said() {
+    let mut site = heavy(Site::default(), &["pdu-a"], 1_500_000);
+    site.hosts.insert("first".parse().unwrap(), drawing(1, 200_000, 1_000, 200_000));
+    let mut rack = Rack::new(site, [true, false, true]);
+    rack.unmetered = Some(3);
+    rack.begins(plan("one", &[(3, Relay::Off), (3, Relay::On)]));
+    rack.passes(70);
+    assert_eq!(rack.written, ["pdu-a/3 off", "pdu-a/3 on"]);
+    rack.begins(plan("two", &[(3, Relay::Off)]));
+    rack.begins(plan("three", &[(3, Relay::On)]));
+    rack.passes(70);
+    assert_eq!(rack.written[2..], ["pdu-a/3 off"], "not if another plan did that");
+}
+
+#[test]
+fn what_drew_more_than_is_said_of_it_is_expected_to_do_so_again() {
+    for (rating, comes_on) in [(990_000, false), (1_010_000, true)] {
+        let mut site = heavy(Site::default(), &["pdu-a"], rating);
+        site.hosts.insert("heavy".parse().unwrap(), drawing(3, 200_000, 1_000, 200_000));
+        let mut rack = Rack::new(site, [true, false, true]);
+        rack.begins(plan("one", &[(3, Relay::Off)]));
+        rack.passes(10);
+        rack.begins(plan("two", &[(3, Relay::On)]));
+        rack.passes(70);
+        assert_eq!(rack.written.len(), if comes_on { 2 } else { 1 }, "{rating}");
+        if !comes_on {
+            let detail = rack.ended[1].steps[0].detail.clone().unwrap();
+            assert!(detail.contains("drew 500 VA before it went off"), "{detail}");
+        }
+    }
+}
+
+/// The second step comes to its intent while the commit with the first one's is under way.
+#[test]
+fn when_the_journal_fails_no_step_is_written_whose_intent_was_to_come_with_the_next_commit() {
+    let mut rack = Rack::new(Site::default(), [true; 3]);
+    rack.beside = Some((Health::Online, 40_000));
+    let mut both = plan("one", &[(1, Relay::Off), (1, Relay::Off)]);
+    both.steps[1].outlet.pdu = "pdu-b".parse().unwrap();
+    rack.hangs = Some(Vec::new());
+    rack.begins(both);
+    let intended = |rack: &Rack| -> Vec<bool> {
+        let steps = &rack.runs.records().next().unwrap().steps;
+        steps.iter().map(|step| step.state == StepState::Intended).collect()
+    };
+    assert_eq!(intended(&rack), [true, true]);
+    assert_eq!(rack.durable.get(&1), None, "it is not in the first commit");
+    rack.journal_goes_on(false);
+    rack.passes(70);
+    assert_eq!(rack.written, [""; 0]);
+    assert_eq!(rack.ended[0].state, PlanState::Stopped);
+    for step in &rack.ended[0].steps {
+        let detail = step.detail.clone().unwrap_or_default();
+        assert!(detail.contains("could not be made durable"), "{step:?}");
+    }
 }

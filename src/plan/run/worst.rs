@@ -10,16 +10,17 @@ use super::Runs;
 
 impl Runs {
     /// Why an outlet that draws something is not to be switched on now though it fits by what is said, if so. `world` is
-    /// the picture's.
+    /// the picture's; `was_on`: the plan that wants it on has switched it off.
     pub(super) fn may_be_worse(
         &self,
         picture: &Picture,
         world: &World,
         at: usize,
+        was_on: bool,
     ) -> Option<String> {
         unconfirmed(picture, world, at)
             .or_else(|| self.surges_meet(picture, world, at))
-            .or_else(|| self.understated(picture, world, at))
+            .or_else(|| self.understated(picture, world, at, was_on))
     }
 
     /// It may turn out that another outlet is switched than was meant: where first moments fall together, each counts as
@@ -39,27 +40,61 @@ impl Runs {
     }
 
     /// Where what is on draws more than was said of it, so may this: not even then is a rating passed. Another feed of a host
-    /// that is on brings nothing that is not there already; and what an outlet drew before it went off here is known.
-    fn understated(&self, picture: &Picture, world: &World, at: usize) -> Option<String> {
+    /// that is on brings nothing that is not there already.
+    fn understated(
+        &self,
+        picture: &Picture,
+        world: &World,
+        at: usize,
+        was_on: bool,
+    ) -> Option<String> {
         let outlet = &world.outlets[at];
         let is_up = |other: &Outlet| other.host == outlet.host && other.relay == Relays::On;
-        if !is_said(picture, at)
-            || self.memory.drew.contains_key(&outlet.id)
-            || outlet.host.is_some() && world.outlets.iter().any(is_up)
-        {
+        if !is_said(picture, at) || outlet.host.is_some() && world.outlets.iter().any(is_up) {
             return None;
         }
-        let (limit, permille) = outlet.over.iter().find_map(|share| {
-            let permille = draws_more(picture, world, share.limit)?;
-            let flows = world.limits[share.limit].load + boots(world, at, share) * permille / 1_000;
-            (flows > picture.told[share.limit].rating).then_some((share.limit, permille))
-        })?;
-        Some(format!(
-            "what is on below {} draws {} % of the most that the configuration says, and {} may do so as well",
-            world.limits[limit].name,
-            permille / 10,
-            outlet.id
-        ))
+        let said = outlet.draw.falling().boot;
+        let drew = self.drew(world, at);
+        // What no meter shows by outlet was there all the same until its plan switched it off.
+        if drew.is_none() && was_on {
+            return None;
+        }
+        let hosts = by_host(picture, world);
+        outlet.over.iter().find_map(|share| {
+            let name = &world.limits[share.limit].name;
+            let beside = draws_more(world, &hosts, share.limit);
+            let may = beside.map_or(said, |(draws, most)| said + (draws - most) * said.min(most) / most);
+            let expected = drew.map_or(may, |(least, most)| may.clamp(said.max(least), said.max(most)));
+            let flows = world.limits[share.limit].load + share.of(expected);
+            if expected <= said || flows <= picture.told[share.limit].rating {
+                return None;
+            }
+            let (id, va) = (&outlet.id, |mva: i64| mva / 1_000);
+            Some(match beside.filter(|_| expected <= may) {
+                Some((draws, most)) => format!(
+                    "what is on below {name} draws {} % of the most that the configuration says, and {id} may do so as well",
+                    draws * 100 / most
+                ),
+                None => format!(
+                    "{id} drew {} VA before it went off, where the configuration says {} VA at most, and that is too much for {name}",
+                    va(expected),
+                    va(said)
+                ),
+            })
+        })
+    }
+
+    /// What an outlet, or the host that it feeds, drew before it was switched off here, if that is known: between the most
+    /// of one feed and the sum of all, as what one drew moved to the next when they went off one after the other. In mVA.
+    fn drew(&self, world: &World, at: usize) -> Option<(i64, i64)> {
+        let outlet = &world.outlets[at];
+        let is_feed = |other: &&Outlet| outlet.host.is_some() && other.host == outlet.host;
+        let others = world.outlets.iter().filter(is_feed).filter(|other| other.id != outlet.id);
+        let feeds = others.chain([outlet]).filter_map(|feed| self.memory.drew.get(&feed.id));
+        feeds.fold(None, |of, drew| {
+            let (most, sum) = of.unwrap_or((0, 0));
+            Some((most.max(*drew), sum + drew))
+        })
     }
 }
 
@@ -85,26 +120,40 @@ fn is_said(picture: &Picture, at: usize) -> bool {
     matches!(picture.sources[at].0, Source::Outlet | Source::Host)
 }
 
-/// What draws at present below a limit, in thousandths of the most that the site says of it; nothing if that is no more than
-/// it says. Of hosts, as what one draws moves between its feeds; only those whose feeds are all metered.
-fn draws_more(picture: &Picture, world: &World, limit: usize) -> Option<i64> {
-    let is_below = |outlet: &Outlet| outlet.relay == Relays::On && outlet.share(limit).is_some();
-    let below = world.outlets.iter().filter(|outlet| is_below(outlet));
-    let hosts: BTreeSet<usize> = below.filter_map(|outlet| outlet.host).collect();
-    // By host: what it draws and what was said, while all of it is known.
-    let mut of: BTreeMap<usize, Option<(i64, i64)>> = BTreeMap::new();
+/// What a host draws at present and the most that the site says of it, mVA; nothing where a feed of it is on without a meter,
+/// or nothing is said.
+type Host = Option<(i64, i64)>;
+
+/// All hosts, by place. Of each all feeds together, as what it draws moves between them.
+fn by_host(picture: &Picture, world: &World) -> BTreeMap<usize, Host> {
+    // What is said of a host holds for each of its feeds, what is said of an outlet only for that.
+    let mut of: BTreeMap<usize, Option<(i64, i64, i64)>> = BTreeMap::new();
     for (at, outlet) in world.outlets.iter().enumerate() {
-        let Some(host) = outlet.host.filter(|host| hosts.contains(host)) else { continue };
-        if outlet.relay == Relays::Off {
-            continue;
-        }
-        let known = picture.metered.contains(&at) && is_said(picture, at);
-        let sum = of.entry(host).or_insert(Some((0, 0)));
-        *sum = sum
-            .filter(|_| known)
-            .map(|(draws, most)| (draws + outlet.load, most.max(outlet.draw.falling().boot)));
+        let Some(host) = outlet.host else { continue };
+        let is_shown = outlet.relay == Relays::Off || picture.metered.contains(&at);
+        let boot = outlet.draw.falling().boot;
+        let said = match picture.sources[at].0 {
+            Source::Outlet => Some((boot, 0)),
+            Source::Host => Some((0, boot)),
+            _ => None,
+        };
+        let sum = of.entry(host).or_insert(Some((0, 0, 0)));
+        *sum = sum.filter(|_| is_shown).zip(said).map(|((draws, own, hosts), said)| {
+            (draws + outlet.load, own + said.0, hosts.max(said.1))
+        });
     }
-    let all = of.values().flatten();
-    let (draws, most) = all.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
-    (most > 0 && draws > most).then(|| draws * 1_000 / most)
+    of.into_iter()
+        .map(|(host, sum)| (host, sum.map(|(draws, own, hosts)| (draws, own.max(hosts)))))
+        .collect()
+}
+
+/// What the hosts below a limit draw and the most that the site says of them, mVA, as far as that is known; nothing unless
+/// they draw more.
+fn draws_more(world: &World, hosts: &BTreeMap<usize, Host>, limit: usize) -> Host {
+    let is_below = |outlet: &&Outlet| outlet.relay == Relays::On && outlet.share(limit).is_some();
+    let below: BTreeSet<usize> =
+        world.outlets.iter().filter(is_below).filter_map(|outlet| outlet.host).collect();
+    let known = below.iter().filter_map(|host| *hosts.get(host)?);
+    let (draws, most) = known.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+    (most > 0 && draws > most).then_some((draws, most))
 }
