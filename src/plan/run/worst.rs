@@ -60,27 +60,27 @@ impl Runs {
             return None;
         }
         let hosts = by_host(picture, world);
-        outlet.over.iter().find_map(|share| {
-            let name = &world.limits[share.limit].name;
+        let (limit, beside, expected) = outlet.over.iter().find_map(|share| {
             let beside = draws_more(world, &hosts, share.limit);
-            let may = beside.map_or(said, |(draws, most)| said + (draws - most) * said.min(most) / most);
-            let expected = drew.map_or(may, |(least, most)| may.clamp(said.max(least), said.max(most)));
+            let may =
+                said + beside.map_or(0, |(draws, most)| (draws - most) * said.min(most) / most);
+            let bounds = drew.map_or((may, may), |(least, most)| (said.max(least), said.max(most)));
+            let expected = may.clamp(bounds.0, bounds.1);
             let flows = world.limits[share.limit].load + share.of(expected);
-            if expected <= said || flows <= picture.told[share.limit].rating {
-                return None;
-            }
-            let (id, va) = (&outlet.id, |mva: i64| mva / 1_000);
-            Some(match beside.filter(|_| expected <= may) {
-                Some((draws, most)) => format!(
-                    "what is on below {name} draws {} % of the most that the configuration says, and {id} may do so as well",
-                    draws * 100 / most
-                ),
-                None => format!(
-                    "{id} drew {} VA before it went off, where the configuration says {} VA at most, and that is too much for {name}",
-                    va(expected),
-                    va(said)
-                ),
-            })
+            let is_too_much = expected > said && flows > picture.told[share.limit].rating;
+            is_too_much.then_some((share.limit, beside.filter(|_| expected <= may), expected))
+        })?;
+        let (id, name) = (&outlet.id, &world.limits[limit].name);
+        Some(match beside {
+            Some((draws, most)) => format!(
+                "what is on below {name} draws {} % of the most that the configuration says, and {id} may do so as well",
+                draws * 100 / most
+            ),
+            None => format!(
+                "{id} drew {} VA before it went off, where the configuration says {} VA at most: too much for {name}",
+                expected / 1_000,
+                said / 1_000
+            ),
         })
     }
 
