@@ -52,6 +52,31 @@ struct Left {
     told: BTreeMap<PduId, String>,
 }
 
+impl Left {
+    /// Why a PDU that did not take its delay is left out from now on; nothing if it is tried again in a later round.
+    fn gives_up(&mut self, pdu: &PduId, unset: Unset) -> Option<String> {
+        let why = match unset {
+            Unset::Later => return None,
+            Unset::Refused(why) => why,
+            Unset::Mute(why) => {
+                let times = self.mute.entry(pdu.clone()).or_default();
+                *times += 1;
+                if *times < TRIES {
+                    return None;
+                }
+                why
+            }
+        };
+        self.refused.insert(pdu.clone(), why.clone());
+        Some(why)
+    }
+
+    /// Every PDU that was to be set has taken its delays.
+    fn all_taken(&mut self) {
+        self.mute.clear();
+    }
+}
+
 /// How often a PDU is tried that answers when it is read and not when it is written to, as many do that refuse.
 const TRIES: u32 = 3;
 
@@ -148,24 +173,14 @@ impl Switching {
                     break true;
                 }
             };
-            let (pdu, why) = match self.set_all(site, &told, &wanted).await {
+            let (pdu, unset) = match self.set_all(site, &told, &wanted).await {
                 Ok(()) => {
-                    lock().mute.clear();
+                    lock().all_taken();
                     break true;
                 }
-                Err((pdu, Unset::Refused(why))) => (pdu, why),
-                Err((_, Unset::Later)) => break false,
-                Err((pdu, Unset::Mute(why))) => {
-                    let mut known = lock();
-                    let times = known.mute.entry(pdu.clone()).or_default();
-                    *times += 1;
-                    if *times < TRIES {
-                        break false;
-                    }
-                    (pdu, why)
-                }
+                Err(failed) => failed,
             };
-            lock().refused.insert(pdu.clone(), why.clone());
+            let Some(why) = lock().gives_up(&pdu, unset) else { break false };
             left.insert(pdu, why);
             // What was set of the others is as it is now.
             if !self.reads_again(&mut told).await {
@@ -376,5 +391,42 @@ impl Unset {
             OrderError::Link(_) => Unset::Mute(error.to_string()),
             _ => Unset::Later,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pdu(id: &str) -> PduId {
+        id.parse().unwrap()
+    }
+
+    #[test]
+    fn a_pdu_that_refuses_is_left_out_at_once_and_one_that_gives_no_answer_the_third_time() {
+        let mut left = Left::default();
+        let (a, b) = (pdu("pdu-a"), pdu("pdu-b"));
+        let mute = || Unset::Mute("no answer".into());
+        assert_eq!(
+            left.gives_up(&a, Unset::Refused("wrongValue".into())),
+            Some("wrongValue".into())
+        );
+        assert_eq!(left.gives_up(&b, mute()), None);
+        assert_eq!(left.gives_up(&b, Unset::Later), None);
+        assert_eq!(left.gives_up(&b, mute()), None);
+        assert!(!left.refused.contains_key(&b), "the next round tries it");
+        assert_eq!(left.gives_up(&b, mute()), Some("no answer".into()));
+        // The rounds of the days after begin with these.
+        assert_eq!(left.refused.keys().collect::<Vec<_>>(), [&a, &b]);
+    }
+
+    #[test]
+    fn a_pdu_that_took_its_delays_meanwhile_has_all_its_tries_again() {
+        let mut left = Left::default();
+        let b = pdu("pdu-b");
+        let mute = || Unset::Mute("no answer".into());
+        assert_eq!((left.gives_up(&b, mute()), left.gives_up(&b, mute())), (None, None));
+        left.all_taken();
+        assert_eq!((left.gives_up(&b, mute()), left.gives_up(&b, mute())), (None, None));
     }
 }

@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use pmgate::model::limits::WEBHOOKS;
 use pmgate::model::switching::Relay;
+use pmgate::sim::families::Family;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::planned::{ended, make, relay, run, two_pdus};
-use crate::rig::{Curl, Gateway, Sim};
+use crate::rig::{Curl, Gateway, Sim, pdu_section};
 
 /// What a webhook's server was sent.
 #[derive(Debug, Clone)]
@@ -378,6 +380,50 @@ async fn nobody_waits_at_its_pdu_while_a_node_is_drained() {
     server.answers.lock().unwrap().clear();
     assert_eq!(ended(&gateway, &plan)["state"], "done");
     assert_eq!((relay(&a, 5), relay(&b, 5)), (Relay::Off, Relay::Off));
+}
+
+/// A rack may be drained as a whole; more are not asked at a time, and the time of those that wait begins with their turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_nodes_than_there_are_places_are_drained_some_after_the_others() {
+    let server = Server::start(&[0; WEBHOOKS]).await;
+    let hosts: String = (0..WEBHOOKS + 2)
+        .map(|n| {
+            let outlet = format!("pdu-{}/{}", if n % 2 == 0 { "a" } else { "b" }, n / 2 + 1);
+            let hook = hook("before_off", &server, ", within_s = 3");
+            format!("[[host]]\nid = \"node-{n}\"\noutlets = [\"{outlet}\"]\n{hook}")
+        })
+        .collect();
+    let (a, b) = (Sim::start(Family::ApcRpdu2, 40).await, Sim::start(Family::ApcRpdu2, 40).await);
+    let sections = format!(
+        "{}{}{hosts}",
+        pdu_section("pdu-a", a.address, "write_gap_ms = 0"),
+        pdu_section("pdu-b", b.address, "write_gap_ms = 0")
+    );
+    let gateway = tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        gateway.wait_online("pdu-b");
+        gateway
+    });
+    let gateway = gateway.await.unwrap();
+    let curl = gateway.curl();
+    let goal = json!({"select": {"pdus": ["pdu-a", "pdu-b"]}, "action": "off"});
+    let plan = make(&curl, &json!({"goals": [goal], "on_failure": "continue"}));
+    assert_eq!(run(&curl, &plan).status, 202);
+    let ended = ended(&gateway, &plan);
+    let calls = server.calls();
+    assert_eq!(calls.len(), WEBHOOKS + 2, "{ended}");
+    let first = calls[0].at;
+    let waited: Vec<u128> = calls.iter().map(|call| (call.at - first).as_millis()).collect();
+    // No place is free before the first has had its time.
+    assert!(waited[WEBHOOKS - 1] < 2_500, "at once: {waited:?}");
+    assert!(waited[WEBHOOKS] >= 2_500, "not before a place is free: {waited:?}");
+    let steps = ended["steps"].as_array().unwrap();
+    let hosts_off = (0..WEBHOOKS + 2).filter(|n| {
+        let sim = if n % 2 == 0 { &a } else { &b };
+        relay(sim, (n / 2 + 1) as u16) == Relay::Off
+    });
+    assert_eq!(hosts_off.count(), 2, "those that were answered: {steps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

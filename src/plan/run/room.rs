@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::id::{OutletId, PduId};
-use crate::model::switching::{Outcome, Relay};
+use crate::model::switching::Relay;
 
 use super::super::memory::{Memory, first_moment};
 use super::super::picture::{Picture, STEP_MS, Sight};
 use super::super::planner::Refusal;
-use super::super::record::{Mark, Record, StepRecord, StepState};
+use super::super::record::{Mark, Record, StepRecord};
 use super::super::search::fits;
 use super::super::site::Site;
 use super::super::world::{Draw, Goal, Want, World};
+use super::worst::may_stay_dark;
 use super::{Run, Runs, Who};
 
 /// Why a kept plan does not fit any more.
@@ -68,7 +69,8 @@ impl Runs {
     /// Whether an outlet may be switched on now, as measured, or off if it is to come on again; or why not.
     pub(super) fn room(&self, who: &Who, sight: &Sight<'_>) -> Result<(), Cramped> {
         let Some(run) = self.plans.get(&who.plan) else { return Ok(()) };
-        let outlet = &run.record.steps[who.step].outlet;
+        let step = &run.record.steps[who.step];
+        let outlet = &step.outlet;
         let about = BTreeSet::from([outlet.pdu.clone()]);
         let mut picture = self.picture(sight, Some(&who.plan), Some(&about));
         // What was let through and is not written yet.
@@ -101,16 +103,17 @@ impl Runs {
         }
         // An off that is to be undone only has to be one that could be: what it leaves room for is the planner's. Not
         // while a PDU below one of its limits has stopped to answer: that may be told of it before its readings age.
-        if run.record.steps[who.step].relay == Relay::Off {
+        if step.relay == Relay::Off {
             let silent = if draws { silent_beside(&world, at, sight) } else { None };
-            return silent.map_or(Ok(()), |why| Err(Cramped::Untold(why)));
+            let dark =
+                if draws && !step.keeps_host { may_stay_dark(&picture, &world, at) } else { None };
+            return match (silent, dark) {
+                (Some(why), _) => Err(Cramped::Untold(why)),
+                (None, Some(why)) => Err(Cramped::Full(why)),
+                (None, None) => Ok(()),
+            };
         }
-        let was_on = run.record.steps[..who.step].iter().any(|before| {
-            before.outlet == *outlet
-                && before.relay == Relay::Off
-                && before.state == StepState::Ended(Outcome::Done)
-        });
-        let worse = if draws { self.may_be_worse(&picture, &world, at, was_on) } else { None };
+        let worse = if draws { self.may_be_worse(&picture, &world, at, sight.now) } else { None };
         if let Some(why) = worse {
             return Err(Cramped::Full(why));
         }

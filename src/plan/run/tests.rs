@@ -1,11 +1,13 @@
 //! Plans carried out on a PDU of three outlets, at times that are told. What is to be done is done at once, but for
 //! webhooks, and for writes while they are held.
 
+mod worst;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::super::record::{OnOverload, StepRecord};
-use super::super::site::{Feed, HostSpec, Member, NoAnswer, OutletSpec, Site};
+use super::super::site::{Feed, HostSpec, Member, NoAnswer, Site};
 use super::super::world::Draw;
 use super::*;
 use crate::model::metric::{Metric, Scope, Word};
@@ -502,115 +504,6 @@ fn a_feed_that_goes_while_an_intent_is_made_durable_keeps_the_other_on() {
     }
 }
 
-/// What is behind an outlet shows only once it is on.
-#[test]
-fn first_moments_do_not_meet_that_would_be_too_much_if_the_outlets_were_cabled_otherwise() {
-    let heavy_inrush = 5_000_000;
-    for (inrush, seen_before, at_once) in
-        [(heavy_inrush, false, false), (heavy_inrush, true, true), (800_000, false, true)]
-    {
-        let mut site = heavy(Site::default(), &["pdu-a"], 2_000_000);
-        let mut heavy = drawing(3, 800_000, 1_000, 800_000);
-        heavy.draw = heavy.draw.map(|draw| Draw { inrush, ..draw });
-        site.hosts.insert("heavy".parse().unwrap(), heavy);
-        for number in 1..=2 {
-            let id = format!("light-{number}").parse().unwrap();
-            site.hosts.insert(id, drawing(number, 500_000, 1_000, 500_000));
-        }
-        let mut rack = Rack::new(site, [false; 3]);
-        if seen_before {
-            rack.runs.memory.starts = (1..=2).map(|number| (outlet(number), 1)).collect();
-        }
-        rack.begins(plan("one", &[(1, Relay::On), (2, Relay::On)]));
-        assert_eq!(rack.written.len(), if at_once { 2 } else { 1 }, "{inrush} {seen_before}");
-        rack.passes(10);
-        assert_eq!(rack.written, ["pdu-a/1 on", "pdu-a/2 on"]);
-    }
-}
-
-/// What is granted to one plan surges beside what is granted to another.
-#[test]
-fn first_moments_of_two_plans_do_not_meet_either() {
-    for (inrush, at_once) in [(4_000_000, false), (2_000_000, true)] {
-        let mut site = heavy(Site::default(), &["pdu-a", "pdu-b"], 2_000_000);
-        let mut heavy = drawing(3, 800_000, 1_000, 800_000);
-        heavy.draw = heavy.draw.map(|draw| Draw { inrush: 5_000_000, ..draw });
-        site.hosts.insert("heavy".parse().unwrap(), heavy);
-        site.hosts.insert("light".parse().unwrap(), drawing(1, 500_000, 1_000, 500_000));
-        let other = OutletId { pdu: "pdu-b".parse().unwrap(), number: 1 };
-        let mut beside = drawing(1, 500_000, 1_000, 500_000);
-        beside.draw = beside.draw.map(|draw| Draw { inrush, ..draw });
-        beside.outlets = vec![other.clone()];
-        site.hosts.insert("beside".parse().unwrap(), beside);
-        let mut rack = Rack::new(site, [false; 3]);
-        (rack.beside, rack.beside_on) = (Some((Health::Online, 0)), false);
-        rack.hangs = Some(Vec::new());
-        rack.begins(plan("one", &[(1, Relay::On)]));
-        let mut two = plan("two", &[(1, Relay::On)]);
-        two.steps[0].outlet = other;
-        rack.begins(two);
-        let granted = rack.hangs.as_ref().unwrap().len();
-        assert_eq!(granted, if at_once { 2 } else { 1 }, "{inrush}");
-        rack.journal_goes_on(true);
-        rack.passes(20);
-        assert_eq!(rack.written, ["pdu-a/1 on", "pdu-b/1 on"]);
-    }
-}
-
-/// No more than was seen, in proportion: a lamp of which too little is said says little of a server.
-#[test]
-fn where_what_is_on_draws_more_than_was_said_that_is_expected_of_what_comes_on_as_well() {
-    for (said, rating, comes_on) in [
-        (500_000, 1_500_000, true),
-        // 500 of 200 VA: 300 more are seen, of what comes on no more than 300 are expected beside its 800.
-        (200_000, 1_590_000, false),
-        (200_000, 1_610_000, true),
-        // 500 of 400 VA: 800 VA may be 1000, if all that is seen is 100 more, 900.
-        (400_000, 1_390_000, false),
-        (400_000, 1_410_000, true),
-    ] {
-        let mut site = heavy(Site::default(), &["pdu-a"], rating);
-        site.hosts.insert("first".parse().unwrap(), drawing(1, said, 1_000, said));
-        let mut rack = Rack::new(site, [true, false, false]);
-        rack.begins(plan("one", &[(3, Relay::On)]));
-        rack.passes(70);
-        assert_eq!(rack.written.len(), usize::from(comes_on), "{said} {rating}");
-        if !comes_on {
-            let detail = rack.ended[0].steps[0].detail.clone().unwrap();
-            let percent = format!("draws {} %", 50_000_000 / said);
-            assert!(detail.contains(&percent), "{detail}");
-        }
-    }
-    // What comes on is less than what is seen: twice of it, no more.
-    for (rating, comes_on) in [(690_000, false), (710_000, true)] {
-        let mut site = heavy(Site::default(), &["pdu-a"], rating);
-        site.hosts.insert("first".parse().unwrap(), drawing(1, 250_000, 1_000, 250_000));
-        site.hosts.insert("heavy".parse().unwrap(), drawing(3, 100_000, 1_000, 100_000));
-        let mut rack = Rack::new(site, [true, false, false]);
-        rack.begins(plan("one", &[(3, Relay::On)]));
-        rack.passes(70);
-        assert_eq!(rack.written.len(), usize::from(comes_on), "{rating}");
-    }
-}
-
-#[test]
-fn what_is_said_of_each_feed_of_a_host_is_said_of_all_together() {
-    for (said, comes_on) in [(500_000, true), (300_000, false)] {
-        let mut site = heavy(Site::default(), &["pdu-a"], 2_000_000);
-        let mut two = drawing(1, said, 1_000, said);
-        two.outlets.push(outlet(2));
-        for number in 1..=2 {
-            let spec = OutletSpec { draw: two.draw, ..OutletSpec::default() };
-            site.outlets.insert(outlet(number), spec);
-        }
-        site.hosts.insert("two".parse().unwrap(), two);
-        let mut rack = Rack::new(site, [true, true, false]);
-        rack.begins(plan("one", &[(3, Relay::On)]));
-        rack.passes(70);
-        assert_eq!(rack.written.len(), usize::from(comes_on), "{said}");
-    }
-}
-
 /// Its intent became durable with the plan.
 #[test]
 fn what_was_intended_and_not_written_before_the_gateway_ends_is_intended_no_more() {
@@ -624,51 +517,6 @@ fn what_was_intended_and_not_written_before_the_gateway_ends_is_intended_no_more
     rack.turn(Runs::end);
     assert_eq!((rack.written.len(), rack.durable.get(&0)), (0, Some(&StepState::Pending)));
     assert!(rack.ended.is_empty() && rack.runs.is_quiet(), "it goes on after the next start");
-}
-
-/// Else a host would stay dark that was cycled beside others of which too little is said.
-#[test]
-fn what_an_outlet_drew_before_it_was_cycled_is_what_is_expected_of_it() {
-    let mut site = heavy(Site::default(), &["pdu-a"], 1_500_000);
-    site.hosts.insert("first".parse().unwrap(), drawing(1, 200_000, 1_000, 200_000));
-    let mut rack = Rack::new(site, [true, false, true]);
-    rack.begins(plan("one", &[(3, Relay::Off), (3, Relay::On)]));
-    rack.passes(70);
-    assert_eq!(rack.written, ["pdu-a/3 off", "pdu-a/3 on"]);
-}
-
-/// It was there before its plan switched it off, whether a meter shows it or not.
-#[test]
-fn an_outlet_without_a_meter_comes_back_from_its_cycle_beside_others_of_which_too_little_is_said() {
-    let mut site = heavy(Site::default(), &["pdu-a"], 1_500_000);
-    site.hosts.insert("first".parse().unwrap(), drawing(1, 200_000, 1_000, 200_000));
-    let mut rack = Rack::new(site, [true, false, true]);
-    rack.unmetered = Some(3);
-    rack.begins(plan("one", &[(3, Relay::Off), (3, Relay::On)]));
-    rack.passes(70);
-    assert_eq!(rack.written, ["pdu-a/3 off", "pdu-a/3 on"]);
-    rack.begins(plan("two", &[(3, Relay::Off)]));
-    rack.begins(plan("three", &[(3, Relay::On)]));
-    rack.passes(70);
-    assert_eq!(rack.written[2..], ["pdu-a/3 off"], "not if another plan did that");
-}
-
-#[test]
-fn what_drew_more_than_is_said_of_it_is_expected_to_do_so_again() {
-    for (rating, comes_on) in [(990_000, false), (1_010_000, true)] {
-        let mut site = heavy(Site::default(), &["pdu-a"], rating);
-        site.hosts.insert("heavy".parse().unwrap(), drawing(3, 200_000, 1_000, 200_000));
-        let mut rack = Rack::new(site, [true, false, true]);
-        rack.begins(plan("one", &[(3, Relay::Off)]));
-        rack.passes(10);
-        rack.begins(plan("two", &[(3, Relay::On)]));
-        rack.passes(70);
-        assert_eq!(rack.written.len(), if comes_on { 2 } else { 1 }, "{rating}");
-        if !comes_on {
-            let detail = rack.ended[1].steps[0].detail.clone().unwrap();
-            assert!(detail.contains("drew 500 VA before it went off"), "{detail}");
-        }
-    }
 }
 
 /// The second step comes to its intent while the commit with the first one's is under way.

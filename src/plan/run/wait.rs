@@ -448,6 +448,27 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_in_the_way_of_a_plan_later_is_waited_for_a_minute_of_its_own() {
+        let mut rack = Rack::new();
+        rack.views =
+            vec![Arc::new(PduView::unknown("pdu-a".parse().unwrap(), "pdu-a".into(), None))];
+        rack.runs.claim(&plan("other", None)).unwrap();
+        let mut later = plan("later", Some(10_000));
+        later.mark.relays = BTreeMap::from([(outlet(), "on".to_owned())]);
+        rack.turn(|runs, sight| runs.begin(later, sight));
+        assert_eq!(told(&rack.at(10_000)), ["plan.waits"]);
+        assert!(rack.at(110_000).is_empty());
+        rack.runs.release(&"other".parse().unwrap());
+        assert!(rack.at(111_000).is_empty(), "the PDU that does not answer is waited for now");
+        assert!(rack.at(170_000).is_empty());
+        let deeds = rack.at(171_000);
+        let [Deed::Save(save)] = &deeds[..] else { panic!("nothing is switched: {deeds:?}") };
+        let record = save.record.as_ref().unwrap();
+        let detail = record.steps[0].detail.as_deref().unwrap();
+        assert_eq!(detail, "pdu-a/1 was on and is gone; it has waited 60 s for that");
+    }
+
+    #[test]
     fn one_that_waits_can_be_cancelled_and_outlives_the_end_of_the_gateway() {
         let mut rack = Rack::new();
         rack.turn(|runs, sight| runs.begin(plan("later", Some(10_000)), sight));

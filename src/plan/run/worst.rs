@@ -1,6 +1,9 @@
-//! What may turn out worse than it is said, asked before an outlet is switched on.
+//! What may turn out worse than it is said, asked before an outlet is switched on, or off for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::id::OutletId;
+use crate::model::time::{Span, Tick};
 
 use super::super::memory::first_moment;
 use super::super::picture::Picture;
@@ -8,19 +11,35 @@ use super::super::site::Source;
 use super::super::world::{Outlet, Relays, Share, World};
 use super::Runs;
 
+/// How long it is expected of an outlet what it drew before: another machine may be behind it later.
+const KNOWN: Span = Span::seconds(3_600);
+
 impl Runs {
     /// Why an outlet that draws something is not to be switched on now though it fits by what is said, if so. `world` is
-    /// the picture's; `was_on`: the plan that wants it on has switched it off.
+    /// the picture's.
     pub(super) fn may_be_worse(
         &self,
         picture: &Picture,
         world: &World,
         at: usize,
-        was_on: bool,
+        now: Tick,
     ) -> Option<String> {
-        unconfirmed(picture, world, at)
-            .or_else(|| self.surges_meet(picture, world, at))
-            .or_else(|| self.understated(picture, world, at, was_on))
+        let outlet = &world.outlets[at];
+        // Another feed of a host that is on brings nothing that is not there already.
+        let is_up = feeds(world, outlet).any(|feed| feed.relay == Relays::On);
+        unconfirmed(picture, world, at).or_else(|| self.surges_meet(picture, world, at)).or_else(
+            || {
+                let drew = feeds(world, outlet).filter_map(|feed| self.drew(&feed.id, now)).max();
+                if is_up { None } else { understated(picture, world, at, drew.unwrap_or(0)) }
+            },
+        )
+    }
+
+    /// What an outlet drew before it was switched off here a while ago, mVA.
+    fn drew(&self, id: &OutletId, now: Tick) -> Option<i64> {
+        let written = self.memory.written.get(id)?;
+        let drew = self.memory.drew.get(id)?;
+        (now.0 < (written.sent + KNOWN).0).then_some(*drew)
     }
 
     /// It may turn out that another outlet is switched than was meant: where first moments fall together, each counts as
@@ -38,64 +57,53 @@ impl Runs {
             world.limits[limit].name
         ))
     }
+}
 
-    /// Where what is on draws more than was said of it, so may this: not even then is a rating passed. Another feed of a host
-    /// that is on brings nothing that is not there already.
-    fn understated(
-        &self,
-        picture: &Picture,
-        world: &World,
-        at: usize,
-        was_on: bool,
-    ) -> Option<String> {
-        let outlet = &world.outlets[at];
-        let is_up = |other: &Outlet| other.host == outlet.host && other.relay == Relays::On;
-        if !is_said(picture, at) || outlet.host.is_some() && world.outlets.iter().any(is_up) {
-            return None;
-        }
-        let said = outlet.draw.falling().boot;
-        let drew = self.drew(world, at);
-        // What no meter shows by outlet was there all the same until its plan switched it off.
-        if drew.is_none() && was_on {
-            return None;
-        }
-        let hosts = by_host(picture, world);
-        let (limit, beside, expected) = outlet.over.iter().find_map(|share| {
-            let beside = draws_more(world, &hosts, share.limit);
-            let may =
-                said + beside.map_or(0, |(draws, most)| (draws - most) * said.min(most) / most);
-            let bounds = drew.map_or((may, may), |(least, most)| (said.max(least), said.max(most)));
-            let expected = may.clamp(bounds.0, bounds.1);
-            let flows = world.limits[share.limit].load + share.of(expected);
-            let is_too_much = expected > said && flows > picture.told[share.limit].rating;
-            is_too_much.then_some((share.limit, beside.filter(|_| expected <= may), expected))
-        })?;
-        let (id, name) = (&outlet.id, &world.limits[limit].name);
-        Some(match beside {
-            Some((draws, most)) => format!(
-                "what is on below {name} draws {} % of the most that the configuration says, and {id} may do so as well",
-                draws * 100 / most
-            ),
-            None => format!(
-                "{id} drew {} VA before it went off, where the configuration says {} VA at most: too much for {name}",
-                expected / 1_000,
-                said / 1_000
-            ),
-        })
-    }
+/// Why an outlet that goes off with its host, and is to come on again, would perhaps not, if so: it is not switched off then.
+pub(super) fn may_stay_dark(picture: &Picture, world: &World, at: usize) -> Option<String> {
+    let draws = feeds(world, &world.outlets[at]).map(|feed| feed.load).sum();
+    understated(picture, world, at, draws)
+}
 
-    /// What an outlet, or the host that it feeds, drew before it was switched off here, if that is known: between the most
-    /// of one feed and the sum of all, as what one drew moved to the next when they went off one after the other. In mVA.
-    fn drew(&self, world: &World, at: usize) -> Option<(i64, i64)> {
-        let outlet = &world.outlets[at];
-        let is_feed = |other: &&Outlet| outlet.host.is_some() && other.host == outlet.host;
-        let others = world.outlets.iter().filter(is_feed).filter(|other| other.id != outlet.id);
-        let feeds = others.chain([outlet]).filter_map(|feed| self.memory.drew.get(&feed.id));
-        feeds.fold(None, |of, drew| {
-            let (most, sum) = of.unwrap_or((0, 0));
-            Some((most.max(*drew), sum + drew))
-        })
+/// Where what is on below a limit draws more than was said of it, so may an outlet that comes on, in proportion to what is
+/// seen of that; and what it drew before, `drew` mVA, it draws again. Not even then is a rating passed.
+fn understated(picture: &Picture, world: &World, at: usize, drew: i64) -> Option<String> {
+    if !is_said(picture, at) {
+        return None;
     }
+    let outlet = &world.outlets[at];
+    let said = outlet.draw.falling().boot;
+    let hosts = by_host(picture, world, outlet.host);
+    let (limit, beside, expected) = outlet.over.iter().find_map(|share| {
+        let beside = draws_more(world, &hosts, share.limit);
+        let more = beside.map_or(0, |(draws, most)| (draws - most) * said.min(most) / most);
+        let expected = drew.max(said + more);
+        // Without its own host, should that be on.
+        let own =
+            feeds(world, outlet).filter_map(|feed| Some(feed.share(share.limit)?.of(feed.load)));
+        let flows = world.limits[share.limit].load - own.sum::<i64>() + share.of(expected);
+        let is_too_much = expected > said && flows > picture.told[share.limit].rating;
+        is_too_much.then_some((share.limit, beside.filter(|_| drew < said + more), expected))
+    })?;
+    let (id, name) = (&outlet.id, &world.limits[limit].name);
+    Some(match beside {
+        Some((draws, most)) => format!(
+            "what is on below {name} draws {} % of the most that the configuration says, and {id} may do so as well",
+            draws * 100 / most
+        ),
+        None => format!(
+            "what {id} feeds drew {} VA before, where the configuration says {} VA at most: too much for {name}",
+            expected / 1_000,
+            said / 1_000
+        ),
+    })
+}
+
+/// An outlet with the other feeds of its host.
+fn feeds<'w>(world: &'w World, outlet: &'w Outlet) -> impl Iterator<Item = &'w Outlet> {
+    let is_feed = |other: &&Outlet| other.host.is_some() && other.host == outlet.host;
+    let others = world.outlets.iter().filter(is_feed).filter(|other| other.id != outlet.id);
+    others.chain([outlet])
 }
 
 fn boots(world: &World, at: usize, share: &Share) -> i64 {
@@ -124,27 +132,22 @@ fn is_said(picture: &Picture, at: usize) -> bool {
 /// or nothing is said.
 type Host = Option<(i64, i64)>;
 
-/// All hosts, by place. Of each all feeds together, as what it draws moves between them.
-fn by_host(picture: &Picture, world: &World) -> BTreeMap<usize, Host> {
-    // What is said of a host holds for each of its feeds, what is said of an outlet only for that.
-    let mut of: BTreeMap<usize, Option<(i64, i64, i64)>> = BTreeMap::new();
+/// All hosts but one, by place. Of each all feeds together, as what it draws moves between them; what is said of each holds for
+/// when it carries the host alone.
+fn by_host(picture: &Picture, world: &World, except: Option<usize>) -> BTreeMap<usize, Host> {
+    let mut of: BTreeMap<usize, Host> = BTreeMap::new();
     for (at, outlet) in world.outlets.iter().enumerate() {
-        let Some(host) = outlet.host else { continue };
-        let is_shown = outlet.relay == Relays::Off || picture.metered.contains(&at);
-        let boot = outlet.draw.falling().boot;
-        let said = match picture.sources[at].0 {
-            Source::Outlet => Some((boot, 0)),
-            Source::Host => Some((0, boot)),
-            _ => None,
-        };
-        let sum = of.entry(host).or_insert(Some((0, 0, 0)));
-        *sum = sum.filter(|_| is_shown).zip(said).map(|((draws, own, hosts), said)| {
-            (draws + outlet.load, own + said.0, hosts.max(said.1))
-        });
+        let Some(host) = outlet.host.filter(|host| Some(*host) != except) else { continue };
+        if outlet.relay == Relays::Off {
+            continue;
+        }
+        let known = picture.metered.contains(&at) && is_said(picture, at);
+        let sum = of.entry(host).or_insert(Some((0, 0)));
+        *sum = sum
+            .filter(|_| known)
+            .map(|(draws, most)| (draws + outlet.load, most.max(outlet.draw.falling().boot)));
     }
-    of.into_iter()
-        .map(|(host, sum)| (host, sum.map(|(draws, own, hosts)| (draws, own.max(hosts)))))
-        .collect()
+    of
 }
 
 /// What the hosts below a limit draw and the most that the site says of them, mVA, as far as that is known; nothing unless
