@@ -407,7 +407,8 @@ async fn more_nodes_than_there_are_places_are_drained_some_after_the_others() {
     });
     let gateway = gateway.await.unwrap();
     let curl = gateway.curl();
-    let goal = json!({"select": {"pdus": ["pdu-a", "pdu-b"]}, "action": "off"});
+    let hosts: Vec<String> = (0..WEBHOOKS + 2).map(|n| format!("node-{n}")).collect();
+    let goal = json!({"select": {"hosts": hosts}, "action": "off"});
     let plan = make(&curl, &json!({"goals": [goal], "on_failure": "continue"}));
     assert_eq!(run(&curl, &plan).status, 202);
     let ended = ended(&gateway, &plan);
