@@ -123,7 +123,11 @@ pub fn gateway_toml(args: &Demo, sims: &[sims::Running]) -> String {
          stale_after_s = 8\n\n\
          [switching]\n\
          hold_s  = 3\n\
-         fresh_s = 8\n\n\
+         fresh_s = 8\n\
+         # Of a breaker of type B, in the first moment of a load.\n\
+         inrush_percent = 300\n\
+         # Servers of one height unit.\n\
+         default_draw = {{ steady_w = 360, boot_w = 470, boot_s = 30, inrush_w = 2200, inrush_ms = 120 }}\n\n\
          [secret.v2c]\n\
          community_file       = \"secrets/community\"\n\
          write_community_file = \"secrets/write-community\"\n\n\
@@ -150,8 +154,9 @@ pub fn gateway_toml(args: &Demo, sims: &[sims::Running]) -> String {
         let outlets = if args.outlets > 1 { 2 } else { 1 };
         for outlet in 1..=outlets {
             let feeds = format!("\"{}/{outlet}\", \"{}/{outlet}\"", pair[0].id, pair[1].id);
-            // A Sentry4 does not tell which branch an outlet is on; the first ones are on the first.
-            for of in pair.iter().filter(|of| of.family == Some(Family::Sentry4)) {
+            // Raritan and Server Technology do not tell which branch an outlet is on; the first ones are on the first.
+            let mute = [Some(Family::RaritanPx2), Some(Family::Sentry4)];
+            for of in pair.iter().filter(|of| mute.contains(&of.family)) {
                 write!(text, "\n[[outlet]]\nid      = \"{}/{outlet}\"\nbranch  = \"B1\"\n", of.id)
                     .ok();
             }

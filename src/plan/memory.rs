@@ -63,6 +63,12 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// When an outlet was switched on last, if it was not told otherwise since.
+    pub fn switched_on(&self, outlet: &OutletId, now: Tick) -> Option<Tick> {
+        let written = self.written.get(outlet).filter(|written| written.relay == Relay::On)?;
+        Some(written.last(now))
+    }
+
     /// From when on nothing that was ever sent to an outlet can act any more: what an earlier run sent was sent before
     /// this one began.
     pub fn dead(&self, outlet: &OutletId) -> Tick {

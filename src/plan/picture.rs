@@ -8,7 +8,7 @@ use crate::model::id::{OutletId, PduId};
 use crate::model::limits::QUIESCE_MS;
 use crate::model::metric::{Metric, Scope, Word};
 use crate::model::reading::Datum;
-use crate::model::time::Tick;
+use crate::model::time::{Span, Tick};
 use crate::model::topology::Part;
 use crate::model::view::PduView;
 
@@ -215,13 +215,14 @@ impl<'v> Drawn<'v> {
 pub(super) struct About<'a> {
     pub site: &'a Site,
     pub memory: &'a Memory,
+    pub now: Tick,
 }
 
 impl Picture {
     /// The picture of all PDUs, or of these and those that share a feed or a host with them.
     pub fn of(sight: &Sight<'_>, memory: &Memory, about: Option<&BTreeSet<PduId>>) -> Self {
         let site = sight.site;
-        let known = About { site, memory };
+        let known = About { site, memory, now: sight.now };
         let mut picture = Picture::default();
         let wanted = about.map(|about| site.sharing(about));
         for view in sight.views {
@@ -284,16 +285,26 @@ impl Picture {
             };
             let wiring = Wiring::of(view, part, about.site, &id);
             let volts = drawn.volts_across(&wiring);
-            let measured = drawn.load(Scope::Outlet, at, 1, volts).map(|(load, _)| load);
-            let measured = measured.filter(|_| relay != Relays::Off);
-            let drew = measured.or_else(|| about.memory.drew.get(&id).copied());
+            let told = drawn.load(Scope::Outlet, at, 1, volts).filter(|_| relay != Relays::Off);
+            let measured = told.map(|(load, _)| load);
             let learned = about.memory.learned.get(&id).copied();
             let host = about.site.host_of(&id).map(|(_, host)| host);
+            // A meter may catch the first moment of a load, or how it starts up: that is not what it draws.
+            let on = about.memory.switched_on(&id, about.now);
+            let read_after = |ms: u64| {
+                let is_later = |seen: Tick| on.is_none_or(|on| seen > on + Span(ms + STEP_MS));
+                told.filter(|(_, seen)| seen.is_none_or(is_later)).map(|(load, _)| load)
+            };
+            let begins = about.site.draw(&id, host, learned, None);
+            let calm = read_after(begins.inrush_ms);
+            let before = about.memory.drew.get(&id).copied();
+            let drew = read_after(begins.settles_ms()).or(before).or(calm);
             let (draw, source) = about.site.draw_with_source(&id, host, learned, drew);
             self.sources.push((source, about.memory.starts.get(&id).copied().unwrap_or(0)));
             let load = match relay {
                 Relays::Off => 0,
-                _ => measured.unwrap_or(draw.steady),
+                _ if measured.is_some() => calm.unwrap_or(draw.falling().boot),
+                _ => draw.steady,
             };
             let mut over = Wiring::below(wiring.part.branch, &branches, 1_000);
             over.extend(wiring.lines(&lines, phases.len()));

@@ -66,8 +66,9 @@ pub struct Plan {
 pub enum Refusal {
     /// It does not fit, whatever the order.
     #[error(
-        "{limit} cannot carry it: {} W are needed for {outlet}, {} W are left of {} W",
+        "{limit} cannot carry it: {} W are needed for {outlet}{}, {} W are left of {} W",
         needs_mva / 1_000,
+        if *first { " in its first moment" } else { "" },
         headroom_mva / 1_000,
         budget_mva / 1_000
     )]
@@ -76,7 +77,9 @@ pub enum Refusal {
         limit: String,
         /// The first outlet that does not fit.
         outlet: OutletId,
-        /// What the limit may carry, mVA.
+        /// Whether there is room for what lasts, and none for the first moment.
+        first: bool,
+        /// What the limit may carry then, mVA.
         budget_mva: i64,
         /// What flows there when everything else has been done, mVA.
         load_mva: i64,
@@ -542,8 +545,16 @@ impl<'w> Run<'w> {
         // What of it flows through this limit: a load between two lines, or on three, is not all on each.
         let long = adds.onto.iter().find(|share| share.limit == limit).copied();
         let first = outlet.share(limit);
-        let needs_mva = long.map_or(0, |share| share.of(adds.by))
-            + first.map_or(adds.extra, |share| share.of(adds.extra));
+        let long = long.map_or(0, |share| share.of(adds.by));
+        let first = first.map_or(adds.extra, |share| share.of(adds.extra));
+        let load_mva = self.load[limit];
+        // Where there is room for long, it is the first moment that has none.
+        let is_first = load_mva + long <= limit_of.budget;
+        let (needs_mva, flows, budget_mva) = if is_first {
+            (long + first, load_mva + self.extra[limit], limit_of.peak)
+        } else {
+            (long, load_mva, limit_of.budget)
+        };
         let mut leave_out: Vec<OutletId> =
             left.iter().map(|at| self.world.outlets[self.jobs[*at].outlet].id.clone()).collect();
         leave_out.sort();
@@ -551,9 +562,10 @@ impl<'w> Run<'w> {
         Refusal::Limit {
             limit: limit_of.name.clone(),
             outlet: outlet.id.clone(),
-            budget_mva: limit_of.budget,
-            load_mva: self.load[limit],
-            headroom_mva: (limit_of.budget - self.load[limit]).max(0),
+            first: is_first,
+            budget_mva,
+            load_mva,
+            headroom_mva: (budget_mva - flows).max(0),
             needs_mva,
             leave_out,
         }

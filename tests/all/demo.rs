@@ -113,7 +113,7 @@ fn switching_is_seen_by_net_snmp() {
 
 #[test]
 fn what_the_demo_prints_can_be_pasted() {
-    let demo = Demo::start(4, 8);
+    let demo = Demo::start(4, 24);
     let output = demo.running.output();
     let lines: Vec<&str> = output
         .lines()
@@ -139,6 +139,53 @@ fn what_the_demo_prints_can_be_pasted() {
         let mode = std::fs::metadata(demo.path(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{name} can be read by others");
     }
+}
+
+/// The lines to paste of a part of the README, between two of its lines.
+fn to_paste<'r>(readme: &'r str, from: &str, until: &str) -> Vec<&'r str> {
+    let (_, part) = readme.split_once(from).unwrap_or_else(|| panic!("no line {from:?}"));
+    let (part, _) = part.split_once(until).unwrap_or_else(|| panic!("no line {until:?}"));
+    part.lines().filter_map(|line| line.strip_prefix("    ")).collect()
+}
+
+#[test]
+fn what_the_readme_says_can_be_pasted() {
+    let demo = Demo::start(4, 24);
+    let readme = include_str!("../../README.md");
+    let mut lines = to_paste(readme, "\n## Try it\n", "\n## Switch a rack\n");
+    lines.extend(to_paste(readme, "\n## Switch a rack\n", "\n### Drain a Kubernetes node"));
+    let dir = demo.dir.path().to_str().unwrap();
+    let program = std::path::Path::new(crate::rig::PMGATE).parent().unwrap();
+    let mut script = format!("set -e\ncd {dir}\nD={dir}\nPATH={}:$PATH\n", program.display());
+    let output = demo.running.output();
+    let export = output.lines().find(|line| line.trim().starts_with("export ")).unwrap();
+    script += &format!("{export}\nset -x\n");
+    for line in lines.iter().filter(|line| !line.starts_with("make demo")) {
+        // What the reader is to put in, and what has no end.
+        let line = line
+            .replace("https://127.0.0.1:8443", &demo.url)
+            .replace("${D##*-}", &demo.running.pid().to_string())
+            .replace("plan create  --cycle", "plan create  | tee try.txt --cycle")
+            .replace("$C -N ", "timeout 2 $C -N ");
+        let line = match line.strip_prefix("pmgate plan create  | tee try.txt") {
+            Some(rest) => format!("pmgate plan create {rest} | tee try.txt"),
+            None => line.replace("plan run PLAN", "plan run $(awk 'NR == 1 { print $1 }' try.txt)"),
+        };
+        let may_end = if line.starts_with("timeout 2") { " || test $? = 124" } else { "" };
+        script += &format!("{line}{may_end}\n");
+        // The reader is slower: by then the meters do not show the first moment of what came on.
+        if line.starts_with("pmgate plan run") {
+            for pdu in ["pdu-a", "pdu-b"] {
+                script += &format!("$C '{}/v1/pdus/{pdu}?max_age_ms=0' > {pdu}.json\n", demo.url);
+            }
+        }
+    }
+    let result = Command::new("bash").args(["-o", "pipefail", "-c", &script]).output().unwrap();
+    let (said, errors) = (&result.stdout, String::from_utf8_lossy(&result.stderr));
+    let said = String::from_utf8_lossy(said);
+    assert!(result.status.success(), "{errors}\n{said}");
+    let done = |line: &&str| line.starts_with("plan p") && line.ends_with(": done");
+    assert_eq!(said.lines().filter(done).count(), 3, "{said}");
 }
 
 #[test]

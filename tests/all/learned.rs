@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use pmgate::model::metric::{Metric, Scope, Word};
 use pmgate::model::reading::Datum;
-use pmgate::model::time::{Clock as _, Stamp, SystemClock};
+use pmgate::model::time::{Clock as _, Span, Stamp, SystemClock};
 use pmgate::model::topology::{Layout, Part, Slot};
 use pmgate::sim::families::Family;
+use pmgate::sim::physics::Load;
 use pmgate::store::Archive;
 use pmgate::store::archive::Settings;
 use pmgate::store::writer::{Counts, Row, Writer};
@@ -98,6 +99,36 @@ async fn what_an_outlet_draws_is_learned_out_of_the_store_and_that_is_said() {
         gateway.wait_for("/v1/limits", is_learned);
         let events = gateway.curl().get("/v1/events?last=100");
         assert!(!events.to_string().contains("out of the store"), "{events}");
+    })
+    .await
+    .unwrap();
+}
+
+/// Its meter shows the first moment, until the next poll.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_moment_of_a_load_is_not_taken_for_what_it_draws() {
+    let sim = Sim::start(Family::ApcRpdu2, 8).await;
+    let load = Load {
+        steady_mw: 300_000,
+        boot_percent: 120,
+        boot: Span(20_000),
+        inrush_percent: 600,
+        inrush: Span(1_000),
+        power_factor: 9_500,
+    };
+    sim.pdu.lock().unwrap().load_all(load);
+    let sections = pdu_section("pdu-a", sim.address, "write_gap_ms = 0\nfast_s = 10");
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        let curl = gateway.curl();
+        assert_eq!(curl.power("pdu-a/5", "off").status, 200);
+        assert_eq!(curl.power("pdu-a/5", "on").status, 200);
+        let shown = curl.get("/v1/pdus/pdu-a/outlets/5");
+        assert!(shown["power_w"].as_f64().unwrap() > 1_500.0, "the meter shows it: {shown}");
+        let draw = draw_of(&curl.get("/v1/limits"), "pdu-a/5");
+        let steady = draw["steady_w"].as_f64().unwrap();
+        assert!((300.0..330.0).contains(&steady), "what it drew before it went off: {draw}");
     })
     .await
     .unwrap();
