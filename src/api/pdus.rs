@@ -30,6 +30,25 @@ fn body_of(context: &Context, view: &PduView, now: Tick) -> PduBody {
     body(view, &site, now)
 }
 
+/// PDUs as they are once each was read since a moment, or could not be.
+pub async fn read_since(
+    context: &Context,
+    views: &[Arc<PduView>],
+    since: Tick,
+) -> Vec<Arc<PduView>> {
+    let handles =
+        views.iter().filter_map(|view| context.state.fleet.get(&view.id)).collect::<Vec<_>>();
+    let polls: Vec<_> = handles
+        .into_iter()
+        .map(|handle| tokio::spawn(async move { handle.since(since).await }))
+        .collect();
+    let mut read = Vec::new();
+    for poll in polls {
+        read.extend(poll.await.ok());
+    }
+    read
+}
+
 /// All PDUs.
 #[utoipa::path(get, path = "/v1/pdus", tag = "pdus",
     params(("limit" = Option<usize>, Query, description = "most PDUs in the answer, 1 to 1000; 100 unless told"), ("cursor" = Option<String>, Query, description = "next_cursor of the page before"), ("max_age_ms" = Option<u64>, Query, description = "how old the readings may be")),
@@ -40,16 +59,7 @@ pub async fn list(context: Context) -> Answer {
     let keyed = views.into_iter().map(|view| (view.id.to_string(), view)).collect();
     let (mut views, next_cursor) = context.page(keyed, 100)?;
     if let Some(since) = context.since()? {
-        let handles =
-            views.iter().filter_map(|view| context.state.fleet.get(&view.id)).collect::<Vec<_>>();
-        let polls: Vec<_> = handles
-            .into_iter()
-            .map(|handle| tokio::spawn(async move { handle.since(since).await }))
-            .collect();
-        views.clear();
-        for poll in polls {
-            views.extend(poll.await.ok());
-        }
+        views = read_since(&context, &views, since).await;
     }
     let now = context.state.clock.tick();
     let pdus = views.iter().map(|view| body_of(&context, view, now)).collect();

@@ -24,7 +24,7 @@ pub fn not_found(what: &str) -> Problem {
         404,
         "Not found",
         format!("there is no {what}"),
-        "list what there is: GET /v1/pdus, GET /v1/hosts, GET /openapi.json",
+        "list what there is: GET /v1/pdus, GET /v1/hosts, GET /v1/plans, GET /openapi.json",
     )
 }
 
@@ -95,15 +95,18 @@ impl From<StoreError> for Problem {
 
 /// A plan that did not end as was wished.
 pub fn of_plan(record: &Record) -> Problem {
-    let step = record.steps.iter().rev().find(|step| {
+    let failed = record.steps.iter().rev().find(|step| {
         step.state.outcome().is_some_and(|o| !o.is_success() && o != Outcome::Skipped)
     });
+    // Where all was switched it is a webhook that was not answered.
+    let step = failed.or_else(|| record.steps.iter().rev().find(|step| step.detail.is_some()));
     let detail =
         step.and_then(|step| step.detail.clone()).unwrap_or_else(|| record.state.word().to_owned());
     let outlet = step.map_or(String::new(), |step| format!("outlet {}: ", step.outlet));
     let (status, title) = match record.outcome() {
         Some(Outcome::Unverified) => (504, "Not verified"),
         Some(Outcome::NotDone) => (409, "Not done"),
+        Some(Outcome::Done) => (502, "Plan stopped"),
         _ => (502, "Not switched"),
     };
     let mut problem = Problem::new(

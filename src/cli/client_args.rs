@@ -314,7 +314,7 @@ pub enum Format {
 /// `events`.
 #[derive(Debug, Args)]
 pub struct Events {
-    /// Go on as they come
+    /// Go on as they come; without it the last 50 are printed
     #[arg(long, short)]
     pub follow: bool,
     #[command(flatten)]

@@ -150,10 +150,53 @@ async fn make(wish: &Wish, dry_run: bool) -> Outcome {
     if !wish.client.json {
         timeline::print(&made, limits["limits"].as_array().map_or(&[][..], Vec::as_slice));
     }
-    if !dry_run && !wish.client.json {
-        out::line(&format!("run it: pmgate plan run {} --follow", text(&made, "id")));
+    if !wish.client.json {
+        out::line(&what_next(&made, dry_run));
     }
     Ok(())
+}
+
+/// What is to be done with a plan that was just made.
+fn what_next(made: &Value, dry_run: bool) -> String {
+    let id = text(made, "id");
+    if dry_run {
+        "this is a preview: nothing was kept; \"pmgate plan create\" keeps the plan".to_owned()
+    } else if made["needs_approvals"].as_u64().is_some_and(|needs| needs > 0) {
+        format!(
+            "it needs approval first, by somebody else: pmgate plan approve {id}; then run it: pmgate plan run {id} --follow"
+        )
+    } else if made["over_locks"].as_array().is_some_and(|locks| !locks.is_empty())
+        && made["lifted_by"].is_null()
+    {
+        format!(
+            "an admin lifts its locks first: pmgate plan lift {id}; then run it: pmgate plan run {id} --follow"
+        )
+    } else {
+        format!("run it: pmgate plan run {id} --follow")
+    }
+}
+
+/// How a plan ended that did not end well: what is to be done, or what was done of it.
+fn ended_badly(plan: &Value) -> String {
+    if let Some(next) = plan["next"].as_str() {
+        return next.to_owned();
+    }
+    let steps = plan["steps"].as_array().map_or(&[][..], Vec::as_slice);
+    let done = steps.iter().filter(|step| step["state"] == "done");
+    let mut off: Vec<String> = Vec::new();
+    for step in done.clone() {
+        let outlet = text(step, "outlet");
+        off.retain(|of| *of != outlet);
+        if step["action"] == "off" {
+            off.push(outlet);
+        }
+    }
+    let off = if off.is_empty() {
+        String::new()
+    } else {
+        format!("; it has switched off {}", off.join(", "))
+    };
+    format!("{} of its {} steps were done{off}", done.count(), steps.len())
 }
 
 fn show(plan: &Value, client: &Client) -> Outcome {
@@ -248,7 +291,7 @@ async fn follow(gateway: &mut Gateway, id: &str, client: &Client) -> Outcome {
             if !client.json {
                 out::line(&format!("plan {id}: {state}"));
             }
-            let failed = || Exit::failed(anyhow!("plan {id} is {state}: {}", text(&plan, "next")));
+            let failed = || Exit::failed(anyhow!("plan {id} is {state}: {}", ended_badly(&plan)));
             return if state == "done" { Ok(()) } else { Err(failed()) };
         }
         watch.moved().await;

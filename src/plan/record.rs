@@ -463,7 +463,7 @@ impl Record {
                 Some("nothing was repeated: send the request again with a new Idempotency-Key")
             }
             _ => Some(
-                "see \"detail\" of the step that failed, mend that, and send the request again with a new Idempotency-Key",
+                "see \"detail\" of its steps, mend that, and send the request again with a new Idempotency-Key, or make the plan anew",
             ),
         }
     }

@@ -1,13 +1,13 @@
 //! The planner: lists the steps that wishes need, orders them in several ways, and takes the shortest plan that comes of it.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::switching::Relay;
 
 use super::jobs::{Job, bind, jobs, last_feeds, needed, tails};
 use super::planner::{Plan, Refusal, Run};
-use super::world::{Goal, World};
+use super::world::{Goal, Share, Want, World};
 
 /// How many steps are ordered in all those tries together: a large plan has fewer of them.
 const WORK: usize = 60_000;
@@ -19,12 +19,52 @@ const NEAR: u64 = 1_040;
 /// Makes a plan for wishes, or says what does not fit.
 pub fn plan(world: &World, goals: &[Goal]) -> Result<Plan, Refusal> {
     let jobs = wished(world, goals)?;
-    tried(world, &jobs).map_err(|mut refusal| {
+    tried(world, &jobs).or_else(|mut refusal| {
         if let Refusal::Limit { outlet, leave_out, .. } = &mut refusal {
+            let other = roomiest_first(world, goals);
+            let anew =
+                other.map(|goals| wished(world, &goals).and_then(|jobs| tried(world, &jobs)));
+            if let Some(Ok(made)) = anew {
+                return Ok(made);
+            }
             *leave_out = super::less::leave_out(world, goals, outlet);
         }
-        refusal
+        Err(refusal)
     })
+}
+
+/// The same wishes, where hosts that go dark lose those feeds first whose load the others have most room for; nothing if that
+/// is the order in which they are. A host's feeds go one after the other as they are wished.
+fn roomiest_first(world: &World, goals: &[Goal]) -> Option<Vec<Goal>> {
+    let mut feeds: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (at, goal) in goals.iter().enumerate() {
+        let outlet = &world.outlets[goal.outlet];
+        if goal.want != Want::On
+            && goal.drops_host
+            && let Some(host) = outlet.host
+        {
+            feeds.entry(host).or_default().push(at);
+        }
+    }
+    let mut other = goals.to_vec();
+    for places in feeds.values() {
+        let left = |place: usize| {
+            let outlet = &world.outlets[goals[place].outlet];
+            let others = places.iter().filter(|of| **of != place);
+            let shares = others.flat_map(|of| &world.outlets[goals[*of].outlet].over);
+            let left = |share: &Share| {
+                let limit = &world.limits[share.limit];
+                limit.budget - limit.load - share.of(outlet.load)
+            };
+            shares.map(left).min().unwrap_or(i64::MAX)
+        };
+        let mut sorted = places.clone();
+        sorted.sort_by_key(|place| Reverse(left(*place)));
+        for (to, from) in places.iter().zip(&sorted) {
+            other[*to] = goals[*from].clone();
+        }
+    }
+    (other != goals).then_some(other)
 }
 
 /// Whether wishes fit at all, in one of the usual orders; and when the first of their steps begins, ms.

@@ -144,13 +144,13 @@ impl Refusal {
     pub fn next(&self) -> &'static str {
         match self {
             Refusal::Denied(_) => {
-                "ask for a certificate with the role operator, or for a wider grant in the gateway's policy"
+                "ask somebody whose certificate has the role for it (an operator switches, an approver approves, an admin administers), or for a wider grant in the gateway's policy"
             }
             Refusal::Hindered(Hindrance::Unknown(_)) => {
                 "list what there is: GET /v1/pdus, GET /v1/hosts"
             }
             Refusal::Hindered(Hindrance::Locked { .. }) => {
-                "an admin lifts it with DELETE /v1/pdus/{pdu}/outlets/{n}/lock once its reason is gone, or for one plan (over_locks), or changes the configuration"
+                "a lock of the configuration (\"critical\") is lifted for one plan: over_locks, and POST /v1/plans/{id}/lift by an admin; one that was set since is lifted by an admin with DELETE /v1/pdus/{pdu}/outlets/{n}/lock once its reason is gone"
             }
             Refusal::Hindered(Hindrance::NotSwitchable { .. }) => {
                 "see \"switchable\" and \"read_only\" at GET /v1/pdus/{pdu}"
@@ -177,6 +177,9 @@ impl Refusal {
             Refusal::Changed { .. } => "make the plan anew: POST /v1/plans with the same goals",
             Refusal::OtherDigest { .. } => {
                 "look at the plan, GET /v1/plans/{id}, and send its digest"
+            }
+            Refusal::NotPlanned { state: "running", .. } => {
+                "look at it, GET /v1/plans/{id}, or stop it: POST /v1/plans/{id}/cancel"
             }
             Refusal::NotPlanned { .. } => "make a new plan: POST /v1/plans",
             Refusal::NeedsApproval { .. } => {

@@ -334,6 +334,23 @@ async fn without_an_answer_a_plan_stops_or_goes_on_as_its_host_says() {
     assert!(told[1].1.contains("404"), "{told:?}");
 }
 
+/// It would stay cordoned, and nobody would know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_whose_node_is_on_and_was_not_taken_back_has_not_ended_well() {
+    for (policy, state) in [("", "stopped"), (", on_no_answer = \"go_on\"", "done")] {
+        let server = Server::start(&[403]).await;
+        let (a, b, gateway) = two_pdus(&node(&hook("after_on", &server, policy))).await;
+        let ended = cycle(&gateway);
+        assert_eq!(ended["state"], state, "{ended}");
+        assert_eq!((relay(&a, 5), relay(&b, 5)), (Relay::On, Relay::On));
+        let steps = ended["steps"].as_array().unwrap();
+        assert!(steps.iter().all(|step| step["state"] == "done"), "{ended}");
+        let told = steps.iter().filter_map(|step| step["detail"].as_str());
+        let told = told.filter(|detail| detail.contains("403")).count();
+        assert_eq!(told, usize::from(state == "stopped"), "{ended}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_that_is_cancelled_while_a_node_is_drained_cuts_nothing_and_asks_no_more() {
     let server = Server::start(&[202; 100]).await;

@@ -60,7 +60,7 @@ pub const FEEDS: &str = "[[limit]]\nid = \"feed-a\"\nrating_w = 20000\nof = [\"p
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_shown_with_rating_load_and_why() {
     let (_a, _b, gateway) = two_pdus(FEEDS).await;
-    let body = gateway.curl().get("/v1/limits");
+    let body = gateway.curl().get("/v1/limits?max_age_ms=500");
     let limits = body["limits"].as_array().unwrap();
     let kind = |kind: &str| limits.iter().filter(|l| l["kind"] == kind).collect::<Vec<_>>();
     assert!(kind("inlet").len() >= 2 && !kind("branch").is_empty(), "{body}");

@@ -499,6 +499,31 @@ fn what_an_off_moved_to_the_last_feed_is_gone_with_it() {
     assert_eq!(plan(&world, &goals(Want::Cycle)).unwrap().steps.len(), 8);
 }
 
+/// What the first feed drew moves to the second: the other way round there is room.
+#[test]
+fn a_host_goes_dark_by_the_feed_first_whose_load_the_other_has_room_for() {
+    for (loads, first) in
+        [([600_000, 900_000], Some(1)), ([900_000, 600_000], Some(0)), ([900_000; 2], None)]
+    {
+        let mut world = two_hosts(1_000_000, 300_000);
+        for (limit, load) in world.limits.iter_mut().zip(loads) {
+            limit.load = load;
+        }
+        for want in [Want::Off, Want::Cycle] {
+            let goal = |outlet| Goal { outlet, want, drops_host: true, why: String::new() };
+            let made = plan(&world, &[goal(0), goal(1)]);
+            let Some(first) = first else {
+                assert!(matches!(made, Err(Refusal::Limit { .. })), "{made:?}");
+                continue;
+            };
+            let made = made.unwrap();
+            assert_eq!(made.steps[0].outlet, first, "{made:?}");
+            let most = made.timelines.iter().flatten().map(|(_, load)| *load).max();
+            assert!(most <= Some(1_000_000), "{made:?}");
+        }
+    }
+}
+
 #[test]
 fn an_off_frees_nothing_where_nobody_knows_whether_it_is() {
     // Outlet 0 may be on either of the limits: after its off both still count it.

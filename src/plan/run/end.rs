@@ -80,6 +80,8 @@ impl Runs {
         run.record.close(sight.stamp);
         if cancelled {
             run.record.state = PlanState::Cancelled;
+        } else if run.unheard && run.record.state == PlanState::Done {
+            run.record.state = PlanState::Stopped;
         } else if run.interrupted && run.record.state != PlanState::Done {
             run.record.state = PlanState::Interrupted;
         }

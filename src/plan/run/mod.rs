@@ -255,6 +255,8 @@ pub(super) struct Run {
     stopping: bool,
     /// A step failed, and the rest is not begun.
     halted: bool,
+    /// The webhook of a host that is on again was not answered, and the plan was to stop then.
+    unheard: bool,
     /// It was found in the journal: intents are looked at before it goes on.
     settling: bool,
     /// Whether its steps wait long.
@@ -352,6 +354,7 @@ impl Runs {
             looks: sight.now,
             stopping: record.cancelled.is_some(),
             halted: false,
+            unheard: false,
             settling,
             patient: settling || record.patient,
             replanned: None,

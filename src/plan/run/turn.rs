@@ -2,7 +2,7 @@
 //! more.
 
 use crate::model::event::About;
-use crate::model::id::PlanId;
+use crate::model::id::{HostId, PlanId};
 use crate::model::switching::{Outcome, Relay};
 
 use super::super::picture::Sight;
@@ -140,15 +140,23 @@ impl Runs {
             }
             (true, _) => self.gives_up(who),
             (false, answer) => {
-                if answer.is_err()
+                if let Err(why) = answer
                     && stops
-                    && let Some(run) = self.plans.get_mut(&who.plan)
                 {
-                    run.halted = true;
+                    self.stops_after_on(who, &id, &why);
                 }
                 self.doing(who).phase = Phase::Over;
             }
         }
+    }
+
+    /// Its outlet is on, and whoever was to know of it does not: the plan has not ended as was wished.
+    fn stops_after_on(&mut self, who: &Who, host: &HostId, why: &str) {
+        self.touch(who);
+        let Some(run) = self.plans.get_mut(&who.plan) else { return };
+        (run.halted, run.unheard) = (true, true);
+        let detail = format!("it is on; the webhook of host {host} after that: {why}");
+        run.record.steps[who.step].detail = Some(detail);
     }
 
     /// Nothing is to be done for it any more, but for a webhook once its host has started up.
