@@ -208,8 +208,11 @@ impl Context {
 
 /// A body of JSON that came in, which is an object: serde takes a list for the fields by their places, and nobody means that.
 pub fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        return Err(serde::de::Error::custom("it is a list, and an object is needed"));
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_some_and(|first| *first != b'{') {
+        serde_json::from_slice::<serde::de::IgnoredAny>(body)?;
+        let is = if first == Some(&b'[') { "it is a list" } else { "it is a single value" };
+        return Err(serde::de::Error::custom(format!("{is}, and an object is needed")));
     }
     serde_json::from_slice(body)
 }

@@ -147,7 +147,9 @@ impl Gateway {
         }
         let taken_up = switching.resume().await.context("the journal cannot be read")?;
         if taken_up > 0 {
-            tracing::warn!("{taken_up} plans were interrupted; their outlets are looked at");
+            tracing::warn!(
+                "{taken_up} plans from before the restart go on, or wait for their time"
+            );
         }
         switching.forget().await.context("the journal cannot be tidied")?;
         switching.watch(store.clone()).await.context("the journal cannot be read")?;

@@ -217,9 +217,12 @@ fn show(plan: &Value, client: &Client) -> Outcome {
             text(plan, "id")
         ));
     }
-    for (key, word) in
-        [("not_before", "not before"), ("calendar", "by the calendar"), ("digest", "digest")]
-    {
+    for (key, word) in [
+        ("not_before", "not before"),
+        ("calendar", "by the calendar"),
+        ("next_run_at", "next run at"),
+        ("digest", "digest"),
+    ] {
         if let Some(value) = plan[key].as_str() {
             out::line(&format!("{word} {value}"));
         }

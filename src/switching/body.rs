@@ -3,13 +3,19 @@
 use crate::model::switching::Outcome;
 use crate::model::time::Stamp;
 use crate::plan::Picture;
+use crate::plan::calendar::Calendar;
 use crate::plan::record::{Approval, PlanState, Record, StepRecord, StepState};
 use crate::wire::limit::{DrawBody, LimitBody};
 use crate::wire::plan::{ApprovalBody, PlanBody, StepBody};
 
 /// The body of a plan, as it stands at a moment: one that waits for its time says so.
 pub fn at(record: &Record, now: Stamp) -> PlanBody {
-    let body = of(record);
+    let mut body = of(record);
+    if record.state == PlanState::Scheduled {
+        // It was read when the plan was made.
+        let rule = record.calendar.as_ref().and_then(|rule| rule.parse::<Calendar>().ok());
+        body.next_run_at = rule.and_then(|rule| rule.next(now)).map(|at| at.to_string());
+    }
     let pending = record.steps.iter().all(|step| step.state == StepState::Pending);
     let waits = record.state == PlanState::Running && pending && record.cancelled.is_none();
     match record.not_before.filter(|at| waits && *at > now.0) {
@@ -51,6 +57,7 @@ pub fn of(record: &Record) -> PlanBody {
         created_at: stamp(record.created),
         not_before: record.not_before.map(stamp),
         waiting_until: None,
+        next_run_at: None,
         calendar: record.calendar.clone(),
         on_failure: record.on_failure.word(),
         on_overload: record.on_overload.word(),

@@ -288,6 +288,17 @@ impl Switching {
         let parsed = kept.iter().map(|kept| super::submit::parse("an open plan", kept));
         let mut records: Vec<Record> = parsed.collect::<Result<_, _>>()?;
         in_turn(&mut records);
+        let goes_on = |record: &&Record| record.state != crate::plan::PlanState::Scheduled;
+        let note = |record: &Record| {
+            let text = format!("the gateway was restarted; plan {} is taken up again", record.id);
+            let about = About::plan(&record.id);
+            draft(self.clock.stamp().0, "plan.resumed", "the gateway", &about, text)
+        };
+        let notes: Vec<Draft> = records.iter().filter(goes_on).map(note).collect();
+        if !notes.is_empty() {
+            let commit = Commit { notes, ..Commit::default() };
+            self.in_journal(move |journal| journal.commit(commit)).await?;
+        }
         for mut record in records {
             if record.state == crate::plan::PlanState::Scheduled {
                 self.show(record.clone());

@@ -28,6 +28,9 @@ pub struct PlanBody {
     /// Until when it waits for its time, once it was run: it holds neither outlets nor room until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_until: Option<String>,
+    /// When it is run next by its calendar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_run_at: Option<String>,
     /// When it is made anew and run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calendar: Option<String>,

@@ -324,6 +324,8 @@ fn bad_requests_are_told_what_is_wrong() {
         let list = problem(&demo.curl_as(who).post(path, body, &[]), 400);
         assert!(list["detail"].as_str().unwrap().contains("it is a list"), "{path}: {list}");
     }
+    let null = problem(&curl.post("/v1/plans", "null", &[]), 400);
+    assert!(null["detail"].as_str().unwrap().contains("it is a single value"), "{null}");
     assert_eq!(curl.get("/v1/plans")["plans"], serde_json::json!([]));
     let long = format!(r#"{{"action":"off","reason":"{}"}}"#, "x".repeat(501));
     problem(&curl.post(path, &long, &[]), 400);

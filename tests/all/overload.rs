@@ -270,6 +270,8 @@ async fn after_a_kill_an_interrupted_cycle_brings_its_host_to_its_safe_state() {
     let done = ended(&gateway, &safe);
     assert_eq!(done["state"], "done", "{done}");
     assert_eq!((relay(&a, 5), relay(&a, 6)), (Relay::On, Relay::On));
+    let audit = gateway.curl().get("/v1/audit?limit=100").to_string();
+    assert!(audit.contains("\"plan.resumed\""), "whoever reads it knows of the restart: {audit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

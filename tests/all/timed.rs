@@ -262,9 +262,9 @@ async fn a_calendar_makes_its_plan_anew_also_after_a_restart_until_it_is_cancell
     }
     // The first minute that begins long enough from now for a restart.
     let at = (now().0 + 15_000) / 60_000 * 60_000 + 60_000;
-    let text = Stamp(at).to_string();
+    let next = Stamp(at).to_string();
     let mut wish = off(&["pdu-a/5"]);
-    wish["calendar"] = json!(format!("daily {} UTC", &text[11..16]));
+    wish["calendar"] = json!(format!("daily {} UTC", &next[11..16]));
     let plan = make(&curl, &wish);
     assert_eq!((&plan["calendar"], &plan["state"]), (&wish["calendar"], &"planned".into()));
     let begun = run(&curl, &plan);
@@ -276,7 +276,8 @@ async fn a_calendar_makes_its_plan_anew_also_after_a_restart_until_it_is_cancell
     let gateway = gateway.await.unwrap();
     gateway.wait_online("pdu-a");
     let path = format!("/v1/plans/{}", plan["id"].as_str().unwrap());
-    assert_eq!(gateway.curl().get(&path)["state"], "scheduled");
+    let shown = gateway.curl().get(&path);
+    assert_eq!((&shown["state"], &shown["next_run_at"]), (&"scheduled".into(), &json!(next)));
     assert_eq!(relay(&a, 5), Relay::On, "not before its time");
     let plans = wait_minutes(&gateway, "/v1/plans", |plans| {
         let instance = &plans["plans"][0];
