@@ -1,5 +1,6 @@
 //! What to leave out of wishes that do not fit: as little as is found.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::model::id::OutletId;
@@ -49,10 +50,13 @@ pub(super) fn leave_out(world: &World, goals: &[Goal], first: &OutletId) -> Vec<
     }
     let tries = if goals.len() <= MANY { BACK } else { 0 };
     for _ in 0..tries.min(out.len()) {
-        let unit = out.remove(0);
+        // Of those that were taken away the last matters most, where that is asked.
+        let unit = if world.by_priority { out.pop().unwrap_or_default() } else { out.remove(0) };
         let fits = wished(world, &without(goals, &out)).and_then(|jobs| tried(world, &jobs));
-        if fits.is_err() {
-            out.push(unit);
+        match fits {
+            Ok(_) => {}
+            Err(_) if world.by_priority => out.insert(0, unit),
+            Err(_) => out.push(unit),
         }
     }
     let outlets: BTreeSet<usize> = out.into_iter().flatten().collect();
@@ -72,7 +76,14 @@ fn largest_on(world: &World, goals: &[Goal], limit: &str) -> Option<BTreeSet<usi
         outlet.share(at).map_or(0, |share| share.of(outlet.draw.falling().boot))
     };
     let ons = goals.iter().filter(|goal| goal.want != Want::Off);
-    let goal = ons.filter(|goal| draws(goal) > 0).max_by_key(draws)?;
+    // Who matters less stays off first, where that is asked.
+    let priority = |goal: &&Goal| match world.outlets[goal.outlet].host {
+        Some(host) if world.by_priority => world.hosts[host].priority,
+        _ => 0,
+    };
+    let goal = ons
+        .filter(|goal| draws(goal) > 0)
+        .max_by_key(|goal| (Reverse(priority(goal)), draws(goal)))?;
     Some(unit(world, goals, goal.outlet))
 }
 

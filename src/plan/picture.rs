@@ -53,6 +53,8 @@ pub struct Picture {
     pub outlets: BTreeMap<OutletId, usize>,
     /// Where each limit comes from.
     pub told: Vec<Told>,
+    /// By limit: what flows as the meters show, mVA; without what was switched on a moment ago and what plans have taken.
+    pub shown: Vec<i64>,
     /// By limit: what was switched on a moment ago and no meter has confirmed, mVA; counted in its load.
     pub(super) unconfirmed: BTreeMap<usize, i64>,
     /// Outlets, by place, that have a meter of their own.
@@ -239,6 +241,7 @@ impl Picture {
             let since = written.map_or(Tick(0), |written| written.last(sight.now));
             outlet.off_for_ms = (outlet.relay == Relays::Off).then(|| (sight.now - since).0);
         }
+        picture.shown = picture.world.limits.iter().map(|limit| limit.load).collect();
         picture.world.tries = TRIES;
         picture.world.hold_ms = site.hold.0.max(QUIESCE_MS);
         picture.unseen(sight.now, memory);

@@ -57,8 +57,10 @@ pub struct Candidate {
 /// What flows over the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
-    /// Now, mVA.
+    /// Now, as the meters show, mVA.
     pub load: i64,
+    /// With what is on its way: what was just switched on, and the room that plans have taken, mVA.
+    pub taken: i64,
     /// Rated, mVA.
     pub rating: i64,
 }
@@ -175,7 +177,7 @@ impl Standing {
             };
             // The last to go is the first to come back, if it does not bring about what it went for.
             let next = candidates.iter().rev().find(rested)?;
-            if flow.load + next.returns > too_much {
+            if flow.load.max(flow.taken) + next.returns > too_much {
                 return None;
             }
             self.acted = Some(now);
@@ -277,6 +279,8 @@ mod tests {
         /// Those that another plan is at.
         busy: Vec<usize>,
         base: i64,
+        /// What plans have taken beside that.
+        taken: i64,
         now: u64,
         acts: Vec<(u64, String)>,
     }
@@ -285,7 +289,7 @@ mod tests {
         fn new(rule: Rule) -> Self {
             let standing = Standing::default();
             let (on, busy) = (vec![true; 5], Vec::new());
-            Self { rule, standing, on, busy, base: 0, now: 0, acts: Vec::new() }
+            Self { rule, standing, on, busy, base: 0, taken: 0, now: 0, acts: Vec::new() }
         }
 
         fn select(at: usize) -> Select {
@@ -310,7 +314,11 @@ mod tests {
                     })
                     .collect();
                 let (tick, stamp) = (Tick(self.now * 1_000), Stamp(self.now as i64 * 1_000));
-                let flow = Some(Flow { load: self.load(), rating: 1_000 });
+                let flow = Some(Flow {
+                    load: self.load(),
+                    taken: self.load() + self.taken,
+                    rating: 1_000,
+                });
                 let rule = self.rule.clone();
                 let act = self.standing.decide(&rule, flow, &candidates, false, (tick, stamp));
                 let place =
@@ -394,6 +402,23 @@ mod tests {
         rack.run(1_000);
         assert_eq!(rack.said(), [""; 0], "800 is little, and 120 more is too much");
         rack.base = 370;
+        rack.run(20);
+        assert_eq!(rack.said(), ["on 0"]);
+    }
+
+    #[test]
+    fn room_that_plans_have_taken_is_no_excess_and_nothing_comes_back_into_it() {
+        let mut rack = Rack::new(rule());
+        (rack.base, rack.taken) = (100, 900);
+        rack.run(100);
+        assert_eq!(rack.said(), [""; 0]);
+        (rack.base, rack.taken) = (500, 0);
+        rack.run(11);
+        assert_eq!(rack.said(), ["off 0"]);
+        (rack.base, rack.taken) = (0, 500);
+        rack.run(1_000);
+        assert_eq!(rack.said(), [""; 0]);
+        rack.taken = 0;
         rack.run(20);
         assert_eq!(rack.said(), ["on 0"]);
     }

@@ -2,6 +2,7 @@
 //! what is never switched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::model::id::{GroupId, HostId, OutletId, PduId};
 use crate::model::time::Span;
@@ -112,6 +113,17 @@ pub enum Member {
     Outlet(OutletId),
     /// Another configured limit, with all below it.
     Feed(String),
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Member::Pdu(pdu) => write!(f, "{pdu}"),
+            Member::Part(pdu, part) => write!(f, "{pdu}/{part}"),
+            Member::Outlet(outlet) => write!(f, "{outlet}"),
+            Member::Feed(id) => write!(f, "limit:{id}"),
+        }
+    }
 }
 
 /// A limit that the site configures: a rack, a feed, a busway, a room.

@@ -81,9 +81,9 @@ pub fn of(record: &Record) -> PlanBody {
 /// The limits as bodies.
 pub fn limits(picture: &Picture) -> Vec<LimitBody> {
     let watts = |mva: i64| mva as f64 / 1_000.0;
-    let limits = picture.world.limits.iter().zip(&picture.told);
+    let limits = picture.world.limits.iter().zip(&picture.told).zip(&picture.shown);
     limits
-        .map(|(limit, told)| {
+        .map(|((limit, told), shown)| {
             let amperes = |mva: i64| {
                 let (_, volts) = told.amperes?;
                 (volts > 0).then(|| mva as f64 / volts as f64 / told.phases as f64)
@@ -102,7 +102,14 @@ pub fn limits(picture: &Picture) -> Vec<LimitBody> {
                 load_a: amperes(limit.load),
                 headroom_w: watts((limit.budget - limit.load).max(0)),
                 headroom_a: amperes((limit.budget - limit.load).max(0)),
-                why: told.why.clone(),
+                why: match limit.load - shown {
+                    0 => told.why.clone(),
+                    more => format!(
+                        "{}; {} W of it do not flow yet: what was just switched on, and room that plans have taken",
+                        told.why,
+                        more / 1_000
+                    ),
+                },
             }
         })
         .collect()

@@ -445,7 +445,8 @@ fn flow(rule: &Rule, picture: &Picture, sight: &Sight<'_>) -> Option<Flow> {
     let at = picture.world.limits.iter().position(|limit| limit.name == rule.limit)?;
     let told = &picture.told[at];
     told.seen.filter(|seen| sight.now - *seen <= sight.site.fresh)?;
-    Some(Flow { load: picture.world.limits[at].load, rating: told.rating })
+    let (load, taken) = (picture.shown[at], picture.world.limits[at].load);
+    Some(Flow { load, taken, rating: told.rating })
 }
 
 fn candidates(rule: &Rule, picture: &Picture, runs: &Runs, sight: &Sight<'_>) -> Vec<Candidate> {

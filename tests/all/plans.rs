@@ -525,6 +525,27 @@ fn a_host_goes_dark_by_the_feed_first_whose_load_the_other_has_room_for() {
 }
 
 #[test]
+fn who_matters_less_is_left_out_where_that_is_asked_and_else_what_draws_most() {
+    for (by_priority, left) in [(true, 1), (false, 2)] {
+        let mut world = two_hosts(700_000, 0);
+        world.by_priority = by_priority;
+        for host in 0..2 {
+            world.hosts[host].priority = [1, 9][host];
+            for outlet in &mut world.outlets[2 * host..2 * host + 2] {
+                outlet.relay = Relays::Off;
+                let draws = [300_000, 600_000][host];
+                outlet.draw = Draw { inrush: draws, boot: draws, steady: draws, ..outlet.draw };
+            }
+        }
+        let goal = |outlet| Goal { outlet, want: Want::On, drops_host: true, why: String::new() };
+        let goals: Vec<Goal> = (0..4).map(goal).collect();
+        let Err(Refusal::Limit { leave_out, .. }) = plan(&world, &goals) else { panic!("it fits") };
+        let names: Vec<String> = leave_out.iter().map(ToString::to_string).collect();
+        assert_eq!(names, [format!("pdu-0/{left}"), format!("pdu-1/{left}")], "{by_priority}");
+    }
+}
+
+#[test]
 fn an_off_frees_nothing_where_nobody_knows_whether_it_is() {
     // Outlet 0 may be on either of the limits: after its off both still count it.
     let mut world = two_hosts(700_000, 300_000);

@@ -272,6 +272,9 @@ pub(super) fn outlets(root: &Fields<'_>, devices: &[Settings], site: &mut Site) 
             if !(1..=3).contains(&names.len()) {
                 list.fault("an outlet is on one phase, between two, or on three");
             }
+            if (1..names.len()).any(|at| names[..at].contains(&names[at])) {
+                list.fault("names a phase twice: an outlet is between two phases, or on three");
+            }
             names
         });
         let branch = fields.get("branch").and_then(|i| i.text()).map(str::to_owned);

@@ -88,6 +88,10 @@ pub(super) fn feeds(
             }
         }
         let Some(pair) = &feed.pair else { continue };
+        if pair == id {
+            fault("pair", "names itself: name the other limit, and write pair in both".to_owned());
+            continue;
+        }
         match feeds.get(pair) {
             None => fault("pair", format!("there is no [[limit]] with id \"{pair}\"")),
             Some(other) if other.pair.as_ref() != Some(id) => {
@@ -143,11 +147,8 @@ fn feed(
     });
     let phases = phases.unwrap_or(1);
     let volts = number("volts", 1_000).unwrap_or(usual.volts);
-    let amperes = amperes.map(|amperes| Amperes {
-        milliamperes: amperes * 1_000,
-        millivolts: volts * 1_000,
-        phases,
-    });
+    let of_amperes = |milliamperes| Amperes { milliamperes, millivolts: volts * 1_000, phases };
+    let amperes = amperes.map(|amperes| of_amperes(amperes * 1_000));
     let rating = match (watts, amperes) {
         (Some(watts), None) => Some(watts * 1_000),
         (None, Some(of)) => Some(of.milliamperes * of.millivolts / 1_000 * of.phases),
@@ -171,12 +172,34 @@ fn feed(
     if of.is_empty() {
         fields.fault("of names nothing: a limit above nothing limits nothing");
     }
+    for (at, (member, _)) in of.iter().enumerate() {
+        let twice = of[..at].iter().any(|(other, _)| other == member);
+        let within = of.iter().any(|(other, _)| match (other, member) {
+            (Member::Pdu(pdu), Member::Part(of, _)) => pdu == of,
+            (Member::Pdu(pdu), Member::Outlet(of)) => *pdu == of.pdu,
+            _ => false,
+        });
+        if twice || within {
+            fields.fault(format!("of counts {member} twice: name it once, or its PDU as a whole"));
+        }
+    }
+    let part = |id: &str| {
+        id.split_once('/').is_some_and(|(pdu, _)| devices.iter().any(|of| of.id.as_str() == pdu))
+    };
+    if let Some(id) = id.filter(|id| part(id)) {
+        fields.fault(format!("the id \"{id}\" is that of a part of a PDU: give it another"));
+    }
     let own_name = id.filter(|id| phases == 3 && devices.iter().any(|of| of.id.as_str() == *id));
     if let Some(id) = own_name {
         fields.fault(format!(
             "its phases would be called \"{id}/L1\" as those of the [[pdu]]: give it another id"
         ));
     }
+    // Of three phases each is held by itself, also where watts of all together are given.
+    let each = watts
+        .filter(|_| phases == 3)
+        .map(|watts| of_amperes(watts * 1_000 / phases / volts * 1_000));
+    let amperes = amperes.or(each);
     let pair = fields.get("pair").and_then(|i| i.text()).map(str::to_owned);
     fields.done();
     let lines = of.iter().filter_map(|(member, line)| match (member, line) {

@@ -369,6 +369,20 @@ fn a_host_whose_drain_is_refused_stays_on_and_holds_nothing() {
     assert_eq!(rack.runs.claimed_by(&outlet(1)), None);
 }
 
+#[test]
+fn what_a_plan_has_taken_is_told_apart_from_what_flows() {
+    let mut rack = Rack::new(heavy(Site::default(), &["pdu-a"], 5_000_000), [true, false, false]);
+    rack.hangs = Some(Vec::new());
+    rack.begins(plan("one", &[(3, Relay::On)]));
+    let mut loads = None;
+    rack.sees(|runs, sight| {
+        let picture = runs.picture(sight, None, None);
+        loads = Some((picture.shown[0], picture.world.limits[0].load));
+        Vec::new()
+    });
+    assert_eq!(loads, Some((500_000, 1_300_000)));
+}
+
 /// What was read of the PDU beside is too old, and stays so: no other order of the steps mends that.
 #[test]
 fn a_plan_that_waits_for_what_is_not_read_any_more_ends_instead_of_being_planned_anew_for_ever() {
