@@ -176,11 +176,8 @@ fn what_next(made: &Value, dry_run: bool) -> String {
     }
 }
 
-/// How a plan ended that did not end well: what is to be done, or what was done of it.
+/// How a plan ended that did not end well: what was done of it, what it has left off, and what is to be done.
 fn ended_badly(plan: &Value) -> String {
-    if let Some(next) = plan["next"].as_str() {
-        return next.to_owned();
-    }
     let steps = plan["steps"].as_array().map_or(&[][..], Vec::as_slice);
     let done = steps.iter().filter(|step| step["state"] == "done");
     let mut off: Vec<String> = Vec::new();
@@ -191,12 +188,12 @@ fn ended_badly(plan: &Value) -> String {
             off.push(outlet);
         }
     }
-    let off = if off.is_empty() {
-        String::new()
-    } else {
-        format!("; it has switched off {}", off.join(", "))
+    let left = match off.len() {
+        0 => String::new(),
+        _ => format!(", and {} are off", off.join(", ")),
     };
-    format!("{} of its {} steps were done{off}", done.count(), steps.len())
+    let next = plan["next"].as_str().map_or(String::new(), |next| format!("; {next}"));
+    format!("{} of its {} steps were done{left}{next}", done.count(), steps.len())
 }
 
 fn show(plan: &Value, client: &Client) -> Outcome {

@@ -11,7 +11,8 @@ use super::world::{Outlet, Share};
 
 /// What hangs on a configured limit.
 struct Below {
-    under: Vec<usize>,
+    /// Outlets, by place: how much of each flows through it, thousandths, and whether it is perhaps not below it.
+    under: BTreeMap<usize, (i64, bool)>,
     load: i64,
     seen: Option<Tick>,
     /// A member that is not known.
@@ -34,15 +35,17 @@ impl Picture {
             };
             let told = configured(feed, site, &how, below.seen);
             let limit = self.limit(id.clone(), load, told);
-            for at in &below.under {
-                self.world.outlets[*at].over.push(Share::whole(limit));
+            for (at, (permille, unsure)) in &below.under {
+                let outlet = &mut self.world.outlets[*at];
+                outlet.over.push(Share { limit, permille: *permille });
+                outlet.unsure.extend(unsure.then_some(limit));
             }
             if let Some(amperes) = feed.amperes.filter(|of| of.phases == 3) {
                 for line in 0..3 {
                     self.line_of(id, feed, amperes, line, &below, site);
                 }
             }
-            members.insert(id, below.under);
+            members.insert(id, below.under.into_keys().collect());
         }
         for (id, feed) in &site.feeds {
             let Some(other) = feed.pair.as_ref().filter(|other| *other > id) else { continue };
@@ -84,7 +87,7 @@ impl Picture {
         let lines = site.lines_below(id);
         let limit = self.world.limits.len();
         let mut shares: BTreeMap<usize, (Share, bool)> = BTreeMap::new();
-        for at in &below.under {
+        for at in below.under.keys() {
             let pdu = &self.world.outlets[*at].id.pdu;
             let may_be_on = &self.lines[*at];
             let (permille, unsure) = match (may_be_on.is_empty(), lines.get(pdu)) {
@@ -155,10 +158,16 @@ impl Picture {
     }
 
     fn hanging_on(&self, feed: &str, site: &Site) -> Below {
-        let (mut load, mut under, mut lost) = (0, BTreeSet::new(), None);
+        let (mut load, mut lost) = (0, None);
+        let mut under: BTreeMap<usize, (i64, bool)> = BTreeMap::new();
         for member in site.members(feed) {
             let own = self.below(member);
             let sum: i64 = own.iter().map(|at| self.world.outlets[*at].load).sum();
+            // The meter of a branch or phase knows, also where nobody knows which outlets it is of.
+            let measured = match member {
+                Member::Part(pdu, part) => self.measured(&format!("{pdu}/{part}")),
+                _ => None,
+            };
             load += match member {
                 Member::Pdu(pdu) => {
                     if let Some(Some(inlets)) = self.inlets.get(pdu) {
@@ -172,7 +181,7 @@ impl Picture {
                     if own.is_empty() {
                         lost = Some(format!("{pdu}/{part}"));
                     }
-                    sum
+                    measured.map_or(sum, |limit| self.world.limits[limit].load)
                 }
                 Member::Outlet(outlet) => {
                     if own.is_empty() {
@@ -182,10 +191,25 @@ impl Picture {
                 }
                 Member::Feed(_) => 0,
             };
-            under.extend(own);
+            for at in own {
+                let outlet = &self.world.outlets[at];
+                let share = measured.and_then(|limit| outlet.share(limit));
+                let permille = share.map_or(1_000, |share| share.permille);
+                let unsure = share.is_some_and(|share| outlet.unsure.contains(&share.limit));
+                let of = under.entry(at).or_insert((0, unsure));
+                // Between two lines it is on both; of branches that it may be on it is on one.
+                let both = share.is_some() && !unsure && !of.1;
+                *of = (if both { of.0 + permille } else { of.0.max(permille) }, unsure || of.1);
+            }
         }
-        let seen = self.seen_of(&under);
-        Below { under: under.into_iter().collect(), load, seen, lost }
+        let seen = self.seen_of(&under.keys().copied().collect());
+        Below { under, load, seen, lost }
+    }
+
+    /// The limit of a branch or phase that is rated and whose load is measured.
+    fn measured(&self, name: &str) -> Option<usize> {
+        let at = self.world.limits.iter().position(|limit| limit.name == name)?;
+        self.told[at].seen.map(|_| at)
     }
 
     /// When the oldest of what hangs on a limit was read.

@@ -169,6 +169,29 @@ pair = "feed-x"
     31:1: limit[5]: the id "feed-e" is given twice
     40:8: limit[6].pair: there is no [[limit]] with id "feed-x"
     "#);
+    let told = checked(
+        r#"[[limit]]
+id = "feed-a"
+rating_w = 1000
+of = ["pdu-a", "pdu-a/3", "pdu-a/B1"]
+pair = "feed-a"
+[[limit]]
+id = "pdu-a/B1"
+rating_w = 1000
+of = ["pdu-a/B1", "pdu-a/B1"]
+[[outlet]]
+id = "pdu-a/1"
+phases = ["L1", "L1"]
+"#,
+    );
+    insta::assert_snapshot!(told, @r#"
+    1:1: limit[0]: of counts pdu-a/3 twice: name it once, or its PDU as a whole
+    1:1: limit[0]: of counts pdu-a/B1 twice: name it once, or its PDU as a whole
+    5:8: limit[0].pair: names itself: name the other limit, and write pair in both
+    6:1: limit[1]: of counts pdu-a/B1 twice: name it once, or its PDU as a whole
+    6:1: limit[1]: the id "pdu-a/B1" is that of a part of a PDU: give it another
+    12:10: outlet[0].phases: names a phase twice: an outlet is between two phases, or on three
+    "#);
     let good = "[switching]\nderate_percent = 100\ninrush_percent = 2000\n[[limit]]\nid = \"feed\"\nrating_w = 1000\nderate_percent = 70\ninrush_percent = 70\nof = [\"pdu-a\"]\n";
     let told = checked(good);
     assert!(told.contains("rack r1, 1 PDUs"), "{told}");

@@ -196,7 +196,15 @@ async fn an_outlet_whose_branch_the_pdu_does_not_have_counts_on_each_and_that_is
 #[tokio::test(flavor = "multi_thread")]
 async fn each_phase_of_a_configured_limit_is_held_and_not_only_their_sum() {
     // Three phases of 12 A: by their sum there is room for far more than one of them bears.
-    let limit = "[[limit]]\nid = \"room\"\nrating_a = 12\nvolts = 230\nphases = 3\nderate_percent = 100\nof = [\"pdu-a@L1\", \"pdu-b@L2\"]\n";
+    for rating in ["rating_a = 12", "rating_w = 8280"] {
+        each_phase_is_held(rating).await;
+    }
+}
+
+async fn each_phase_is_held(rating: &str) {
+    let limit = format!(
+        "[[limit]]\nid = \"room\"\n{rating}\nvolts = 230\nphases = 3\nderate_percent = 100\nof = [\"pdu-a@L1\", \"pdu-b@L2\"]\n"
+    );
     let hosts =
         "[[host]]\nid = \"big\"\noutlets = [\"pdu-b/8\"]\ndraw = { steady_w = 100, boot_s = 1 }\n";
     let a = Sim::start(Family::ApcRpdu2, 8).await;

@@ -153,7 +153,7 @@ async fn a_full_line_refuses_what_is_wired_between_it_and_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_rated_in_amperes_is_told_in_both() {
-    let busway = "[[limit]]\nid = \"busway\"\nkind = \"busway\"\nrating_a = 63\nvolts = 230\nphases = 3\nderate_percent = 50\nof = [\"pdu-a\", \"pdu-b\"]\n[[limit]]\nid = \"spur\"\nrating_a = 16\nof = [\"pdu-a/B1\"]\n";
+    let busway = "[[limit]]\nid = \"busway\"\nkind = \"busway\"\nrating_a = 63\nvolts = 230\nphases = 3\nderate_percent = 50\nof = [\"pdu-a\", \"pdu-b\"]\n[[limit]]\nid = \"spur\"\nrating_a = 16\nof = [\"pdu-a/B1\"]\n[[limit]]\nid = \"other\"\nrating_a = 16\nof = [\"pdu-b/B1\"]\n";
     let (_a, _b, gateway) = two_pdus(busway).await;
     let curl = gateway.curl();
     let limit_of = |id| limit(&curl, id);
@@ -172,6 +172,12 @@ async fn a_limit_rated_in_amperes_is_told_in_both() {
     let spur = limit_of("spur");
     assert_eq!((number(&spur, "rating_w"), number(&spur, "phases")), (3_680.0, 1.0), "{spur}");
     let outlets = curl.get("/v1/pdus/pdu-a/outlets?max_age_ms=0");
+    // Nobody tells the branches of pdu-b's outlets; its meter knows what flows there all the same.
+    let other = limit_of("other");
+    let own = limit_of("pdu-b/B1");
+    assert!(close(number(&other, "load_w"), number(&own, "load_w"), 0.1), "{other} {own}");
+    let all = number(&limit_of("pdu-b/I1"), "load_w");
+    assert!(number(&other, "load_w") < all * 0.7, "{other} {all}");
     let on_b1: f64 = (0..3).map(|at| number(&outlets["outlets"][at], "power_w")).sum();
     assert!(close(number(&spur, "load_w"), on_b1 / 0.95, 0.1), "{spur} {on_b1}");
 }

@@ -196,9 +196,8 @@ fn feed(
         ));
     }
     // Of three phases each is held by itself, also where watts of all together are given.
-    let each = watts
-        .filter(|_| phases == 3)
-        .map(|watts| of_amperes(watts * 1_000 / phases / volts * 1_000));
+    let each =
+        watts.filter(|_| phases == 3).map(|watts| of_amperes(watts * 1_000 / phases / volts));
     let amperes = amperes.or(each);
     let pair = fields.get("pair").and_then(|i| i.text()).map(str::to_owned);
     fields.done();
