@@ -306,8 +306,10 @@ impl Picture {
             self.sources.push((source, about.memory.starts.get(&id).copied().unwrap_or(0)));
             let load = match relay {
                 Relays::Off => 0,
-                _ if measured.is_some() => calm.unwrap_or(draw.falling().boot),
-                _ => draw.steady,
+                // What no meter shows yet is added later; a first moment is no more than how it starts up.
+                _ => calm
+                    .or(measured.map(|load| load.min(draw.falling().boot)))
+                    .unwrap_or(draw.steady),
             };
             let mut over = Wiring::below(wiring.part.branch, &branches, 1_000);
             over.extend(wiring.lines(&lines, phases.len()));

@@ -414,8 +414,9 @@ impl Runs {
             // An off on the same device may make room meanwhile.
             self.busy.retain(|_, of| of != who);
             // Not later than it gives up: another plan may wait for its room.
-            let left = Span(until.0.saturating_sub(sight.now.0).max(PAUSE.0));
-            let next = sight.now + pause.min(left);
+            let left = until.0.saturating_sub(sight.now.0);
+            let next =
+                sight.now + if left > 0 { pause.min(Span(left.max(PAUSE.0))) } else { pause };
             self.doing(who).phase = Phase::Room { known, since, until, next };
             self.deeds.push(Deed::Want(pdu));
         } else if replans && !self.comes_back(who) && self.replan(who, sight) {

@@ -28,8 +28,8 @@ struct Rack {
     unknown: bool,
     /// Whether that outlet is on.
     beside_on: bool,
-    /// An outlet without a meter.
-    unmetered: Option<u16>,
+    /// Outlets without a meter.
+    unmetered: Vec<u16>,
     /// An outlet that loses its power while something is made durable.
     falls: Option<u16>,
     /// What is to be made durable, while the journal hangs.
@@ -106,7 +106,7 @@ impl Rack {
             beside: None,
             unknown: false,
             beside_on: true,
-            unmetered: None,
+            unmetered: Vec::new(),
             falls: None,
             hangs: None,
             now: 100_000,
@@ -126,7 +126,7 @@ impl Rack {
             let word = if on { Word::On } else { Word::Off };
             let drawn = Datum::Value(if on { 500_000 } else { 0 });
             let mut told = vec![(Metric::State, Datum::Word(word))];
-            if self.unmetered != Some(part + 1) {
+            if !self.unmetered.contains(&(part + 1)) {
                 told.push((Metric::Power, drawn));
             }
             for (metric, datum) in told {

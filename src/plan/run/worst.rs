@@ -61,8 +61,8 @@ impl Runs {
 
 /// Why an outlet that goes off with its host, and is to come on again, would perhaps not, if so: it is not switched off then.
 pub(super) fn may_stay_dark(picture: &Picture, world: &World, at: usize) -> Option<String> {
-    let draws = feeds(world, &world.outlets[at]).map(|feed| feed.load).sum();
-    understated(picture, world, at, draws)
+    let metered = feeds(world, &world.outlets[at]).filter(|feed| is_metered(picture, feed));
+    understated(picture, world, at, metered.map(|feed| feed.load).sum())
 }
 
 /// Where what is on below a limit draws more than was said of it, so may an outlet that comes on, in proportion to what is
@@ -79,9 +79,8 @@ fn understated(picture: &Picture, world: &World, at: usize, drew: i64) -> Option
         let more = beside.map_or(0, |(draws, most)| (draws - most) * said.min(most) / most);
         let expected = drew.max(said + more);
         // Without its own host, should that be on.
-        let own =
-            feeds(world, outlet).filter_map(|feed| Some(feed.share(share.limit)?.of(feed.load)));
-        let flows = world.limits[share.limit].load - own.sum::<i64>() + share.of(expected);
+        let flows = world.limits[share.limit].load - own(picture, world, outlet, share.limit)
+            + share.of(expected);
         let is_too_much = expected > said && flows > picture.told[share.limit].rating;
         is_too_much.then_some((share.limit, beside.filter(|_| drew < said + more), expected))
     })?;
@@ -97,6 +96,25 @@ fn understated(picture: &Picture, world: &World, at: usize, drew: i64) -> Option
             said / 1_000
         ),
     })
+}
+
+/// What an outlet and the other feeds of its host draw over a limit. Of those without a meter it is known only what one
+/// draws if it carries the host alone.
+fn own(picture: &Picture, world: &World, outlet: &Outlet, limit: usize) -> i64 {
+    let (mut metered, mut alone) = (0, 0);
+    for feed in feeds(world, outlet) {
+        let Some(share) = feed.share(limit) else { continue };
+        if is_metered(picture, feed) {
+            metered += share.of(feed.load);
+        } else {
+            alone = share.of(feed.load).max(alone);
+        }
+    }
+    metered + alone
+}
+
+fn is_metered(picture: &Picture, outlet: &Outlet) -> bool {
+    picture.outlets.get(&outlet.id).is_some_and(|at| picture.metered.contains(at))
 }
 
 /// An outlet with the other feeds of its host.
@@ -142,10 +160,11 @@ fn by_host(picture: &Picture, world: &World, except: Option<usize>) -> BTreeMap<
             continue;
         }
         let known = picture.metered.contains(&at) && is_said(picture, at);
+        // Who needs several feeds never has to live on one.
+        let feeds = i64::try_from(world.hosts[host].min_feeds).unwrap_or(1).max(1);
+        let said = outlet.draw.falling().boot.saturating_mul(feeds);
         let sum = of.entry(host).or_insert(Some((0, 0)));
-        *sum = sum
-            .filter(|_| known)
-            .map(|(draws, most)| (draws + outlet.load, most.max(outlet.draw.falling().boot)));
+        *sum = sum.filter(|_| known).map(|(draws, most)| (draws + outlet.load, most.max(said)));
     }
     of
 }

@@ -3,6 +3,82 @@
 use super::super::super::site::OutletSpec;
 use super::*;
 
+/// The meters of the inlet and of the outlet were read before it came on.
+#[test]
+fn what_came_on_a_moment_ago_counts_where_no_meter_shows_it_yet() {
+    let part = |id: &str| Part { number: 1, id: id.into(), switchable: true, ..Part::default() };
+    let (read, now) = (Stamp(90_000), 100_000);
+    for (outlet_at, outlet_shows, hidden) in
+        [(read, 0, 600_000), (Stamp(99_500), 3_000_000, 0), (Stamp(99_500), 200_000, 400_000)]
+    {
+        let slots = [
+            (Scope::Inlet, Metric::Rating, Datum::Value(10_000), read),
+            (Scope::Inlet, Metric::ApparentPower, Datum::Value(1_000_000), read),
+            (Scope::Outlet, Metric::State, Datum::Word(Word::On), Stamp(99_500)),
+            (Scope::Outlet, Metric::ApparentPower, Datum::Value(outlet_shows), outlet_at),
+        ];
+        let slot = |scope, metric| Slot { scope, part: 0, metric };
+        let layout = Layout::new(
+            [vec![part("I1")], vec![], vec![], vec![part("1")], vec![]],
+            slots.iter().map(|(scope, metric, ..)| slot(*scope, *metric)).collect(),
+        );
+        let mut readings = vec![None; slots.len()];
+        for (scope, metric, datum, at) in slots {
+            readings[layout.place(slot(scope, metric)).unwrap()] = Some(Reading { datum, at });
+        }
+        let readings: Vec<Reading> = readings.into_iter().flatten().collect();
+        let view = PduView {
+            health: Health::Online,
+            layout,
+            readings: readings.into(),
+            observed: Some(Tick(90_000)),
+            observed_at: Some(read),
+            complete: Some(Tick(90_000)),
+            ..PduView::unknown("pdu-a".parse().unwrap(), "pdu-a".into(), None)
+        };
+        let mut site = Site::default();
+        site.hosts.insert("host".parse().unwrap(), drawing(1, 600_000, 30_000, 300_000));
+        let (views, locks) = ([Arc::new(view)], BTreeMap::new());
+        let sight = Sight {
+            now: Tick(now),
+            stamp: Stamp(100_000),
+            views: &views,
+            site: &site,
+            locks: &locks,
+        };
+        let mut memory = Memory::default();
+        let written = Written {
+            relay: Relay::On,
+            sent: Tick(99_000),
+            seen: Some(Tick(99_200)),
+            acknowledged: true,
+            takes: Span::seconds(1),
+        };
+        memory.written.insert(outlet(1), written);
+        let picture = Picture::of(&sight, &memory, None);
+        let inlet = picture.world.limits.iter().position(|limit| limit.name == "pdu-a/I1").unwrap();
+        let loads = (picture.shown[inlet], picture.world.limits[inlet].load);
+        assert_eq!(loads, (1_000_000, 1_000_000 + hidden), "{outlet_shows}");
+        // Not what it drew in its first moment.
+        assert!(picture.world.outlets[0].load <= 600_000, "{outlet_shows}");
+    }
+}
+
+/// What is said of a host is what each of its feeds draws alone: together they draw it once.
+#[test]
+fn a_host_on_two_outlets_without_a_meter_is_cycled_where_there_is_room_for_it_once() {
+    let mut site = heavy(Site::default(), &["pdu-a"], 1_400_000);
+    let mut two = drawing(1, 500_000, 1_000, 500_000);
+    two.outlets.push(outlet(2));
+    site.hosts.insert("two".parse().unwrap(), two);
+    let mut rack = Rack::new(site, [true; 3]);
+    rack.unmetered = vec![1, 2];
+    let steps = [(1, Relay::Off), (2, Relay::Off), (1, Relay::On), (2, Relay::On)];
+    rack.begins(plan("one", &steps));
+    rack.passes(200);
+    assert_eq!(rack.written.len(), 4, "{:?}", rack.ended);
+}
+
 /// What is behind an outlet shows only once it is on.
 #[test]
 fn first_moments_do_not_meet_that_would_be_too_much_if_the_outlets_were_cabled_otherwise() {
@@ -130,7 +206,7 @@ fn a_host_is_not_cut_for_a_cycle_that_might_not_come_on_again() {
         let mut site = heavy(Site::default(), &["pdu-a"], rating);
         site.hosts.insert("first".parse().unwrap(), drawing(1, 200_000, 1_000, 200_000));
         let mut rack = Rack::new(site, [true, false, true]);
-        rack.unmetered = unmetered;
+        rack.unmetered = unmetered.into_iter().collect();
         rack.begins(plan("one", &[(3, Relay::Off), (3, Relay::On)]));
         rack.passes(70);
         assert_eq!(rack.written.len(), if is_cycled { 2 } else { 0 }, "{unmetered:?} {rating}");
