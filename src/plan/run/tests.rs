@@ -369,6 +369,17 @@ fn a_host_whose_drain_is_refused_stays_on_and_holds_nothing() {
     assert_eq!(rack.runs.claimed_by(&outlet(1)), None);
 }
 
+/// Another plan may wait for the room that it gives back.
+#[test]
+fn a_step_that_finds_no_room_gives_up_when_its_minute_is_over_and_not_later() {
+    let mut rack = Rack::new(heavy(Site::default(), &["pdu-a"], 1_000_000), [true, false, false]);
+    let began = rack.now;
+    rack.begins(plan("one", &[(3, Relay::On)]));
+    rack.passes(70);
+    assert_eq!(rack.written, [""; 0]);
+    assert_eq!(rack.ended[0].finished, Some(began as i64 + PATIENCE.0 as i64));
+}
+
 #[test]
 fn what_a_plan_has_taken_is_told_apart_from_what_flows() {
     let mut rack = Rack::new(heavy(Site::default(), &["pdu-a"], 5_000_000), [true, false, false]);
