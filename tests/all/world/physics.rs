@@ -31,6 +31,8 @@ pub struct Physics {
     pub tripped: Vec<String>,
     now: u64,
     noise: u64,
+    /// By socket: what flowed when its card brought its meters up to date last, mVA.
+    shown: Vec<i64>,
 }
 
 /// Loads waver within windows of so many ms.
@@ -43,7 +45,7 @@ impl Physics {
         let fed = |load: &Load| load.cords.iter().any(|cord| contacts[*cord].closed);
         // Who is on has been on for long.
         let born = rack.loads.iter().map(|load| fed(load).then_some(0)).collect();
-        Self {
+        let mut physics = Self {
             contacts,
             born,
             heat: vec![0.0; rack.breakers.len()],
@@ -52,7 +54,10 @@ impl Physics {
             tripped: Vec::new(),
             now: 0,
             noise,
-        }
+            shown: vec![0; rack.sockets.len()],
+        };
+        physics.read_meters(rack, |_| true);
+        physics
     }
 
     pub fn is_live(&self, socket: usize) -> bool {
@@ -91,6 +96,25 @@ impl Physics {
         breaker.below.iter().map(|socket| self.flows(rack, *socket)).sum()
     }
 
+    /// What the meters of a card show of these sockets of it, mVA.
+    pub fn metered(&self, rack: &Rack, sockets: &[usize]) -> i64 {
+        let of = |socket: usize| match rack.cards[rack.sockets[socket].card].meters.every_ms {
+            0 => self.flows(rack, socket),
+            _ => self.shown[socket],
+        };
+        sockets.iter().map(|socket| of(*socket)).sum()
+    }
+
+    /// Cards bring their meters up to date.
+    fn read_meters(&mut self, rack: &Rack, which: impl Fn(u64) -> bool) {
+        for (at, socket) in rack.sockets.iter().enumerate() {
+            let every_ms = rack.cards[socket.card].meters.every_ms;
+            if every_ms > 0 && which(every_ms) {
+                self.shown[at] = self.flows(rack, at);
+            }
+        }
+    }
+
     /// Lets time pass; heat gathers in between.
     pub fn advance(&mut self, rack: &Rack, until: u64) {
         while self.now < until {
@@ -116,12 +140,16 @@ impl Physics {
                 }
             }
             self.now = next;
+            self.read_meters(rack, |every_ms| next.is_multiple_of(every_ms));
         }
     }
 
     /// When a load changes next by itself.
     fn next_change(&self, rack: &Rack) -> u64 {
         let mut next = (self.now / WAVER + 1) * WAVER;
+        for card in rack.cards.iter().filter(|card| card.meters.every_ms > 0) {
+            next = next.min((self.now / card.meters.every_ms + 1) * card.meters.every_ms);
+        }
         for (socket, contact) in self.contacts.iter().enumerate() {
             let Some(host) = rack.sockets[socket].host.filter(|_| contact.closed) else { continue };
             let calm = contact.since + rack.loads[host].truth.inrush_ms;

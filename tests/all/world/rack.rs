@@ -79,6 +79,20 @@ pub struct Card {
     pub refuses: i64,
     /// When it reboots, ms, and for how long.
     pub reboots: Option<(u64, u64)>,
+    pub meters: Meters,
+}
+
+/// What the meters of a card are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Meters {
+    /// How often it brings up to date what it shows, ms; 0: whenever it is asked.
+    pub every_ms: u64,
+    /// Whether each outlet has one, beside the branches and the inlet.
+    pub of_outlets: bool,
+}
+
+impl Meters {
+    const BEST: Self = Self { every_ms: 0, of_outlets: true };
 }
 
 /// An outlet of the rack.
@@ -120,6 +134,8 @@ pub struct Rack {
     pub dies: Option<(u64, usize)>,
 }
 
+/// The most that a meter lags behind what flows, ms: what the gateway allows for.
+const LAG_MS: u64 = 5_000;
 const BRANCH: i64 = 16_000 * MILLIVOLTS / 1_000;
 const INLET: i64 = 32_000 * MILLIVOLTS / 1_000;
 
@@ -144,6 +160,7 @@ fn card(random: &mut Seeded, side: usize, n: usize) -> Card {
         delays: if random.chance(40) { random.within(10, 50) } else { 0 },
         refuses: if bad { random.within(0, 5) } else { 0 },
         reboots: random.chance(10).then(|| (random.ms(5_000, 120_000), random.ms(10_000, 60_000))),
+        meters: Meters::BEST,
     }
 }
 
@@ -186,6 +203,20 @@ pub fn rack(random: &mut Seeded) -> Rack {
         rack.sockets[at].lie = lie;
     }
     rack
+}
+
+impl Rack {
+    /// Gives some racks meters that lag, and PDUs whose outlets have none; by dice of their own, so that racks are otherwise
+    /// what they were.
+    pub fn meters(&mut self, random: &mut Seeded) {
+        let (lag, bare) = (random.chance(40), random.chance(40));
+        for card in &mut self.cards {
+            card.meters = Meters {
+                every_ms: if lag && random.chance(70) { random.ms(500, LAG_MS) } else { 0 },
+                of_outlets: !(bare && random.chance(60)),
+            };
+        }
+    }
 }
 
 fn breakers(rack: &mut Rack, random: &mut Seeded, each: usize) {

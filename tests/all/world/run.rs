@@ -158,6 +158,7 @@ impl World {
         if !inrush {
             rack.site.hosts.draws_mut().for_each(|draw| draw.inrush = draw.boot);
         }
+        rack.meters(&mut Seeded(seed ^ 0x6D65_7465_7273));
         let physics = Physics::new(&rack, random.next());
         let cards = rack.cards.len();
         let disk = Disk::default();

@@ -37,7 +37,9 @@ fn layout(rack: &Rack, card: usize) -> Arc<Layout> {
     };
     add(Scope::Inlet, 1, &[Metric::ApparentPower, Metric::Voltage, Metric::Rating]);
     add(Scope::Branch, branches.len(), &[Metric::Current, Metric::Rating]);
-    add(Scope::Outlet, outlets.len(), &[Metric::State, Metric::Power]);
+    let shows: &[Metric] =
+        if of.meters.of_outlets { &[Metric::State, Metric::Power] } else { &[Metric::State] };
+    add(Scope::Outlet, outlets.len(), shows);
     Layout::new([inlet, vec![], branches, outlets, vec![]], slots)
 }
 
@@ -51,7 +53,7 @@ fn value(rack: &Rack, physics: &Physics, card: usize, slot: Slot, error: i64) ->
     let metered = |load: i64| Datum::Value(load + load * error / 1_000);
     let carries = |name: String| {
         let breaker = rack.breakers.iter().find(|breaker| breaker.name == name).unwrap();
-        physics.carries(rack, breaker)
+        physics.metered(rack, &breaker.below)
     };
     let id = &rack.cards[card].id;
     match (slot.scope, slot.metric) {
@@ -64,7 +66,7 @@ fn value(rack: &Rack, physics: &Physics, card: usize, slot: Slot, error: i64) ->
             metered(load * 1_000 / MILLIVOLTS)
         }
         (_, Metric::State) => Datum::Word(word(rack, first + usize::from(slot.part))),
-        _ => metered(physics.flows(rack, first + usize::from(slot.part))),
+        _ => metered(physics.metered(rack, &[first + usize::from(slot.part)])),
     }
 }
 
