@@ -71,14 +71,15 @@ fn main() {
     }
     let found = go_through((from, seeds, time), (care, inrush), false);
     println!(
-        "world: {} worlds, {} plans, {} of them done, {} refused, {} commands, {} crashes; the most that a breaker carried: {} ‰ of its rating",
+        "world: {} worlds, {} plans, {} of them done, {} refused, {} commands, {} crashes; the most that a breaker carried: {} ‰ of its rating, for half a second and longer {} ‰",
         found.worlds,
         found.plans,
         found.done,
         found.refused,
         found.writes,
         found.crashes,
-        found.most
+        found.most,
+        found.lasting
     );
     if let Some((seed, story)) = &found.first {
         println!("seed {seed}: {}", story.wrong.join("; "));
@@ -114,6 +115,7 @@ struct Found {
     writes: u64,
     crashes: u64,
     most: i64,
+    lasting: i64,
     wrong: u64,
     first: Option<(u64, Story)>,
 }
@@ -150,6 +152,7 @@ fn go_through(
                     found.writes += story.writes as u64;
                     found.crashes += story.crashes as u64;
                     found.most = found.most.max(story.most);
+                    found.lasting = found.lasting.max(story.lasting);
                     if !story.wrong.is_empty() {
                         found.wrong += 1;
                         let earlier = found.first.as_ref().is_none_or(|(first, _)| seed < *first);

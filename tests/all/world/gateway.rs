@@ -145,6 +145,10 @@ impl World {
                 if self.hand.as_ref() == Some(&record.id) {
                     let after = self.random.ms(0, 300);
                     self.later(after, Happens::ByHand);
+                } else if self.hurries_left > 0 {
+                    self.hurries_left -= 1;
+                    let after = self.random.ms(0, 3_000);
+                    self.later(after, Happens::Hurried);
                 }
             }
         }

@@ -164,8 +164,9 @@ fn card(random: &mut Seeded, side: usize, n: usize) -> Card {
     }
 }
 
-/// A rack of a seed. What hangs on each limit leaves it room in the beginning, also when one side dies.
-pub fn rack(random: &mut Seeded) -> Rack {
+/// A rack of a seed. What hangs on each limit leaves it room in the beginning, also when one side dies. `beside`: dice for
+/// what only some racks have.
+pub fn rack(random: &mut Seeded, beside: &mut Seeded) -> Rack {
     let each = random.within(1, 4) as usize;
     let outlets = random.within(6, 12) as usize;
     let mut rack = Rack {
@@ -194,7 +195,8 @@ pub fn rack(random: &mut Seeded) -> Rack {
         }
     }
     let per_side = each * outlets;
-    breakers(&mut rack, random, each);
+    rack.meters(beside);
+    breakers(&mut rack, random, beside);
     hosts(&mut rack, random, per_side);
     // Lies are rare, and of one kind.
     if random.chance(12) {
@@ -206,9 +208,8 @@ pub fn rack(random: &mut Seeded) -> Rack {
 }
 
 impl Rack {
-    /// Gives some racks meters that lag, and PDUs whose outlets have none; by dice of their own, so that racks are otherwise
-    /// what they were.
-    pub fn meters(&mut self, random: &mut Seeded) {
+    /// Gives some racks meters that lag, and PDUs whose outlets have none.
+    fn meters(&mut self, random: &mut Seeded) {
         let (lag, bare) = (random.chance(40), random.chance(40));
         for card in &mut self.cards {
             card.meters = Meters {
@@ -219,7 +220,8 @@ impl Rack {
     }
 }
 
-fn breakers(rack: &mut Rack, random: &mut Seeded, each: usize) {
+fn breakers(rack: &mut Rack, random: &mut Seeded, beside: &mut Seeded) {
+    let each = rack.cards.len() / 2;
     let all: Vec<usize> = (0..rack.sockets.len()).collect();
     for (at, card) in rack.cards.iter().enumerate() {
         let own: Vec<usize> = all.iter().copied().filter(|s| rack.sockets[*s].card == at).collect();
@@ -231,8 +233,10 @@ fn breakers(rack: &mut Rack, random: &mut Seeded, each: usize) {
         let name = format!("{}/I1", card.id);
         rack.breakers.push(Breaker { name, rating: INLET, below: own });
     }
-    // The feeds are often the tightest: an eighth to two thirds of what their PDUs could take.
-    let rating = INLET * each as i64 * random.within(12, 66) / 100;
+    // The feeds are often the tightest: an eighth to two thirds of what their PDUs could take; some bear but a few hosts.
+    let part = random.within(12, 66);
+    let part = if beside.chance(25) { beside.within(8, 14) } else { part };
+    let rating = INLET * each as i64 * part / 100;
     // Some sides do not stand in for each other: they may be filled up.
     let paired = random.chance(60);
     if !paired {

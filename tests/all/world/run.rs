@@ -45,6 +45,8 @@ enum Happens {
     Wakes,
     /// Somebody wishes something.
     Wished,
+    /// Somebody who waited for a plan wishes all that is off on at once.
+    Hurried,
     /// Somebody switches one outlet by hand.
     ByHand,
     /// Somebody cancels whatever is under way.
@@ -131,6 +133,8 @@ pub struct World {
     crashes_left: usize,
     crash_chance: i64,
     wishes_left: usize,
+    /// How often somebody is in a hurry as soon as a plan is over.
+    hurries_left: usize,
     ids: u64,
     /// What somebody in a hurry switches next, and the plan that he waits for.
     hands: Vec<(usize, Relay)>,
@@ -154,11 +158,13 @@ impl World {
     /// The world of a seed. `inrush`: whether the site says what loads draw in their first moment.
     pub fn new(seed: u64, care: Care, inrush: bool, verbose: bool) -> Self {
         let mut random = Seeded(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0x5DEE_CE66);
-        let mut rack = rack(&mut random);
+        // Dice of their own: what came later leaves other worlds as they were.
+        let mut beside = Seeded(seed ^ 0x6D65_7465_7273);
+        let mut rack = rack(&mut random, &mut beside);
         if !inrush {
             rack.site.hosts.draws_mut().for_each(|draw| draw.inrush = draw.boot);
         }
-        rack.meters(&mut Seeded(seed ^ 0x6D65_7465_7273));
+        let hurries_left = if beside.chance(40) { beside.within(1, 4) as usize } else { 0 };
         let physics = Physics::new(&rack, random.next());
         let cards = rack.cards.len();
         let disk = Disk::default();
@@ -179,6 +185,7 @@ impl World {
             crashes_left: if random.chance(50) { random.within(1, 3) as usize } else { 0 },
             crash_chance: *random.one(&[2, 5, 20]),
             wishes_left: random.within(1, 4) as usize,
+            hurries_left,
             ids: 0,
             hands: Vec::new(),
             hand: None,
@@ -309,6 +316,7 @@ impl World {
             matches!(
                 what,
                 Happens::Wished
+                    | Happens::Hurried
                     | Happens::ByHand
                     | Happens::Arrives { .. }
                     | Happens::Moves { .. }
@@ -378,7 +386,19 @@ impl World {
                 self.woken = None;
                 self.hear(Heard::Time);
             }
-            Happens::Wished => self.wished(),
+            Happens::Wished => {
+                if self.up {
+                    let goals = self.goals();
+                    self.wished(&goals);
+                } else {
+                    self.later(5_000, Happens::Wished);
+                }
+            }
+            Happens::Hurried if self.up => {
+                let goals = self.dark();
+                self.wished(&goals);
+            }
+            Happens::Hurried => {}
             Happens::ByHand => self.by_hand(),
             Happens::Cancels => self.cancels(),
             Happens::Polled(card) => self.polled(card),

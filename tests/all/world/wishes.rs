@@ -1,9 +1,8 @@
 //! What people want of the gateway in a world: plans, an outlet by hand, a cancel.
 
 use super::{
-    Action, BTreeMap, Commit, Goal, Guarded, Happens, OnFailure, OnOverload, OutletId, PlanId,
-    PlanState, Record, Refusal, Relay, Runs, StepRecord, StepState, Want, World, plan, recorded,
-    reserve,
+    Action, BTreeMap, Commit, Goal, Guarded, OnFailure, OnOverload, OutletId, PlanId, PlanState,
+    Record, Refusal, Relay, Runs, StepRecord, StepState, Want, World, plan, recorded, reserve,
 };
 
 impl World {
@@ -68,12 +67,7 @@ impl World {
     }
 
     /// Somebody makes a plan and runs it.
-    pub(super) fn wished(&mut self) {
-        if !self.up {
-            self.later(5_000, Happens::Wished);
-            return;
-        }
-        let goals = self.goals();
+    pub(super) fn wished(&mut self, goals: &[(OutletId, Want, bool)]) {
         let by_priority = self.random.chance(20);
         let replan = self.random.chance(50);
         let on = self.random.chance(40);
@@ -144,6 +138,13 @@ impl World {
                 self.accepted(record);
             }
         }
+    }
+
+    /// All that is off, to come on.
+    pub(super) fn dark(&self) -> Vec<(OutletId, Want, bool)> {
+        let dark =
+            self.rack.sockets.iter().filter(|socket| socket.host.is_some() && !socket.closed);
+        dark.map(|socket| (socket.id.clone(), Want::On, true)).collect()
     }
 
     pub(super) fn goals(&mut self) -> Vec<(OutletId, Want, bool)> {
