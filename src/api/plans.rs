@@ -10,7 +10,7 @@ use crate::model::switching::Action;
 use crate::model::time::Stamp;
 use crate::plan::calendar::Calendar;
 use crate::switching::{
-    Asker, Line, OnFailure, OnOverload, Preview, Refusal, Select, Selected, Wish, body,
+    Asker, Line, OnFailure, OnOverload, Preview, Refusal, Select, Selected, Wish, body, is_id,
 };
 use crate::wire::plan::{LineBody, PlanBody, PlannedBody, PointBody};
 use crate::wire::problem::Problem;
@@ -218,13 +218,14 @@ fn digest(context: &Context) -> Result<String, Problem> {
 
 /// Runs a plan, if its world still fits.
 #[utoipa::path(post, path = "/v1/plans/{plan}/run", tag = "switching",
-    params(("plan" = String, Path, description = "id of the plan")),
+    params(("plan" = String, Path, description = "id of the plan"), ("Idempotency-Key" = Option<String>, Header, description = "a repeated request with the same key is answered with the plan as it stands now; without one, that it was run already")),
     request_body = DigestBody,
-    responses((status = 202, body = PlanBody, description = "begun; follow Location"), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the digest is another, or the rack has changed")))]
+    responses((status = 202, body = PlanBody, description = "begun; follow Location"), (status = 400, body = Problem, content_type = "application/problem+json"), (status = 403, body = Problem, content_type = "application/problem+json"), (status = 404, body = Problem, content_type = "application/problem+json"), (status = 409, body = Problem, content_type = "application/problem+json", description = "the digest is another, or the rack has changed"), (status = 422, body = Problem, content_type = "application/problem+json", description = "the Idempotency-Key was used before for another request")))]
 pub async fn run(context: Context) -> Answer {
     context.only(&[])?;
-    let (id, digest) = (id(&context)?, digest(&context)?);
-    let ticket = context.state.switching.run(&context.who, &id, &digest).await?;
+    let (id, digest, key) = (id(&context)?, digest(&context)?, idempotency_key(&context)?);
+    let run = context.state.switching.run(&context.who, &id, &digest, key.as_deref());
+    let ticket = run.await?;
     let record = ticket.now();
     Ok(located(
         json(StatusCode::ACCEPTED, &body::at(&record, context.state.clock.stamp()))?,
@@ -284,6 +285,10 @@ pub async fn list(context: Context) -> Answer {
     context.only(&["limit", "cursor"])?;
     let limit = context.limit(100)?;
     let before = context.query::<PlanId>("cursor", "cursor")?;
+    if before.as_ref().is_some_and(|id| !is_id(id)) {
+        let next = "give the next_cursor of the page before, or none to begin with the newest";
+        return Err(bad("cursor is not the id of a plan", next));
+    }
     // One more tells whether there is a next page.
     let mut records = context.state.switching.latest(limit + 1, before).await?;
     let more = records.len() > limit;

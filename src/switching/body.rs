@@ -63,7 +63,7 @@ pub fn of(record: &Record) -> PlanBody {
         on_overload: record.on_overload.word(),
         order: if record.by_priority { "priority" } else { "fastest" },
         finished_at: record.finished.map(stamp),
-        outcome: record.finished.and_then(|_| record.outcome()).map(Outcome::word),
+        outcome: record.finished.and_then(|_| outcome(record)).map(Outcome::word),
         steps: (1..).zip(&record.steps).map(step).collect(),
         makespan_ms: match (record.finished, record.scheduled) {
             (Some(end), None) => Some(Stamp(end).since(Stamp(record.created)).0),
@@ -76,6 +76,13 @@ pub fn of(record: &Record) -> PlanBody {
         parent: record.parent.as_ref().map(ToString::to_string),
         next: record.next().map(str::to_owned),
     }
+}
+
+/// What came of a plan. One that ended before all of it was begun is not done, however well the rest went.
+fn outcome(record: &Record) -> Option<Outcome> {
+    let outcome = record.outcome()?;
+    let is_short = record.state != PlanState::Done && outcome.is_success();
+    Some(if is_short { Outcome::Skipped } else { outcome })
 }
 
 /// The limits as bodies.

@@ -21,7 +21,11 @@ const LONGEST: Span = Span::seconds(30);
 
 impl Switching {
     /// Puts a plan on the calendar: from now on it is run by its rule, until it is cancelled.
-    pub(super) async fn put_on_calendar(&self, mut record: Record) -> Result<Ticket, Refusal> {
+    pub(super) async fn put_on_calendar(
+        &self,
+        mut record: Record,
+        key: Option<(String, Vec<u8>)>,
+    ) -> Result<Ticket, Refusal> {
         record.state = PlanState::Scheduled;
         let rule = record.calendar.clone().unwrap_or_default();
         let text = format!("plan {} is run by the calendar: {rule}", record.id);
@@ -30,7 +34,7 @@ impl Switching {
         let notes = vec![draft(now, "plan.scheduled", &record.by, &about, text.clone())];
         // Open: the next start finds it.
         let plans = vec![(record.id.clone(), to_json(&record)?, true)];
-        let commit = Commit { plans, notes, ..Commit::default() };
+        let commit = Commit { plans, key, notes, ..Commit::default() };
         self.in_journal(move |journal| journal.commit(commit)).await?;
         self.events.tell("plan.scheduled", about, text);
         let plan = record.id.clone();

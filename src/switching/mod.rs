@@ -27,4 +27,4 @@ pub use locks::{Lock, Standing};
 pub use plans::{Asker, Line, Preview, Wish};
 pub use refusal::Refusal;
 pub use site::{Approvals, Site};
-pub use submit::{Request, Switching, Target, Ticket, parse};
+pub use submit::{Request, Switching, Target, Ticket, is_id, parse};

@@ -409,18 +409,43 @@ impl Switching {
     }
 
     /// Runs a kept plan, if its digest is the one that was seen and its world still fits. In a task of its own, as every
-    /// wish: a client that hangs up leaves nothing half begun.
-    pub async fn run(&self, who: &Identity, id: &PlanId, digest: &str) -> Result<Ticket, Refusal> {
+    /// wish: a client that hangs up leaves nothing half begun. With an idempotency key that its client has used before to
+    /// run it, it is that run, as it stands now.
+    pub async fn run(
+        &self,
+        who: &Identity,
+        id: &PlanId,
+        digest: &str,
+        key: Option<&str>,
+    ) -> Result<Ticket, Refusal> {
         let (this, who, id, digest) = (self.clone(), who.clone(), id.clone(), digest.to_owned());
+        let key = key.map(|key| scoped(&who, key));
         let task = self.tasks.spawn(async move {
             let turn = this.turn_of(&format!("plan {id}"));
             let _turn = turn.lock().await;
-            this.run_now(&who, &id, &digest).await
+            let Some(key) = key else { return this.run_now(&who, &id, &digest, None).await };
+            let asked = format!("run {id} {digest}");
+            let work = async {
+                if this.bound(&key, &asked).await?.is_none() {
+                    let key = Some((key.clone(), asked));
+                    return this.run_now(&who, &id, &digest, key).await;
+                }
+                let ticket = this.ticket(&id).await?.ok_or(Refusal::KeyReused)?;
+                this.may(&who, &ticket.now())?;
+                Ok(ticket)
+            };
+            this.in_turn(&key, work).await
         });
         task.await.unwrap_or(Err(Refusal::Ending))
     }
 
-    async fn run_now(&self, who: &Identity, id: &PlanId, digest: &str) -> Result<Ticket, Refusal> {
+    async fn run_now(
+        &self,
+        who: &Identity,
+        id: &PlanId,
+        digest: &str,
+        key: Option<(String, String)>,
+    ) -> Result<Ticket, Refusal> {
         if self.stop.is_cancelled() {
             return Err(Refusal::Ending);
         }
@@ -432,8 +457,15 @@ impl Switching {
         self.is_agreed_to(&record)?;
         record.by = format!("{}; run by {who}", record.by);
         record.makers.push(maker(who));
+        let key = match key {
+            Some((key, asked)) => {
+                let (plan, at) = (id.clone(), self.clock.stamp().0);
+                Some((key, to_json(&Bound { plan, asked, at, foreseen: None })?))
+            }
+            None => None,
+        };
         if record.calendar.is_some() {
-            return self.put_on_calendar(record).await;
+            return self.put_on_calendar(record, key).await;
         }
         let lifted = record.lifts();
         for outlet in record.mark.relays.keys() {
@@ -447,7 +479,7 @@ impl Switching {
         })?;
         let plans = vec![(id.clone(), to_json(&record)?, true)];
         let notes = vec![self.accepted(&record)];
-        self.begin(record, Commit { plans, notes, ..Commit::default() }).await
+        self.begin(record, Commit { plans, key, notes, ..Commit::default() }).await
     }
 
     /// Whether a client may do all that a plan does.

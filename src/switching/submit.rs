@@ -280,14 +280,17 @@ impl Switching {
         if self.stop.is_cancelled() {
             return Err(Refusal::Ending);
         }
-        let accepted = self.with_runs(|runs, sight| {
-            if record.scheduled.is_none() {
-                keeps_feeds(&record, sight)?;
-                runs.has_headroom(&record, sight)?;
+        if let Err(refusal) = self.takes(&record) {
+            // Its feeds may fit in another order than they are configured in.
+            let orders = matches!(request.target, Target::Host(_)) && record.outlets().len() > 1;
+            let is_full = matches!(refusal, Refusal::Unfit(crate::plan::Refusal::Limit { .. }));
+            if !orders || !is_full {
+                return Err(refusal);
             }
-            claim(runs, &record)
-        });
-        accepted?;
+            record = self.planned_at_once(&request)?;
+            record.state = PlanState::Running;
+            self.takes(&record)?;
+        }
         // A plan's first step is intended in the same commit that accepts it: one fsync before the wire.
         let mut notes = vec![self.accepted(&record)];
         if let Some(first) = record.steps.first_mut().filter(|_| record.scheduled.is_none()) {
@@ -306,6 +309,17 @@ impl Switching {
         };
         let plans = vec![(record.id.clone(), to_json(&record)?, true)];
         self.begin(record, Commit { plans, key, notes, ..Commit::default() }).await
+    }
+
+    /// Takes the outlets of a plan that fits.
+    fn takes(&self, record: &Record) -> Result<(), Refusal> {
+        self.with_runs(|runs, sight| {
+            if record.scheduled.is_none() {
+                keeps_feeds(record, sight)?;
+                runs.has_headroom(record, sight)?;
+            }
+            claim(runs, record)
+        })
     }
 
     /// The line of the audit for a plan that was accepted.
@@ -489,4 +503,10 @@ pub(super) fn new_id(now: Stamp) -> PlanId {
     let chance = std::hash::RandomState::new().build_hasher().finish();
     let text = format!("p{:012x}{:06x}", now.0.max(0), chance & 0xff_ffff);
     text.parse().unwrap_or_else(|_| unreachable!("hexadecimal digits are an id"))
+}
+
+/// Whether a plan may have been called so.
+pub fn is_id(id: &PlanId) -> bool {
+    let digits = id.as_str().strip_prefix('p').unwrap_or_default();
+    digits.len() == 18 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }

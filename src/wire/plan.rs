@@ -42,8 +42,8 @@ pub struct PlanBody {
     pub order: &'static str,
     /// When it ended.
     pub finished_at: Option<String>,
-    /// What came of it, once it is over: the first outcome of a step that is no success; else `done`, or `already_there`
-    /// where nothing had to be switched.
+    /// What came of it, once it is over: the first outcome of a step that is no success; else `skipped`, if some were not
+    /// begun; else `done`, or `already_there` where nothing had to be switched.
     pub outcome: Option<&'static str>,
     /// The steps.
     pub steps: Vec<StepBody>,

@@ -346,8 +346,83 @@ async fn a_cancelled_plan_begins_no_further_step() {
             assert_eq!(relay(&a, outlet), Relay::On, "{step}");
         }
     }
+    assert_eq!(ended(&gateway, &plan)["outcome"], "skipped", "not all of it is done");
     // Its outlets are free.
     assert_eq!(curl.power("pdu-a/8", "off").status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_asked_for_again_with_its_key_is_answered_and_runs_once() {
+    let (a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let wish =
+        json!({"goals": [{"select": {"outlets": ["pdu-a/5"]}, "action": "off"}], "reason": "once"});
+    let (plan, other) = (make(&curl, &wish), make(&curl, &wish));
+    let keyed = |plan: &Value| {
+        let path = format!("/v1/plans/{}/run", plan["id"].as_str().unwrap());
+        let body = json!({"digest": plan["digest"]}).to_string();
+        curl.post(&path, &body, &["-H", "idempotency-key: run-1"])
+    };
+    assert_eq!(keyed(&plan).status, 202);
+    assert_eq!(ended(&gateway, &plan)["state"], "done");
+    assert_eq!(curl.power("pdu-a/5", "on").status, 200);
+    let again = keyed(&plan);
+    assert_eq!((again.status, &again.json()["state"]), (202, &"done".into()), "{again:?}");
+    assert_eq!(relay(&a, 5), Relay::On, "nothing was switched again");
+    // Without a key, and with it for something else.
+    assert_eq!(run(&curl, &plan).status, 409);
+    assert_eq!(keyed(&other).status, 422);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_by_itself_goes_dark_by_the_feed_whose_load_the_other_can_carry() {
+    let (a, b) = (Sim::start(Family::ApcRpdu2, 8).await, Sim::start(Family::Sentry4, 8).await);
+    let load = pmgate::sim::physics::Load {
+        steady_mw: 100_000,
+        boot_percent: 100,
+        boot: pmgate::model::time::Span(0),
+        inrush_percent: 100,
+        inrush: pmgate::model::time::Span(0),
+        power_factor: 10_000,
+    };
+    for sim in [&a, &b] {
+        sim.pdu.lock().unwrap().load_all(load);
+    }
+    // Outlet 1 of pdu-a bears what hangs on it, and not what moves there when the other feed goes first.
+    let sections = format!(
+        "[switching]\nhold_s = 1\n[[limit]]\nid = \"rail\"\nrating_w = 188\nof = [\"pdu-a/1\"]\n{}{}[[host]]\nid = \"web\"\noutlets = [\"pdu-b/1\", \"pdu-a/1\"]\ndraw = {{ steady_w = 130, boot_w = 130, boot_s = 1, inrush_w = 130 }}\n",
+        pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1"),
+        pdu_section("pdu-b", b.address, "write_gap_ms = 0\nfast_s = 1")
+    );
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        gateway.wait_online("pdu-b");
+        let curl = gateway.curl();
+        let off = curl.post("/v1/hosts/web/power", r#"{"action":"off"}"#, &[]);
+        assert_eq!((off.status, &off.json()["state"]), (200, &"done".into()), "{off:?}");
+        assert_eq!(off.json()["steps"][0]["outlet"], "pdu-a/1", "{off:?}");
+        assert_eq!((relay(&a, 1), relay(&b, 1)), (Relay::Off, Relay::Off));
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_no_page_gave_is_refused() {
+    let (_a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let wish = json!({"goals": [{"select": {"outlets": ["pdu-a/5"]}, "action": "off"}]});
+    let (first, second) = (make(&curl, &wish), make(&curl, &wish));
+    let page = curl.get("/v1/plans?limit=1");
+    assert_eq!(page["plans"][0]["id"], second["id"]);
+    let path = format!("/v1/plans?cursor={}", page["next_cursor"].as_str().unwrap());
+    assert_eq!(curl.get(&path)["plans"][0]["id"], first["id"]);
+    for cursor in ["zzz", "p0", "pzzzzzzzzzzzzzzzzzz"] {
+        let answer = curl.send(&format!("/v1/plans?cursor={cursor}"), &[]);
+        assert_eq!(answer.status, 400, "{cursor}: {answer:?}");
+        assert!(answer.body.contains("next_cursor"), "{answer:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
