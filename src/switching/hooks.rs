@@ -23,6 +23,8 @@ use super::submit::Switching;
 
 /// Between two calls of a webhook that is at it, or does not answer.
 const AGAIN: Span = Span::seconds(2);
+/// With less time than this left it is not asked again.
+const LAST: Span = Span(300);
 /// How long one call may take.
 const ONE_CALL: Span = Span::seconds(30);
 
@@ -122,15 +124,22 @@ impl Switching {
                 Ok(Err(error)) => format!("{error:#}"),
                 Err(_) => "it does not answer".to_owned(),
             };
-            if self.clock.tick() + AGAIN >= deadline {
+            let rest = deadline - self.clock.tick();
+            let Some(pause) = pause(rest) else {
                 return Err(unanswered(format!("not done within {}: {why}", hook.within)));
-            }
+            };
             tokio::select! {
-                () = tokio::time::sleep(AGAIN.duration()) => {}
+                () = tokio::time::sleep(pause.duration()) => {}
                 () = self.stop.cancelled() => return Err(unanswered(ending.into())),
             }
         }
     }
+}
+
+/// How long to wait before it is asked again; nothing if its time is as good as over. Towards the end it is asked more often:
+/// it may be done in the last moment.
+fn pause(rest: Span) -> Option<Span> {
+    (rest >= LAST).then(|| AGAIN.min(Span(rest.0 / 2)))
 }
 
 async fn once(hook: &Hook, moment: &str, host: &HostId, plan: &PlanId) -> anyhow::Result<Came> {
@@ -183,4 +192,23 @@ async fn exchange(
         _ if status.is_server_error() => Came::Later(format!("it answers {status}")),
         _ => Came::Never(format!("it answers {status}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_webhook_is_asked_until_its_time_is_as_good_as_over() {
+        for within in [100, 1_000, 1_900, 2_100, 7_000, 300_000] {
+            let (mut rest, mut calls) = (Span(within), 1_u64);
+            while let Some(pause) = pause(rest) {
+                assert!(Span(0) < pause && pause <= AGAIN, "{pause:?} with {rest:?} left");
+                rest = Span(rest.0 - pause.0);
+                calls += 1;
+            }
+            assert!(rest < LAST, "given up with {rest:?} of {within} ms left");
+            assert!(calls <= within / AGAIN.0 + 5, "{calls} calls in {within} ms");
+        }
+    }
 }

@@ -398,7 +398,6 @@ impl World {
                 let goals = self.dark();
                 self.wished(&goals);
             }
-            Happens::Hurried => {}
             Happens::ByHand => self.by_hand(),
             Happens::Cancels => self.cancels(),
             Happens::Polled(card) => self.polled(card),
@@ -409,7 +408,7 @@ impl World {
                 self.hear(Heard::Saved { plan, generation, ok: true });
             }
             // What was meant for a gateway that is no more.
-            Happens::Answers { .. } | Happens::Durable { .. } => {}
+            Happens::Answers { .. } | Happens::Durable { .. } | Happens::Hurried => {}
             Happens::Dies(side) => {
                 self.say(|| format!("side {side} dies"));
                 // Who hangs on it alone was cut by that.
