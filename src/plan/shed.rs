@@ -75,6 +75,8 @@ pub enum Act {
     Shed(Vec<Select>, LeftOut),
     /// This comes back.
     Back(Select),
+    /// This would come back, and starts up with so many mVA, for which there is no room yet; told once while little flows.
+    Waits(Select, i64),
     /// Too much flows, and there is nothing left that would help, or only what was left out.
     Helpless(LeftOut),
 }
@@ -178,7 +180,9 @@ impl Standing {
             // The last to go is the first to come back, if it does not bring about what it went for.
             let next = candidates.iter().rev().find(rested)?;
             if flow.load.max(flow.taken) + next.returns > too_much {
-                return None;
+                let (select, returns) = (next.select.clone(), next.returns);
+                let is_new = self.tells(false, format!("no room for {select}"));
+                return is_new.then_some(Act::Waits(select, returns));
             }
             self.acted = Some(now);
             return Some(Act::Back(next.select.clone()));
@@ -343,6 +347,9 @@ mod tests {
                         self.standing.came_back(&item, stamp);
                         self.on[at] = true;
                     }
+                    Some(Act::Waits(item, needs)) => {
+                        self.acts.push((self.now, format!("{} waits for {needs}", place(&item))));
+                    }
                     Some(Act::Helpless(left_out)) => {
                         let of: Vec<String> =
                             left_out.iter().map(|(item, _)| format!(" {}", place(item))).collect();
@@ -400,7 +407,12 @@ mod tests {
         assert_eq!(rack.said(), ["off 0"]);
         rack.base = 400;
         rack.run(1_000);
-        assert_eq!(rack.said(), [""; 0], "800 is little, and 120 more is too much");
+        assert_eq!(rack.said(), ["0 waits for 120"], "800 is little, and 120 more is too much");
+        rack.base = 500;
+        rack.run(5);
+        rack.base = 400;
+        rack.run(1_000);
+        assert_eq!(rack.said(), ["0 waits for 120"], "told again, as more flowed in between");
         rack.base = 370;
         rack.run(20);
         assert_eq!(rack.said(), ["on 0"]);
@@ -417,7 +429,7 @@ mod tests {
         assert_eq!(rack.said(), ["off 0"]);
         (rack.base, rack.taken) = (0, 500);
         rack.run(1_000);
-        assert_eq!(rack.said(), [""; 0]);
+        assert_eq!(rack.said(), ["0 waits for 120"]);
         rack.taken = 0;
         rack.run(20);
         assert_eq!(rack.said(), ["on 0"]);

@@ -66,7 +66,7 @@ struct Found {
     learned: bool,
     dark: Vec<OutletId>,
     strange: Vec<(OutletId, String)>,
-    acts: Vec<(Rule, Act)>,
+    acts: Vec<(Rule, Act, Flow)>,
 }
 
 impl Switching {
@@ -186,7 +186,7 @@ impl Switching {
                     let flow = flow(rule, &picture, sight);
                     let when = (sight.now, sight.stamp);
                     let act = standing.decide(rule, flow, &candidates, busy, when);
-                    acts.extend(act.map(|act| (rule.clone(), act)));
+                    acts.extend(act.zip(flow).map(|(act, flow)| (rule.clone(), act, flow)));
                 }
             }
             let strange = crate::plan::strange(&site.rack, sight.views);
@@ -216,8 +216,8 @@ impl Switching {
         if let Some(restoring) = watch.restoring.take() {
             watch.restoring = self.restore(restoring).await;
         }
-        for (rule, act) in found.acts {
-            self.shed(watch, &rule, act).await;
+        for (rule, act, flow) in found.acts {
+            self.shed(watch, &rule, act, flow).await;
         }
     }
 
@@ -335,14 +335,15 @@ impl Switching {
         }
     }
 
-    async fn shed(&self, watch: &mut Watch, rule: &Rule, act: Act) {
+    async fn shed(&self, watch: &mut Watch, rule: &Rule, act: Act, flow: Flow) {
         let id = &rule.id;
+        let flows =
+            format!("{} of {} W flow over {}", flow.load / 1_000, flow.rating / 1_000, rule.limit);
         let (items, left_out, action) = match act {
             Act::Helpless(left_out) => {
                 let text = format!(
-                    "rule {id}: more than {} % flows over {}, and nothing is left to be shed{}",
+                    "rule {id}: {flows}, more than {} %, and nothing is left to be shed{}",
                     rule.over,
-                    rule.limit,
                     told(&left_out)
                 );
                 self.tell("shed.helpless", text);
@@ -350,13 +351,28 @@ impl Switching {
             }
             Act::Shed(items, left_out) => (items, left_out, Action::Off),
             Act::Back(item) => (vec![item], Vec::new(), Action::On),
+            Act::Waits(item, needs) => {
+                let taken = (flow.taken - flow.load).max(0) / 1_000;
+                let beside = if taken > 0 {
+                    format!(" and {taken} W are taken by plans and by what was just switched on")
+                } else {
+                    String::new()
+                };
+                let text = format!(
+                    "rule {id} leaves {item} off for now: {flows}{beside}, and with the {} W that it may start up with that would be more than {} %",
+                    needs / 1_000,
+                    rule.over
+                );
+                self.tell("shed.waits", text);
+                return;
+            }
         };
         let names: Vec<String> = items.iter().map(ToString::to_string).collect();
         let (names, word) = (names.join(", "), action.word());
         let why = if action == Action::Off {
-            format!("more than {} % flows over {}{}", rule.over, rule.limit, told(&left_out))
+            format!("{flows}, more than {} %{}", rule.over, told(&left_out))
         } else {
-            format!("less than {} % flows over {}", rule.under, rule.limit)
+            format!("{flows}, less than {} %", rule.under)
         };
         if rule.dry_run {
             self.tell("shed.dry_run", format!("rule {id} would switch {names} {word}: {why}"));
