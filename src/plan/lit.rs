@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::id::{OutletId, PduId};
 use crate::model::metric::{Scope, Word};
 use crate::model::switching::Relay;
-use crate::model::time::{Span, Tick};
+use crate::model::time::{Span, Stamp, Tick};
 use crate::model::view::{Health, PduView};
 
 use super::memory::Memory;
@@ -53,8 +53,18 @@ enum Presence {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Lit {
     on: BTreeSet<OutletId>,
+    /// Of these, what an outage left dark and is to come on again: wanted until it is seen on, or is given up.
+    #[serde(default)]
+    wanted: BTreeSet<OutletId>,
+    /// When this changed last, ms since 1970.
+    #[serde(default)]
+    at: i64,
     #[serde(skip)]
     presence: BTreeMap<PduId, Presence>,
+    /// Outlets that were seen on after this gateway had switched them off, by when it sent that: what it told them then is
+    /// no more what is wanted of them.
+    #[serde(skip)]
+    outdone: BTreeMap<OutletId, Tick>,
 }
 
 fn states(view: &PduView) -> impl Iterator<Item = (OutletId, Word)> + '_ {
@@ -70,16 +80,48 @@ fn there(view: &PduView, seen: Tick) -> Presence {
 }
 
 impl Lit {
-    /// Forgets outlets that were switched off: nobody wants them back.
+    /// Forgets outlets that were switched off: nobody wants them back. True if any was wanted.
     pub fn forget<'o>(&mut self, outlets: impl Iterator<Item = &'o OutletId>) -> bool {
-        outlets.fold(false, |changed, outlet| self.on.remove(outlet) | changed)
+        outlets.fold(false, |changed, outlet| {
+            self.wanted.remove(outlet);
+            self.on.remove(outlet) | changed
+        })
+    }
+
+    /// When it changed last: what was switched off before that is out of it already.
+    pub fn at(&self) -> Stamp {
+        Stamp(self.at)
+    }
+
+    /// What an outage left dark and is to come on again.
+    pub fn wanted(&self) -> &BTreeSet<OutletId> {
+        &self.wanted
     }
 
     /// Takes in what is seen. True if what has to be durable has changed.
     pub fn observe(&mut self, sight: &Sight<'_>, memory: &Memory) -> bool {
+        let changed = self.sees(sight, memory);
+        if changed {
+            self.at = sight.stamp.0;
+        }
+        changed
+    }
+
+    fn sees(&mut self, sight: &Sight<'_>, memory: &Memory) -> bool {
         // Told to go off, by this gateway: not by an outage.
-        let told = memory.written.iter().filter(|(_, written)| written.relay == Relay::Off);
-        let mut changed = self.forget(told.map(|(outlet, _)| outlet));
+        let told = || memory.written.iter().filter(|(_, written)| written.relay == Relay::Off);
+        for (outlet, written) in told() {
+            let Some(view) = sight.view(&outlet.pdu) else { continue };
+            let is_on = view.layout.outlet(outlet.number).map(|at| view.outlet_state(at));
+            let is_later = view.observed.is_some_and(|seen| seen > written.dead());
+            if is_later && is_on == Some(Ok(Word::On)) {
+                self.outdone.insert(outlet.clone(), written.sent);
+            }
+        }
+        let holds = |outlet: &OutletId, sent| self.outdone.get(outlet) != Some(&sent);
+        let off = told().filter(|(outlet, written)| holds(outlet, written.sent));
+        let off: Vec<OutletId> = off.map(|(outlet, _)| outlet.clone()).collect();
+        let mut changed = self.forget(off.iter());
         for view in sight.views.iter().filter(|view| view.health == Health::Online) {
             let now: BTreeMap<OutletId, Word> = states(view).collect();
             if now.is_empty() {
@@ -119,7 +161,8 @@ impl Lit {
         states.into_iter().fold(false, |changed, (outlet, word)| {
             changed
                 | match word {
-                    Word::On => self.on.insert(outlet),
+                    Word::On => self.wanted.remove(&outlet) | self.on.insert(outlet),
+                    Word::Off if self.wanted.contains(&outlet) => false,
                     Word::Off => self.on.remove(&outlet),
                     _ => false,
                 }
@@ -228,6 +271,7 @@ impl Lit {
                 .map(|(outlet, _)| outlet)
                 .collect();
             found.extend(self.on.iter().filter(|outlet| off.contains(*outlet)).cloned());
+            self.wanted.extend(found.iter().cloned());
             let presence = there(view, sight.now);
             self.presence.insert(pdu, presence);
         }
@@ -490,5 +534,63 @@ mod tests {
         rack.run(10);
         rack.set(0, &[true, false], 3, Health::Online);
         assert_eq!(rack.run(60), ["pdu-a/2"]);
+    }
+
+    #[test]
+    fn what_is_not_back_yet_is_wanted_also_after_another_outage_and_a_restart() {
+        let mut rack = Rack::new();
+        rack.run(5);
+        rack.set(0, &[], 3, gone());
+        rack.run(15);
+        rack.set(0, &[false, false], 3, Health::Online);
+        assert_eq!(rack.run(40), ["pdu-a/1", "pdu-a/2"]);
+        // One comes on; then the gateway is restarted.
+        rack.set(0, &[true, false], 3, Health::Online);
+        rack.run(5);
+        let wanted =
+            |rack: &Rack| rack.lit.wanted().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(wanted(&rack), ["pdu-a/2"]);
+        rack.restart();
+        assert_eq!(rack.run(60), [""; 0]);
+        assert_eq!(wanted(&rack), ["pdu-a/2"], "it is still wanted");
+        // All of it is dark again.
+        rack.set(0, &[], 6, gone());
+        rack.run(15);
+        rack.set(0, &[false, false], 6, Health::Online);
+        assert_eq!(rack.run(40), ["pdu-a/1", "pdu-a/2"]);
+        // It was given up, or switched off: nobody wants it back.
+        rack.lit.forget(["pdu-a/2".parse().unwrap()].iter());
+        rack.set(0, &[true, false], 6, Health::Online);
+        rack.run(5);
+        assert_eq!(wanted(&rack), [""; 0]);
+        assert_eq!(rack.lit.on.len(), 3);
+    }
+
+    #[test]
+    fn what_somebody_else_switched_on_after_an_off_is_wanted_again() {
+        let mut rack = Rack::new();
+        rack.run(5);
+        let written = Written {
+            relay: Relay::Off,
+            sent: Tick(5_000),
+            seen: Some(Tick(5_100)),
+            acknowledged: true,
+            takes: Span(0),
+        };
+        rack.memory.written.insert("pdu-b/1".parse().unwrap(), written);
+        rack.set(1, &[false, true], 0, Health::Online);
+        rack.run(10);
+        assert_eq!(rack.lit.on.len(), 3);
+        // At the PDU's own panel.
+        rack.set(1, &[true, true], 0, Health::Online);
+        rack.run(10);
+        assert_eq!(rack.lit.on.len(), 4);
+        let at = rack.lit.at();
+        rack.run(60);
+        assert_eq!(rack.lit.at(), at, "nothing is written while nothing changes");
+        rack.set(1, &[], 4, gone());
+        rack.run(60);
+        rack.set(1, &[false, false], 5, Health::Online);
+        assert_eq!(rack.run(60), ["pdu-b/1", "pdu-b/2"]);
     }
 }

@@ -37,6 +37,11 @@ pub struct Rule {
     pub dry_run: bool,
 }
 
+/// How long something is left alone that was to come back and did not, the first time; twice as long each time after that.
+const FAILED: Span = Span::seconds(60);
+/// It is left alone for an hour at most.
+const MOST_DOUBLINGS: u32 = 6;
+
 /// What may go off, at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -46,6 +51,10 @@ pub struct Candidate {
     pub priority: i32,
     /// Whether any of it is on; nothing if that is not known for certain.
     pub is_on: Option<bool>,
+    /// Whether all of it is seen on.
+    pub is_whole: bool,
+    /// Whether any of it is locked: then it is left as it is.
+    pub is_locked: bool,
     /// What it draws over the limit, mVA.
     pub draws: i64,
     /// What it draws there while it starts up, at most, mVA.
@@ -103,6 +112,9 @@ pub struct Standing {
     /// The causes of refusals that were told, each with whether something was to go off.
     #[serde(skip)]
     causes: BTreeSet<(bool, String)>,
+    /// How often something was to come back, and did not.
+    #[serde(skip)]
+    failed: BTreeMap<String, u32>,
 }
 
 impl Rule {
@@ -158,24 +170,35 @@ impl Standing {
         // What was in the way of an excess is told again of the next one; so it is of what was to come back.
         let (over, under) = (self.over_since.is_some(), self.under_since.is_some());
         self.causes.retain(|(goes_off, _)| if *goes_off { over } else { under });
-        // What somebody else switched on meanwhile is his.
+        // What is on again is no more this rule's, whoever switched it on. What a plan is at is not over yet.
         self.off.retain(|name, _| {
             let of = candidates.iter().find(|of| of.select.to_string() == *name);
-            of.is_some_and(|of| busy || of.is_on != Some(true))
+            of.is_some_and(|of| busy || of.hindrance.is_some() || !of.is_whole)
         });
+        // After a clock was set back times count from now.
+        for at in self.off.values_mut().chain(self.back.values_mut()) {
+            *at = stamp.0.min(*at);
+        }
         self.refused.retain(|_, (until, _)| now < *until);
         let lasted = |from: Option<Tick>, long: Span| from.is_some_and(|from| now - from >= long);
-        if busy || self.acted.is_some_and(|acted| now - acted < rule.settle) {
+        if self.acted.is_some_and(|acted| now - acted < rule.settle) {
             return None;
         }
         if lasted(self.over_since, rule.after) {
-            return self.sheds(rule, flow.load - too_much, candidates, now, stamp);
+            // What is drained first flows for a while.
+            let going = candidates.iter().filter(|of| of.is_on == Some(true) && self.is_going(of));
+            let going: i64 = going.map(|of| of.draws).sum();
+            return self.sheds(rule, flow.load - too_much - going, candidates, now, stamp);
+        }
+        if busy {
+            return None;
         }
         if lasted(self.under_since, rule.back_after) && !self.off.is_empty() {
             let rested = |of: &&Candidate| {
                 let off = self.off.get(&of.select.to_string());
                 off.is_some_and(|at| stamp.0 - at >= rule.min_off.0 as i64)
                     && self.hindrance(of).is_none()
+                    && !of.is_locked
             };
             // The last to go is the first to come back, if it does not bring about what it went for.
             let next = candidates.iter().rev().find(rested)?;
@@ -198,14 +221,15 @@ impl Standing {
         now: Tick,
         stamp: Stamp,
     ) -> Option<Act> {
-        if rule.dry_run && self.told {
+        if rule.dry_run && self.told || excess <= 0 {
             return None;
         }
         let (mut shed, mut left_out) = (Vec::new(), LeftOut::new());
         for of in candidates {
             let back = self.back.get(&of.select.to_string());
             let rests = back.is_some_and(|at| stamp.0 - at < rule.min_on.0 as i64);
-            if excess <= 0 || of.is_on != Some(true) || of.draws <= 0 || rests {
+            let helps = of.is_on == Some(true) && of.draws > 0 && !of.is_locked;
+            if excess <= 0 || !helps || rests || self.is_going(of) {
                 continue;
             }
             if let Some(why) = self.hindrance(of) {
@@ -222,6 +246,32 @@ impl Standing {
         self.told = rule.dry_run;
         self.acted = Some(now);
         Some(Act::Shed(shed, left_out))
+    }
+
+    /// Whether this rule has begun to switch something off, and a plan is at it.
+    fn is_going(&self, of: &Candidate) -> bool {
+        of.hindrance.is_some() && self.off.contains_key(&of.select.to_string())
+    }
+
+    /// What this rule switched off and does not name any more.
+    pub fn strays(&self, candidates: &[Candidate]) -> Vec<String> {
+        let names = |name: &&String| candidates.iter().all(|of| of.select.to_string() != **name);
+        self.off.keys().filter(names).cloned().collect()
+    }
+
+    /// Notes that a plan that was to bring something back is over, if it is not back: it is tried again after a while, which
+    /// grows each time. True if it is not.
+    pub fn stays_off(&mut self, of: &Candidate, now: Tick) -> bool {
+        let name = of.select.to_string();
+        if of.is_whole || of.hindrance.is_some() || !self.off.contains_key(&name) {
+            self.failed.remove(&name);
+            return false;
+        }
+        let times = self.failed.entry(name).or_default();
+        let rest = Span(FAILED.0 << (*times).min(MOST_DOUBLINGS));
+        *times += 1;
+        self.was_refused(&of.select, "it did not come back".into(), now + rest);
+        true
     }
 
     /// Why a candidate cannot be switched at this moment, if so.
@@ -248,9 +298,8 @@ impl Standing {
         self.off.insert(select.to_string(), at.0);
     }
 
-    /// Notes that something came back.
-    pub fn came_back(&mut self, select: &Select, at: Stamp) {
-        self.off.remove(&select.to_string());
+    /// Notes that something comes back. It stands as switched off until it is seen on.
+    pub fn comes_back(&mut self, select: &Select, at: Stamp) {
         self.back.insert(select.to_string(), at.0);
     }
 }
@@ -282,6 +331,9 @@ mod tests {
         on: Vec<bool>,
         /// Those that another plan is at.
         busy: Vec<usize>,
+        locked: Vec<usize>,
+        /// Those that do not come on when they are told to.
+        stuck: Vec<usize>,
         base: i64,
         /// What plans have taken beside that.
         taken: i64,
@@ -292,8 +344,18 @@ mod tests {
     impl Rack {
         fn new(rule: Rule) -> Self {
             let standing = Standing::default();
-            let (on, busy) = (vec![true; 5], Vec::new());
-            Self { rule, standing, on, busy, base: 0, taken: 0, now: 0, acts: Vec::new() }
+            Self {
+                rule,
+                standing,
+                on: vec![true; 5],
+                busy: Vec::new(),
+                locked: Vec::new(),
+                stuck: Vec::new(),
+                base: 0,
+                taken: 0,
+                now: 0,
+                acts: Vec::new(),
+            }
         }
 
         fn select(at: usize) -> Select {
@@ -312,6 +374,8 @@ mod tests {
                         select: Self::select(at),
                         priority: at as i32,
                         is_on: Some(self.on[at]),
+                        is_whole: self.on[at],
+                        is_locked: self.locked.contains(&at),
                         draws: if self.on[at] { 100 } else { 0 },
                         returns: 120,
                         hindrance: self.busy.contains(&at).then(|| "it is busy".to_owned()),
@@ -344,8 +408,8 @@ mod tests {
                     Some(Act::Back(item)) => {
                         let at = place(&item);
                         self.acts.push((self.now, format!("on {at}")));
-                        self.standing.came_back(&item, stamp);
-                        self.on[at] = true;
+                        self.standing.comes_back(&item, stamp);
+                        self.on[at] = !self.stuck.contains(&at);
                     }
                     Some(Act::Waits(item, needs)) => {
                         self.acts.push((self.now, format!("{} waits for {needs}", place(&item))));
@@ -392,7 +456,8 @@ mod tests {
         assert_eq!(rack.said(), [""; 0]);
         rack.run(1);
         assert_eq!(rack.said(), ["on 0"]);
-        assert!(rack.standing.off.is_empty());
+        rack.run(1);
+        assert!(rack.standing.off.is_empty(), "both are seen on");
         // What came back is not taken again at once: the next one goes.
         rack.base = 500;
         rack.run(20);
@@ -539,5 +604,88 @@ mod tests {
         assert!(rack.standing.tells(false, cause()));
         rack.run(100);
         assert!(!rack.standing.tells(false, cause()));
+    }
+
+    /// A rack that has shed its first two.
+    fn shed() -> Rack {
+        let mut rack = Rack::new(rule());
+        rack.base = 550;
+        rack.run(11);
+        assert_eq!(rack.said(), ["off 0", "off 1"]);
+        rack
+    }
+
+    #[test]
+    fn what_did_not_come_back_is_not_forgotten_and_keeps_no_other_off() {
+        let mut rack = shed();
+        (rack.base, rack.stuck) = (100, vec![1]);
+        rack.run(300);
+        assert_eq!(rack.said(), ["on 1"]);
+        let of = Candidate {
+            select: Rack::select(1),
+            priority: 1,
+            is_on: Some(false),
+            is_whole: false,
+            is_locked: false,
+            draws: 0,
+            returns: 120,
+            hindrance: None,
+        };
+        assert!(rack.standing.stays_off(&of, Tick(rack.now * 1_000)));
+        rack.run(59);
+        assert_eq!(rack.said(), ["on 0"]);
+        rack.stuck = Vec::new();
+        rack.run(20);
+        assert_eq!(rack.said(), ["on 1"]);
+        rack.run(1);
+        assert!(rack.standing.off.is_empty());
+        assert!(!rack.standing.stays_off(&of, Tick(rack.now * 1_000)), "it is back");
+        // The pauses grow, up to an hour.
+        rack.standing.went_off(&of.select, Stamp(0));
+        for minutes in [1, 2, 4, 8, 16, 32, 64, 64] {
+            assert!(rack.standing.stays_off(&of, Tick(0)));
+            let (until, _) = rack.standing.refused[&of.select.to_string()];
+            assert_eq!(until, Tick(minutes * 60_000));
+        }
+    }
+
+    #[test]
+    fn what_is_locked_for_a_while_comes_back_after_it() {
+        let mut rack = shed();
+        (rack.base, rack.locked) = (100, vec![0, 1]);
+        rack.run(400);
+        assert_eq!(rack.said(), [""; 0]);
+        rack.locked = Vec::new();
+        rack.run(20);
+        assert_eq!(rack.said(), ["on 1", "on 0"]);
+    }
+
+    #[test]
+    fn what_a_plan_is_still_at_is_not_over() {
+        // It is drained, and flows for a while: it counts as gone, and another goes where that does not suffice.
+        let mut rack = shed();
+        (rack.on[1], rack.busy) = (true, vec![1]);
+        rack.run(60);
+        assert_eq!(rack.said(), [""; 0]);
+        rack.base = 650;
+        rack.run(20);
+        assert_eq!(rack.said(), ["off 2"]);
+        // After a restart nobody knows of the plan but by its claim.
+        rack.standing =
+            serde_json::from_slice(&serde_json::to_vec(&rack.standing).unwrap()).unwrap();
+        rack.run(5);
+        (rack.on[1], rack.busy, rack.base) = (false, Vec::new(), 100);
+        rack.run(400);
+        // The third has not been off for long enough before the others are back.
+        assert_eq!(rack.said(), ["on 1", "on 0", "on 2"]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_keeps_nothing_off() {
+        let mut rack = shed();
+        rack.standing.off.values_mut().for_each(|at| *at += 31_536_000_000);
+        rack.base = 100;
+        rack.run(400);
+        assert_eq!(rack.said(), ["on 1", "on 0"]);
     }
 }

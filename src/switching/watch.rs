@@ -10,10 +10,12 @@ use serde::de::DeserializeOwned;
 
 use crate::model::event::About;
 use crate::model::id::{OutletId, PlanId};
-use crate::model::switching::{Action, Relay};
-use crate::model::time::{Span, Tick};
+use crate::model::metric::Word;
+use crate::model::switching::{Action, Outcome, Relay};
+use crate::model::time::{Span, Stamp, Tick};
+use crate::model::view::Health;
 use crate::plan::lit::{Lit, Restore};
-use crate::plan::record::{OnFailure, OnOverload, Select, Selected};
+use crate::plan::record::{OnFailure, OnOverload, PlanState, Record, Select, Selected, StepState};
 use crate::plan::shed::{Act, Candidate, Flow, LeftOut, Rule, Standing};
 use crate::plan::starts::Starts;
 use crate::plan::world::Relays;
@@ -35,6 +37,8 @@ const TRIES: u32 = 60;
 const LEFT_OUT: Span = Span::seconds(15);
 /// How many of those that were left out are named.
 const TOLD: usize = 8;
+/// How long after an off it is noted that nobody wants the outlet back, at most, ms.
+const NOTED_MS: i64 = 10_000;
 /// How many plans are looked through for outlets that were switched off last.
 const LATEST: usize = 200;
 
@@ -44,8 +48,8 @@ struct Watch {
     lit: Lit,
     starts: Starts,
     sheds: BTreeMap<String, Standing>,
-    /// The plans that rules are at.
-    busy: BTreeMap<String, PlanId>,
+    /// The plans that rules are at, each with what it is to bring back, if so.
+    busy: BTreeMap<String, Vec<(PlanId, Option<Select>)>>,
     restoring: Option<Restoring>,
     past: Past,
     rounds: Rounds,
@@ -53,11 +57,62 @@ struct Watch {
     strange: BTreeMap<OutletId, String>,
 }
 
+/// A restore that goes on, for as long as something is wanted back.
 struct Restoring {
-    outlets: Vec<OutletId>,
     began: Tick,
     tries: u32,
     next: Tick,
+    /// The plan that was begun last.
+    plan: Option<PlanId>,
+}
+
+/// What of that is off.
+#[derive(Default)]
+struct LeftDark {
+    /// May be switched on.
+    open: Vec<OutletId>,
+    locked: Vec<OutletId>,
+    /// Was told to come on since, and did not.
+    tried: Vec<OutletId>,
+    /// There is no such outlet any more.
+    gone: Vec<OutletId>,
+}
+
+/// Looks at what is wanted back. What cannot be seen now, and what a plan is at, is left for later.
+fn left_dark(
+    lit: &Lit,
+    of: &Restoring,
+    given_up: &[OutletId],
+    runs: &Runs,
+    sight: &Sight<'_>,
+) -> LeftDark {
+    let mut found = LeftDark::default();
+    for outlet in lit.wanted().iter().filter(|outlet| !given_up.contains(outlet)) {
+        let Some(view) = sight.view(&outlet.pdu) else {
+            found.gone.push(outlet.clone());
+            continue;
+        };
+        if view.health != Health::Online || runs.claimed_by(outlet).is_some() {
+            continue;
+        }
+        let written = runs.memory.written.get(outlet);
+        let kind = match view.layout.outlet(outlet.number).map(|at| view.outlet_state(at)) {
+            None => &mut found.gone,
+            Some(Ok(Word::Off)) if sight.lock_of(outlet).is_some() => &mut found.locked,
+            Some(Ok(Word::Off)) if written.is_some_and(|last| last.sent >= of.began) => {
+                &mut found.tried
+            }
+            Some(Ok(Word::Off)) => &mut found.open,
+            Some(_) => continue,
+        };
+        kind.push(outlet.clone());
+    }
+    found
+}
+
+fn named(outlets: &[OutletId]) -> String {
+    let names: Vec<String> = outlets.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 /// What one look comes to.
@@ -81,14 +136,9 @@ impl Switching {
         };
         // What was switched off last, and was perhaps not noted any more, is not wanted back.
         let kept = self.in_journal(|journal| journal.latest(LATEST, None)).await?;
-        let mut last: BTreeMap<OutletId, Relay> = BTreeMap::new();
-        for kept in &kept {
-            for step in parse("a plan", kept)?.steps.iter().rev().filter(|step| step.at.is_some()) {
-                last.entry(step.outlet.clone()).or_insert(step.relay);
-            }
-        }
-        let off = last.iter().filter(|(_, relay)| **relay == Relay::Off);
-        watch.lit.forget(off.map(|(outlet, _)| outlet));
+        let kept: Result<Vec<Record>, _> = kept.iter().map(|kept| parse("a plan", kept)).collect();
+        let off = went_off(&kept?, watch.lit.at());
+        watch.lit.forget(off.iter());
         self.learn(&watch.starts);
         let this = self.clone();
         self.tasks.spawn(async move {
@@ -162,9 +212,21 @@ impl Switching {
 
     async fn look_around(&self, watch: &mut Watch, store: &Arc<Archive>) {
         let site = self.site.borrow().clone();
-        watch.busy.retain(|_, plan| self.watched().contains_key(plan));
+        // What was to come back by plans that are over.
+        let mut ended: BTreeMap<String, Vec<(PlanId, Select)>> = BTreeMap::new();
+        watch.busy.retain(|rule, plans| {
+            let watched = self.watched();
+            let (open, over) = plans.drain(..).partition(|(plan, _)| watched.contains_key(plan));
+            *plans = open;
+            let over: Vec<(PlanId, Option<Select>)> = over;
+            let back = over.into_iter().filter_map(|(plan, item)| Some((plan, item?)));
+            ended.entry(rule.clone()).or_default().extend(back);
+            !plans.is_empty()
+        });
+        let mut texts = dropped(&mut watch.sheds, &site.sheds);
+        let drops = !texts.is_empty();
         let found = self.with_runs(|runs, sight| {
-            let lit = watch.lit.observe(sight, &runs.memory);
+            let mut lit = watch.lit.observe(sight, &runs.memory);
             let dark = if let Some(how) = site.restore {
                 watch.lit.dark(how, sight)
             } else {
@@ -172,8 +234,11 @@ impl Switching {
                 watch
                     .lit
                     .dark(Restore { settle: Span(0), wait: Span(0), ..Restore::default() }, sight);
+                let left: Vec<OutletId> = watch.lit.wanted().iter().cloned().collect();
+                lit |= watch.lit.forget(left.iter());
                 Vec::new()
             };
+            lit |= !dark.is_empty();
             let wants = watch.starts.wants(&runs.memory);
             let (mut learned, mut acts) = (false, Vec::new());
             if wants || !site.sheds.is_empty() {
@@ -183,6 +248,21 @@ impl Switching {
                     let standing = watch.sheds.entry(rule.id.clone()).or_default();
                     let busy = watch.busy.contains_key(&rule.id);
                     let candidates = candidates(rule, &picture, runs, sight);
+                    for name in standing.strays(&candidates) {
+                        let text =
+                            format!("rule {} does not name {name} any more, which stays off", rule.id);
+                        texts.push(("shed.dropped", text));
+                    }
+                    for (plan, item) in ended.remove(&rule.id).unwrap_or_default() {
+                        let of = candidates.iter().find(|of| of.select == item);
+                        if of.is_some_and(|of| standing.stays_off(of, sight.now)) {
+                            let text = format!(
+                                "rule {}: {item} did not come back by plan {plan}; it is tried again later",
+                                rule.id
+                            );
+                            texts.push(("shed.failed", text));
+                        }
+                    }
                     let flow = flow(rule, &picture, sight);
                     let when = (sight.now, sight.stamp);
                     let act = standing.decide(rule, flow, &candidates, busy, when);
@@ -193,6 +273,10 @@ impl Switching {
             Found { lit, learned, dark, strange, acts }
         });
         self.tell_strange(watch, found.strange);
+        texts.into_iter().for_each(|(kind, text)| self.tell(kind, text));
+        if drops {
+            self.remember("sheds", &watch.sheds).await;
+        }
         if found.lit {
             self.remember("lit", &watch.lit).await;
         }
@@ -209,12 +293,16 @@ impl Switching {
             self.tell("restore.begun", text);
             self.recalls(&found.dark, store).await;
             let next = self.clock.tick();
-            let left = watch.restoring.take().map_or(Vec::new(), |of| of.outlets);
-            let outlets = found.dark.into_iter().chain(left).collect();
-            watch.restoring = Some(Restoring { outlets, began: next, tries: 0, next });
+            let plan = watch.restoring.take().and_then(|of| of.plan);
+            watch.restoring = Some(Restoring { began: next, tries: 0, next, plan });
         }
         if let Some(restoring) = watch.restoring.take() {
-            watch.restoring = self.restore(restoring).await;
+            watch.restoring = self.restore(&mut watch.lit, restoring).await;
+        } else if let Some(how) = site.restore.filter(|_| !watch.lit.wanted().is_empty()) {
+            // The last run was at it.
+            let began = self.clock.tick();
+            let next = began + how.settle;
+            watch.restoring = Some(Restoring { began, tries: 0, next, plan: None });
         }
         for (rule, act, flow) in found.acts {
             self.shed(watch, &rule, act, flow).await;
@@ -236,65 +324,101 @@ impl Switching {
         self.events.tell(kind, About::default(), text);
     }
 
-    /// Tries to begin the plan that switches on what an outage left dark; what is left to be tried again.
-    async fn restore(&self, mut of: Restoring) -> Option<Restoring> {
+    /// Tries to begin the plan that switches on what an outage left dark, until all of it is on or given up.
+    async fn restore(&self, lit: &mut Lit, mut of: Restoring) -> Option<Restoring> {
         if self.clock.tick() < of.next {
             return Some(of);
         }
-        let (locked, open): (Vec<OutletId>, Vec<OutletId>) = self.with_runs(|_, sight| {
-            of.outlets.drain(..).partition(|outlet| sight.lock_of(outlet).is_some())
-        });
-        if !locked.is_empty() {
-            let names: Vec<String> = locked.iter().map(ToString::to_string).collect();
-            self.tell("restore.left_out", format!("{} are locked and stay off", names.join(", ")));
-        }
-        of.outlets = open;
-        // What was switched since then is somebody else's matter.
-        self.with_runs(|runs, _| {
-            let since = |outlet: &OutletId| {
-                runs.memory.written.get(outlet).is_some_and(|last| last.sent >= of.began)
-            };
-            of.outlets.retain(|outlet| !since(outlet));
-        });
-        let first = of.tries == 0;
-        let why = match self.begin_restore(&mut of.outlets, first).await {
-            Ok(()) if of.outlets.is_empty() => return None,
-            Ok(()) => "there is no room for them, or what they come after is off".to_owned(),
-            Err(why) => why.to_string(),
-        };
-        let names: Vec<String> = of.outlets.iter().map(ToString::to_string).collect();
-        if of.tries + 1 >= TRIES {
-            let text =
-                format!("{} were on before the outage and stay off: {why}", names.join(", "));
-            self.tell("restore.failed", text);
-            return None;
-        }
-        if first {
-            let text = format!("{} wait, and are tried again: {why}", names.join(", "));
-            self.tell("restore.waits", text);
-        }
-        of.tries += 1;
         of.next = self.clock.tick() + AGAIN;
-        Some(of)
+        let mut given_up = self.called_off(lit, &mut of).await;
+        let mut found = self.with_runs(|runs, sight| left_dark(lit, &of, &given_up, runs, sight));
+        if !found.locked.is_empty() {
+            let text = format!("{} are locked and stay off", named(&found.locked));
+            self.tell("restore.left_out", text);
+        }
+        if !found.tried.is_empty() {
+            let text = format!(
+                "{} were on before the outage and stay off: they were switched on, and were not seen on",
+                named(&found.tried)
+            );
+            self.tell("restore.failed", text);
+        }
+        given_up.extend(found.locked.into_iter().chain(found.tried).chain(found.gone));
+        if !found.open.is_empty() {
+            let first = of.tries == 0;
+            let why = match self.begin_restore(&mut found.open, first).await {
+                Ok(plan) => {
+                    of.plan = Some(plan);
+                    "there is no room for them, what they come after is off, or they cannot be switched"
+                        .to_owned()
+                }
+                Err(why) => why.to_string(),
+            };
+            if found.open.is_empty() {
+                of.tries = of.tries.max(1);
+            } else if of.tries + 1 >= TRIES {
+                let names = named(&found.open);
+                let text = format!("{names} were on before the outage and stay off: {why}");
+                self.tell("restore.failed", text);
+                given_up.extend(found.open);
+            } else {
+                if first {
+                    let text = format!("{} wait, and are tried again: {why}", named(&found.open));
+                    self.tell("restore.waits", text);
+                }
+                of.tries += 1;
+            }
+        }
+        if lit.forget(given_up.iter()) {
+            self.remember("lit", lit).await;
+        }
+        (!lit.wanted().is_empty()).then_some(of)
+    }
+
+    /// What stays off as somebody has cancelled the plan that was to switch it on.
+    async fn called_off(&self, lit: &Lit, of: &mut Restoring) -> Vec<OutletId> {
+        let Some(plan) = of.plan.take() else { return Vec::new() };
+        // One that is not kept any more is over.
+        let Ok(record) = self.kept(&plan).await else { return Vec::new() };
+        if record.state == PlanState::Running {
+            of.plan = Some(plan.clone());
+        }
+        if record.state != PlanState::Cancelled {
+            return Vec::new();
+        }
+        let left: Vec<OutletId> =
+            record.outlets().into_iter().filter(|outlet| lit.wanted().contains(outlet)).collect();
+        if !left.is_empty() {
+            let names = named(&left);
+            self.tell("restore.cancelled", format!("{names} stay off: plan {plan} was cancelled"));
+        }
+        left
     }
 
     /// Begins the plan for those of some outlets that can be switched on now; the others are left.
-    async fn begin_restore(&self, outlets: &mut Vec<OutletId>, tells: bool) -> Result<(), Refusal> {
+    async fn begin_restore(
+        &self,
+        outlets: &mut Vec<OutletId>,
+        tells: bool,
+    ) -> Result<PlanId, Refusal> {
         let mut now: BTreeSet<OutletId> = outlets.iter().cloned().collect();
         let mut left = Vec::new();
         // Each time at least one is left out.
-        while !now.is_empty() {
+        loop {
             let goals = now.iter().map(|outlet| Select::Outlet(outlet.clone()));
             let mut wish = wish("the restore after an outage".into(), goals, Action::On);
             wish.by_priority = true;
-            let refusal = match self.preview(&wish) {
+            let begun = match self.preview(&wish) {
                 Ok(preview) => {
-                    let mut record = preview.record;
-                    record.patient = true;
-                    let id = self.begin_by_itself(record).await?;
-                    let text = format!("plan {id} restores {} outlets", now.len());
-                    self.tell("restore.plan", text);
-                    break;
+                    self.begin_by_itself(Record { patient: true, ..preview.record }).await
+                }
+                Err(refusal) => Err(refusal),
+            };
+            let refusal = match begun {
+                Ok(id) => {
+                    self.tell("restore.plan", format!("plan {id} restores {} outlets", now.len()));
+                    *outlets = left;
+                    return Ok(id);
                 }
                 Err(refusal) => refusal,
             };
@@ -302,18 +426,16 @@ impl Switching {
             let (out, kept): (BTreeSet<OutletId>, BTreeSet<OutletId>) =
                 now.into_iter().partition(|outlet| without.contains(outlet));
             now = kept;
-            if out.is_empty() {
-                return Err(refusal);
-            }
-            if tells {
-                let names: Vec<String> = out.iter().map(ToString::to_string).collect();
-                let text = format!("{} are not switched on yet: {refusal}", names.join(", "));
+            if tells && !out.is_empty() {
+                let names: Vec<OutletId> = out.iter().cloned().collect();
+                let text = format!("{} are not switched on yet: {refusal}", named(&names));
                 self.tell("restore.left_out", text);
+            }
+            if out.is_empty() || now.is_empty() {
+                return Err(refusal);
             }
             left.extend(out);
         }
-        *outlets = left;
-        Ok(())
     }
 
     /// Which outlets have to be left out for the others to be switched on: what does not fit, and hosts that come after one
@@ -331,7 +453,10 @@ impl Switching {
                     of.iter().filter(is_of).cloned().collect()
                 })
             }
-            _ => BTreeSet::new(),
+            // What is in the way of one of them is not in the way of the others.
+            refusal => {
+                refusal.outlet().and_then(|outlet| outlet.parse().ok()).into_iter().collect()
+            }
         }
     }
 
@@ -381,25 +506,30 @@ impl Switching {
         let mut wish = wish(format!("rule {id}"), items.iter().cloned(), action);
         wish.reason = why.clone();
         let begun = match self.preview(&wish) {
-            Ok(preview) => self.begin_by_itself(preview.record).await,
-            Err(refusal) => Err(refusal),
-        };
-        match begun {
-            Ok(plan) => {
+            Ok(preview) => {
+                // Before it is begun: a crash in between must not leave off what no rule knows of. What does not go off after
+                // all is seen on.
                 let standing = watch.sheds.entry(id.clone()).or_default();
                 let at = self.clock.stamp();
                 for item in &items {
                     match action {
                         Action::Off => standing.went_off(item, at),
-                        _ => standing.came_back(item, at),
+                        _ => standing.comes_back(item, at),
                     }
                 }
+                self.remember("sheds", &watch.sheds).await;
+                self.begin_by_itself(preview.record).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        match begun {
+            Ok(plan) => {
                 self.tell(
                     "shed.acted",
                     format!("rule {id} switches {names} {word} by plan {plan}: {why}"),
                 );
-                watch.busy.insert(id.clone(), plan);
-                self.remember("sheds", &watch.sheds).await;
+                let back = items.into_iter().next().filter(|_| action == Action::On);
+                watch.busy.entry(id.clone()).or_default().push((plan, back));
             }
             Err(refusal) => {
                 let standing = watch.sheds.entry(id.clone()).or_default();
@@ -419,13 +549,51 @@ impl Switching {
                     }
                     _ => false,
                 };
-                if let Some(item) = items.iter().find(of) {
+                // Of what is to come back there is one: something that comes after it may, while it cannot.
+                let back = items.first().filter(|_| action == Action::On);
+                if let Some(item) = items.iter().find(of).or(back) {
                     let until = self.clock.tick() + rule.settle.max(LEFT_OUT);
                     standing.was_refused(item, refusal.to_string(), until);
                 }
             }
         }
     }
+}
+
+/// What rules have switched off that are not configured any more; their standing is over.
+fn dropped(sheds: &mut BTreeMap<String, Standing>, rules: &[Rule]) -> Vec<(&'static str, String)> {
+    let mut texts = Vec::new();
+    sheds.retain(|id, standing| {
+        let stays = rules.iter().any(|rule| rule.id == *id);
+        let off: Vec<&str> = standing.off.keys().map(String::as_str).collect();
+        if !stays && !off.is_empty() {
+            let text = format!("rule {id} is gone; {} stay off", off.join(", "));
+            texts.push(("shed.dropped", text));
+        }
+        stays || off.is_empty()
+    });
+    texts
+}
+
+/// What plans have switched off last, and not so long before a moment that it was noted by then.
+fn went_off(plans: &[Record], noted: Stamp) -> Vec<OutletId> {
+    let mut last: BTreeMap<&OutletId, (i64, Relay)> = BTreeMap::new();
+    for step in plans.iter().flat_map(|plan| &plan.steps) {
+        let was_written = matches!(
+            step.state,
+            StepState::Intended | StepState::Ended(Outcome::Done | Outcome::Unverified)
+        );
+        let Some(at) = step.at.filter(|at| was_written && at + NOTED_MS >= noted.0) else {
+            continue;
+        };
+        let known = last.entry(&step.outlet).or_insert((at, step.relay));
+        // Of two in the same moment an off is the safe one.
+        if at > known.0 || at == known.0 && step.relay == Relay::Off {
+            *known = (at, step.relay);
+        }
+    }
+    let off = last.into_iter().filter(|(_, (_, relay))| *relay == Relay::Off);
+    off.map(|(outlet, _)| outlet.clone()).collect()
 }
 
 /// What was left out, at the end of a sentence.
@@ -473,16 +641,14 @@ fn candidates(rule: &Rule, picture: &Picture, runs: &Runs, sight: &Sight<'_>) ->
             Select::Outlet(outlet) => vec![outlet.clone()],
             Select::Pdu(_) | Select::Group(_) => return None,
         };
-        // What may not be switched helps nothing.
-        if own.iter().any(|outlet| sight.lock_of(outlet).is_some()) {
-            return None;
-        }
+        let is_locked = own.iter().any(|outlet| sight.lock_of(outlet).is_some());
         let places: Option<Vec<usize>> =
             own.iter().map(|outlet| picture.outlets.get(outlet).copied()).collect();
         let places = places.unwrap_or_default();
         let relays = || places.iter().map(|at| picture.world.outlets[*at].relay);
         let unknown = places.is_empty() || relays().any(|relay| relay == Relays::Unknown);
         let is_on = (!unknown).then(|| relays().any(|relay| relay == Relays::On));
+        let is_whole = !unknown && relays().all(|relay| relay == Relays::On);
         let (mut draws, mut returns) = (0, 0);
         for at in &places {
             let outlet = &picture.world.outlets[*at];
@@ -495,7 +661,7 @@ fn candidates(rule: &Rule, picture: &Picture, runs: &Runs, sight: &Sight<'_>) ->
             let plan = runs.claimed_by(outlet)?;
             Some(format!("outlet {outlet} is being switched by plan {plan}"))
         });
-        Some(Candidate { select, priority, is_on, draws, returns, hindrance })
+        Some(Candidate { select, priority, is_on, is_whole, is_locked, draws, returns, hindrance })
     };
     rule.items(sight.site).into_iter().filter_map(candidate).collect()
 }

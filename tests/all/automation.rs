@@ -149,6 +149,32 @@ async fn what_is_in_the_way_of_a_rule_is_told_once_while_it_stays() {
     gateway.wait_for("/v1/pdus/pdu-a/outlets/1", |outlet| outlet["state"] == "on");
 }
 
+/// One comes after the other, and was shed later: it cannot come back first.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_after_another_keeps_that_from_nothing() {
+    let a = Sim::start(Family::ApcRpdu2, 8).await;
+    let rule = "[[limit]]\nid = \"feed\"\nrating_w = 2000\nof = [\"pdu-a\"]\n\
+        [[shed]]\nid = \"tight\"\nlimit = \"feed\"\nover_percent = 80\nunder_percent = 60\nfor_s = 2\nback_for_s = 1\n\
+        min_off_s = 2\nmin_on_s = 1\nsettle_s = 3\nhosts = [\"web-1\", \"web-2\", \"web-3\"]\n";
+    let pdu = pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1");
+    let app = hosts(7).replacen("id = \"web-3\"", "id = \"web-3\"\nafter = [\"web-2\"]", 1);
+    let gateway = started(format!("[switching]\nhold_s = 1\n{rule}{pdu}{app}")).await;
+    let curl = gateway.curl();
+    for outlet in 1..=3 {
+        let path = format!("/v1/pdus/pdu-a/outlets/{outlet}");
+        gateway.wait_for(&path, |outlet| outlet["state"] == "off");
+    }
+    for outlet in 4..=8 {
+        assert_eq!(curl.power(&format!("pdu-a/{outlet}"), "off").status, 200);
+    }
+    for outlet in 1..=3 {
+        let path = format!("/v1/pdus/pdu-a/outlets/{outlet}");
+        gateway.wait_for(&path, |outlet| outlet["state"] == "on");
+    }
+    let refused = told(&gateway, "shed.refused");
+    assert!(refused[0].contains("host web-3 on"), "{refused:?}");
+}
+
 /// When a PDU was last read, ms.
 fn observed(body: &Value) -> i64 {
     let at = body["observed_at"].as_str().map(str::to_owned);
@@ -244,6 +270,40 @@ async fn a_host_that_has_to_wait_keeps_no_other_dark_after_an_outage() {
     assert_eq!(gateway.curl().power("pdu-a/2", "on").status, 200);
     gateway.wait_for("/v1/pdus/pdu-a/outlets/3", |outlet| outlet["state"] == "on");
     assert_eq!(relays(&a, 3), [true, true, true]);
+}
+
+/// What had no room when the gateway was restarted comes back when it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_goes_on_after_a_restart() {
+    let mut a = Sim::start(Family::ApcRpdu2, 4).await;
+    let pdu = pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1");
+    let sections = |rating: u32| {
+        format!(
+            "[poll]\nretry_s = 1\nretry_max_s = 1\n[restore]\nsettle_s = 1\nwait_s = 5\n[switching]\nhold_s = 1\n\
+             [[limit]]\nid = \"feed\"\nrating_w = {rating}\nof = [\"pdu-a\"]\n{pdu}{}",
+            hosts(4)
+        )
+    };
+    let gateway = started(sections(20_000)).await;
+    // Room for the first of them, while it starts up.
+    let gateway = after_an_outage(gateway, &mut a, 4, sections(650)).await;
+    let waits = wait_for(&gateway, "restore.waits");
+    assert!(waits[0].contains("pdu-a/1"), "{waits:?}");
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/4", |outlet| outlet["state"] == "on");
+    assert_eq!(relays(&a, 4), [false, false, false, true]);
+    // Some seconds later what is wanted is durable.
+    let since = observed(&gateway.curl().get("/v1/pdus/pdu-a"));
+    gateway.wait_for("/v1/pdus/pdu-a", |body| observed(body) > since + 3_000);
+    let dir = gateway.kill();
+    let more = sections(20_000);
+    let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &more, &[]));
+    let gateway = gateway.await.unwrap();
+    gateway.wait_online("pdu-a");
+    for outlet in 1..=4 {
+        let path = format!("/v1/pdus/pdu-a/outlets/{outlet}");
+        gateway.wait_for(&path, |outlet| outlet["state"] == "on");
+    }
+    assert_eq!(relays(&a, 4), [true; 4]);
 }
 
 /// Both PDUs miss a poll, in the same moment, and are back at once.
