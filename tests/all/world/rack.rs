@@ -196,13 +196,18 @@ pub fn rack(random: &mut Seeded, beside: &mut Seeded) -> Rack {
     }
     let per_side = each * outlets;
     rack.meters(beside);
-    breakers(&mut rack, random, beside);
+    let tight = beside.chance(25).then(|| beside.within(8, 14));
+    breakers(&mut rack, random, tight);
     hosts(&mut rack, random, per_side);
     // Lies are rare, and of one kind.
     if random.chance(12) {
         let lie = *random.one(&[Lie::Welded, Lie::Neighbour, Lie::Stuck]);
         let at = (random.next() % rack.sockets.len() as u64) as usize;
-        rack.sockets[at].lie = lie;
+        // Who is cabled wrong brings up a load that nobody asked for: a feed that bears but two has no room for that, and
+        // whoever switches cannot know.
+        if tight.is_none() || lie != Lie::Neighbour {
+            rack.sockets[at].lie = lie;
+        }
     }
     rack
 }
@@ -220,7 +225,8 @@ impl Rack {
     }
 }
 
-fn breakers(rack: &mut Rack, random: &mut Seeded, beside: &mut Seeded) {
+/// `tight`: what the feeds bear of what their PDUs could take, percent, if they bear but a few hosts.
+fn breakers(rack: &mut Rack, random: &mut Seeded, tight: Option<i64>) {
     let each = rack.cards.len() / 2;
     let all: Vec<usize> = (0..rack.sockets.len()).collect();
     for (at, card) in rack.cards.iter().enumerate() {
@@ -233,10 +239,9 @@ fn breakers(rack: &mut Rack, random: &mut Seeded, beside: &mut Seeded) {
         let name = format!("{}/I1", card.id);
         rack.breakers.push(Breaker { name, rating: INLET, below: own });
     }
-    // The feeds are often the tightest: an eighth to two thirds of what their PDUs could take; some bear but a few hosts.
+    // The feeds are often the tightest: an eighth to two thirds of what their PDUs could take.
     let part = random.within(12, 66);
-    let part = if beside.chance(25) { beside.within(8, 14) } else { part };
-    let rating = INLET * each as i64 * part / 100;
+    let rating = INLET * each as i64 * tight.unwrap_or(part) / 100;
     // Some sides do not stand in for each other: they may be filled up.
     let paired = random.chance(60);
     if !paired {

@@ -275,6 +275,28 @@ impl World {
         }
     }
 
+    /// What there is, for whoever replays it.
+    fn introduces(&self) {
+        if !self.verbose {
+            return;
+        }
+        for breaker in &self.rack.breakers {
+            let load = self.physics.carries(&self.rack, breaker);
+            println!("{}: {} of {} VA", breaker.name, load / 1_000, breaker.rating / 1_000);
+        }
+        for card in &self.rack.cards {
+            println!("{}: polled every {} ms, {:?}", card.id, card.poll_ms, card.meters);
+        }
+        for load in &self.rack.loads {
+            let cords = load.cords.iter().map(|cord| &self.rack.sockets[*cord]);
+            let cords: Vec<String> = cords
+                .map(|of| format!("{} {}", of.id, if of.closed { "on" } else { "off" }))
+                .collect();
+            let said = self.rack.site.hosts.get(&load.id).and_then(|host| host.draw);
+            println!("{} at {}: {:?}; said: {said:?}", load.id, cords.join(", "), load.truth);
+        }
+    }
+
     fn wrong(&mut self, what: &str) {
         self.say(|| format!("WRONG: {what}"));
         self.story.wrong.push(format!("at {} ms: {what}", self.now));
@@ -282,6 +304,7 @@ impl World {
 
     /// Lets the world go on until nothing is left to be done.
     pub fn live(mut self) -> Story {
+        self.introduces();
         while let Some(Reverse((at, key))) = self.queue.pop() {
             if at > END {
                 break;
