@@ -168,7 +168,8 @@ fn planned(preview: &Preview, now: Stamp) -> PlannedBody {
         peak_w: watts(*peak),
         points: points
             .iter()
-            .map(|(at_ms, load)| PointBody { at_ms: *at_ms, load_w: watts(*load) })
+            // Outlets may add up to a little more than the meter above them shows.
+            .map(|(at_ms, load)| PointBody { at_ms: *at_ms, load_w: watts((*load).max(0)) })
             .collect(),
     };
     PlannedBody {

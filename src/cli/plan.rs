@@ -218,6 +218,8 @@ fn show(plan: &Value, client: &Client) -> Outcome {
         ("not_before", "not before"),
         ("calendar", "by the calendar"),
         ("next_run_at", "next run at"),
+        ("last_run_at", "last due at"),
+        ("last_run", "which was"),
         ("digest", "digest"),
     ] {
         if let Some(value) = plan[key].as_str() {

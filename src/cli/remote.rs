@@ -247,7 +247,8 @@ fn problem(status: u16, text: &str) -> Exit {
     } else {
         format!("\n  leave_out: {}", names.join(", "))
     };
-    Exit::failed(anyhow!("{detail}{without}{next}"))
+    let exit = Exit::failed(anyhow!("{detail}{without}{next}"));
+    Exit { problem: body.is_object().then(|| Box::new(body)), ..exit }
 }
 
 /// A text as it may stand in a path or query.

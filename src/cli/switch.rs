@@ -213,6 +213,7 @@ async fn each(
             }
             Err(exit) if exit.code == 1 => {
                 failed += 1;
+                plans.extend(exit.problem.map(|problem| *problem));
                 out::complain(&format!("{id} {action}: {:#}", exit.error));
             }
             Err(exit) => return Err(exit),

@@ -244,9 +244,14 @@ impl Picture {
                 }
             }
             for (limit, own) in below {
-                let is_on_side = own.iter().all(|(at, _)| live.contains(at));
-                if is_on_side && self.told[limit].kind != "outlet" {
-                    self.failover(dies, limit, &own, &dead);
+                // Whatever else hangs on it: what moves comes on top. What dies and is below it as well only moves within it.
+                let is_on_side = own.iter().any(|(at, _)| live.contains(at));
+                let within: BTreeSet<usize> = own.iter().map(|(at, _)| *at).collect();
+                let moves: Vec<usize> =
+                    dead.iter().copied().filter(|at| !within.contains(at)).collect();
+                let kind = self.told[limit].kind.as_str();
+                if is_on_side && !matches!(kind, "outlet" | "failover" | "pair") {
+                    self.failover(dies, limit, &own, &moves);
                 }
             }
         }
@@ -255,18 +260,26 @@ impl Picture {
     fn failover(&mut self, dies: &str, limit: usize, own: &[(usize, Share)], dead: &[usize]) {
         let outlets = &self.world.outlets;
         // Which of its feeds below the limit a host then uses is not known: the one that weighs most.
+        // Of a feed that is perhaps not below the limit an off frees nothing, nor of what moves to such a one alone.
+        let is_unsure = |at: usize| outlets[at].unsure.contains(&limit);
         let through = |host: usize| {
-            let feeds = own.iter().filter(|(at, _)| outlets[*at].host == Some(host));
-            feeds.map(|(_, share)| share.permille).max()
+            let feeds = || own.iter().filter(|(at, _)| outlets[*at].host == Some(host));
+            let most = feeds().map(|(_, share)| share.permille).max()?;
+            Some((most, feeds().all(|(at, _)| is_unsure(*at))))
         };
-        let moved: Vec<(usize, i64)> =
-            dead.iter().filter_map(|at| Some((*at, through(outlets[*at].host?)?))).collect();
+        let moved: Vec<(usize, i64, bool)> = dead
+            .iter()
+            .filter_map(|at| {
+                let (permille, unsure) = through(outlets[*at].host?)?;
+                Some((*at, permille, unsure))
+            })
+            .collect();
         if moved.is_empty() {
             return;
         }
         let of = self.told[limit].clone();
         let share = |permille| Share { limit: self.world.limits.len(), permille };
-        let load = moved.iter().map(|(at, permille)| share(*permille).of(outlets[*at].load));
+        let load = moved.iter().map(|(at, permille, _)| share(*permille).of(outlets[*at].load));
         let load = self.world.limits[limit].load + load.sum::<i64>();
         let name = format!("{} if {dies} dies", self.world.limits[limit].name);
         let told = Told {
@@ -276,10 +289,13 @@ impl Picture {
             why: format!("what the hosts draw from {dies} moves here when it dies"),
             ..of
         };
+        let own = own.iter().map(|(at, share)| (*at, share.permille, is_unsure(*at)));
+        let below: Vec<(usize, i64, bool)> = own.chain(moved).collect();
         let limit = self.limit(name, load, told);
-        let own = own.iter().map(|(at, share)| (*at, share.permille));
-        for (at, permille) in own.chain(moved) {
-            self.world.outlets[at].over.push(Share { limit, permille });
+        for (at, permille, unsure) in below {
+            let outlet = &mut self.world.outlets[at];
+            outlet.over.push(Share { limit, permille });
+            outlet.unsure.extend(unsure.then_some(limit));
         }
     }
 

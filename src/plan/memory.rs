@@ -139,6 +139,25 @@ impl Picture {
         }
     }
 
+    /// Adds what meters of outlets show that were switched on after the limits above them were read last. Before a step all
+    /// of that is read anew; who plans, or looks, has only what was read.
+    pub fn adds_what_is_not_read_yet(&mut self, now: Tick, memory: &Memory) {
+        for (id, written) in &memory.written {
+            let Some(at) = self.outlets.get(id).copied() else { continue };
+            if written.relay != Relay::On || !self.metered.contains(&at) {
+                continue;
+            }
+            let outlet = &self.world.outlets[at];
+            let since = written.last(now);
+            for share in &outlet.over {
+                if self.told[share.limit].seen.is_some_and(|seen| seen < since) {
+                    let shown = outlet.load.min(outlet.draw.falling().boot);
+                    self.world.limits[share.limit].load += share.of(shown);
+                }
+            }
+        }
+    }
+
     /// Counts a first moment among those that are not over.
     pub(super) fn begins(&mut self, moment: &[(usize, i64)]) {
         for (limit, first) in moment {

@@ -264,6 +264,16 @@ pub struct Selected {
     pub drops_hosts: bool,
 }
 
+/// A time of a plan by the calendar that has come, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Called {
+    /// When it was to run, ms since 1970.
+    pub at: i64,
+    /// What came of it, in words; nothing since it was put on the calendar.
+    #[serde(default)]
+    pub what: Option<String>,
+}
+
 /// What was asked for: of which outlets what, and as which host, if one was named.
 pub type Asked = (Option<HostId>, Vec<OutletId>, Action);
 
@@ -285,6 +295,9 @@ pub struct Record {
     pub makers: Vec<Maker>,
     /// When, ms since 1970.
     pub created: i64,
+    /// When it was accepted to be carried out, ms since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<i64>,
     /// When it ended.
     pub finished: Option<i64>,
     /// How it stands.
@@ -326,6 +339,9 @@ pub struct Record {
     /// Whether hosts go on strictly by their priority, also when it is made anew.
     #[serde(default)]
     pub by_priority: bool,
+    /// Of a plan by the calendar: its last time that has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub called: Option<Called>,
     /// What was selected, for a plan that is made anew by its calendar.
     #[serde(default)]
     pub goals: Vec<Selected>,
@@ -363,6 +379,7 @@ impl Record {
             by,
             makers: Vec::new(),
             created: now.0,
+            accepted: None,
             finished: None,
             state: PlanState::Planned,
             hold_ms: 0,
@@ -378,6 +395,7 @@ impl Record {
             over_locks: BTreeMap::new(),
             lifted: None,
             by_priority: false,
+            called: None,
             goals: Vec::new(),
             needs_approvals: 0,
             approvals: Vec::new(),

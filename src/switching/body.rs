@@ -46,6 +46,8 @@ pub fn of(record: &Record) -> PlanBody {
     };
     let approval =
         |approval: &Approval| ApprovalBody { by: approval.by.clone(), at: stamp(approval.at) };
+    let called =
+        record.called.as_ref().and_then(|called| Some((called.at, called.what.as_deref()?)));
     PlanBody {
         id: record.id.to_string(),
         digest: record.digest(),
@@ -58,6 +60,8 @@ pub fn of(record: &Record) -> PlanBody {
         not_before: record.not_before.map(stamp),
         waiting_until: None,
         next_run_at: None,
+        last_run_at: called.map(|(at, _)| stamp(at)),
+        last_run: called.map(|(_, what)| what.to_owned()),
         calendar: record.calendar.clone(),
         on_failure: record.on_failure.word(),
         on_overload: record.on_overload.word(),

@@ -1,12 +1,14 @@
 //! Plans by the calendar: kept once, made anew and run whenever their rule says so.
 
+use std::collections::BTreeSet;
+
 use crate::model::event::About;
-use crate::model::id::PlanId;
+use crate::model::id::{OutletId, PlanId};
 use crate::model::switching::Outcome;
-use crate::model::time::Span;
+use crate::model::time::{Span, Stamp};
 use crate::plan::calendar::Calendar;
 use crate::plan::guard::Hindrance;
-use crate::plan::record::{PlanState, Record, StepState};
+use crate::plan::record::{Called, PlanState, Record, StepState};
 use crate::store::journal::Commit;
 
 use super::conduct::draft;
@@ -19,6 +21,63 @@ const LATE: Span = Span::seconds(60);
 /// The longest sleep: the wall clock may be set meanwhile.
 const LONGEST: Span = Span::seconds(30);
 
+/// Between two tries of a plan whose time has come.
+const AGAIN: Span = Span::seconds(5);
+/// The farthest that a clock is set back without a time being reckoned anew: no time is to come twice.
+const SET_BACK: Span = Span::seconds(3_600);
+/// How many times that were missed are counted one by one.
+const COUNTED: u32 = 1_000;
+
+/// What is due of a calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// Its next time has come.
+    Now(Stamp),
+    /// It comes in so long.
+    In(Span),
+    /// The last of its times that passed too long ago, how long, and how many more passed before that.
+    Missed { at: Stamp, late: Span, more: u32 },
+    /// The clock was set back: times count from then on.
+    SetBack(Stamp),
+    /// No time is left.
+    Never,
+}
+
+/// What is due after a time that was seen to.
+fn due(calendar: &Calendar, last: Stamp, now: Stamp) -> Due {
+    if last.since(now) > SET_BACK {
+        return Due::SetBack(now);
+    }
+    let Some(mut at) = calendar.next(last) else { return Due::Never };
+    if at > now {
+        return Due::In(at.since(now));
+    }
+    if now.since(at) <= LATE {
+        return Due::Now(at);
+    }
+    let mut more = 0;
+    while let Some(next) = calendar.next(at).filter(|next| now.since(*next) > LATE && *next <= now)
+    {
+        (at, more) = (next, more + 1);
+        if more >= COUNTED {
+            // A clock that was decades behind.
+            at = Stamp(now.0 - LATE.0 as i64 - 1);
+            break;
+        }
+    }
+    Due::Missed { at, late: now.since(at), more }
+}
+
+/// What came of a time.
+enum Came {
+    /// It was run, as this plan.
+    Run(PlanId),
+    /// It was not, for this reason.
+    Missed(String),
+    /// The plan was cancelled, or the gateway ends.
+    Ended,
+}
+
 impl Switching {
     /// Puts a plan on the calendar: from now on it is run by its rule, until it is cancelled.
     pub(super) async fn put_on_calendar(
@@ -27,6 +86,7 @@ impl Switching {
         key: Option<(String, Vec<u8>)>,
     ) -> Result<Ticket, Refusal> {
         record.state = PlanState::Scheduled;
+        record.called = Some(Called { at: self.clock.stamp().0, what: None });
         let rule = record.calendar.clone().unwrap_or_default();
         let text = format!("plan {} is run by the calendar: {rule}", record.id);
         let about = About::plan(&record.id);
@@ -44,55 +104,124 @@ impl Switching {
         ticket.ok_or_else(|| Refusal::unknown(format!("plan {plan}")))
     }
 
-    /// Runs a plan by its calendar, until it is cancelled or the gateway ends.
+    /// Runs a plan by its calendar, until it is cancelled or the gateway ends. Also what was to be run while the gateway was
+    /// off has its time told.
     pub(super) fn keep_calendar(&self, record: Record) {
         let this = self.clone();
         self.tasks.spawn(async move {
-            let rule = record.calendar.as_deref().unwrap_or_default();
-            let calendar: Calendar = match rule.parse() {
+            let id = &record.id;
+            let calendar: Calendar = match record.calendar.as_deref().unwrap_or_default().parse() {
                 Ok(calendar) => calendar,
                 Err(error) => {
-                    let text = format!("plan {} is not run: {error}", record.id);
-                    this.events.tell("plan.missed", About::plan(&record.id), text);
+                    let text = format!("plan {id} is not run: {error}");
+                    this.events.tell("plan.missed", About::plan(id), text);
                     return;
                 }
             };
-            let mut last = this.clock.stamp();
-            while let Some(at) = calendar.next(last) {
+            let now = this.clock.stamp();
+            let mut last = record.called.as_ref().map_or(now, |called| Stamp(called.at));
+            while this.is_scheduled(id) {
+                let (at, came) = match due(&calendar, last, this.clock.stamp()) {
+                    Due::Never => return,
+                    Due::In(rest) => {
+                        tokio::select! {
+                            () = tokio::time::sleep(rest.min(LONGEST).duration()) => {}
+                            () = this.stop.cancelled() => return,
+                        }
+                        continue;
+                    }
+                    Due::SetBack(to) => {
+                        last = to;
+                        continue;
+                    }
+                    Due::Missed { at, late, more: 0 } => {
+                        (at, Came::Missed(format!("its time was {late} ago")))
+                    }
+                    Due::Missed { at, late, more } => (
+                        at,
+                        Came::Missed(format!("its time was {late} ago, and so were {more} before")),
+                    ),
+                    Due::Now(at) => (at, this.run_at(&record, at).await),
+                };
                 last = at;
-                loop {
-                    let rest = at.since(this.clock.stamp()).0.min(LONGEST.0);
-                    if rest == 0 {
-                        break;
-                    }
-                    tokio::select! {
-                        () = tokio::time::sleep(Span(rest).duration()) => {}
-                        () = this.stop.cancelled() => return,
-                    }
-                }
-                if !this.is_scheduled(&record.id) {
+                if let Came::Ended = came {
                     return;
                 }
-                let late = this.clock.stamp().since(at);
-                let begun = if late > LATE {
-                    Err(format!("its time was {late} ago"))
-                } else {
-                    this.run_instance(&record).await.map_err(|refusal| refusal.to_string())
-                };
-                match begun {
-                    Ok(instance) => {
-                        let text =
-                            format!("plan {} is run by its calendar, as {instance}", record.id);
-                        this.events.tell("plan.by_calendar", About::plan(&record.id), text);
-                    }
-                    Err(why) => {
-                        let text = format!("plan {} was not run at {at}: {why}", record.id);
-                        tracing::warn!("{text}");
-                        this.events.tell("plan.missed", About::plan(&record.id), text);
-                    }
-                }
+                this.came(id, at, &came).await;
             }
         });
+    }
+
+    /// Runs it at its time. What cannot be told or had just now is tried again for as long as it may be late.
+    async fn run_at(&self, record: &Record, at: Stamp) -> Came {
+        loop {
+            // Whoever cancels it waits for what is begun here, or it is not begun.
+            let turn = self.turn_of(&format!("plan {}", record.id));
+            let ours = turn.lock().await;
+            if !self.is_scheduled(&record.id) || self.stop.is_cancelled() {
+                return Came::Ended;
+            }
+            let refusal = match self.run_instance(record).await {
+                Ok(instance) => return Came::Run(instance),
+                Err(refusal) => refusal,
+            };
+            drop(ours);
+            let may_pass = matches!(
+                refusal,
+                Refusal::Busy { .. }
+                    | Refusal::Hindered(Hindrance::Doubtful { .. } | Hindrance::Unknown(_))
+            );
+            if !may_pass || self.clock.stamp().since(at).0 + AGAIN.0 >= LATE.0 {
+                return Came::Missed(refusal.to_string());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN.duration()) => {}
+                () = self.stop.cancelled() => return Came::Ended,
+            }
+        }
+    }
+
+    /// Keeps what came of a time, with the plan and in the audit, and tells it.
+    async fn came(&self, id: &PlanId, at: Stamp, came: &Came) {
+        let turn = self.turn_of(&format!("plan {id}"));
+        let _ours = turn.lock().await;
+        let (kind, what, text) = match came {
+            Came::Run(instance) => (
+                "plan.by_calendar",
+                format!("run as {instance}"),
+                format!("plan {id} is run by its calendar, as {instance}"),
+            ),
+            Came::Missed(why) => (
+                "plan.missed",
+                format!("not run: {why}"),
+                format!("plan {id} was not run at {at}: {why}"),
+            ),
+            Came::Ended => return,
+        };
+        if kind == "plan.missed" {
+            tracing::warn!("{text}");
+        }
+        let about = About::plan(id);
+        self.events.tell(kind, about.clone(), text.clone());
+        let Ok(mut record) = self.kept(id).await else { return };
+        if record.state != PlanState::Scheduled {
+            // It was cancelled meanwhile.
+            return;
+        }
+        record.called = Some(Called { at: at.0, what: Some(what) });
+        let kept = match to_json(&record) {
+            Err(error) => Err(error),
+            Ok(bytes) => {
+                let plans = vec![(id.clone(), bytes, true)];
+                let notes = vec![draft(self.clock.stamp().0, kind, "the calendar", &about, text)];
+                let commit = Commit { plans, notes, ..Commit::default() };
+                self.in_journal(move |journal| journal.commit(commit)).await
+            }
+        };
+        if let Err(error) = kept {
+            tracing::error!(%error, "what came of plan {id} at {at} was not kept");
+        }
+        self.show(record);
     }
 
     fn is_scheduled(&self, plan: &PlanId) -> bool {
@@ -135,7 +264,8 @@ impl Switching {
             needs_approvals: record.needs_approvals.max(parent.needs_approvals),
             ..record.clone()
         };
-        if let Err(refusal) = self.is_agreed_to(&asked) {
+        let agreed = self.is_agreed_to(&asked).and_then(|()| covers(parent, &asked));
+        if let Err(refusal) = agreed {
             self.stands_refused(record, &refusal).await?;
             return Err(refusal);
         }
@@ -161,11 +291,89 @@ impl Switching {
             self.check_with(&outlet, &lifted).await?;
         }
         record.state = PlanState::Running;
+        record.accepted = Some(self.clock.stamp().0);
         self.with_runs(|runs, _| claim(runs, &record))?;
         let plans = vec![(record.id.clone(), to_json(&record)?, true)];
         let notes = vec![self.accepted(&record)];
         let id = record.id.clone();
         self.begin(record, Commit { plans, notes, ..Commit::default() }).await?;
         Ok(id)
+    }
+}
+
+/// Whether what others agreed to, or an admin lifted locks for, is all that an instance of a plan switches: a group may have
+/// grown since.
+fn covers(parent: &Record, instance: &Record) -> Result<(), Refusal> {
+    if instance.needs_approvals == 0 {
+        return Ok(());
+    }
+    let of = |record: &Record| -> BTreeSet<OutletId> {
+        record.asks.iter().flat_map(|(_, outlets, _)| outlets).cloned().collect()
+    };
+    match of(instance).difference(&of(parent)).next() {
+        None => Ok(()),
+        Some(outlet) => {
+            let difference = format!("it names {outlet} now, to which nobody agreed");
+            Err(Refusal::Changed { plan: parent.id.to_string(), difference })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Stamp {
+        Stamp::parse_at(text, Stamp(0)).unwrap()
+    }
+
+    fn due_at(last: &str, now: &str) -> Due {
+        due(&"daily 22:00".parse().unwrap(), at(last), at(now))
+    }
+
+    #[test]
+    fn a_time_is_waited_for_comes_and_is_missed_once() {
+        let ten = at("2026-11-25T22:00:00Z");
+        let before = "2026-11-25T21:59:00Z";
+        assert_eq!(due_at(before, before), Due::In(Span::seconds(60)));
+        assert_eq!(due_at(before, "2026-11-25T22:00:00Z"), Due::Now(ten));
+        // The gateway was off, and is up within a minute.
+        assert_eq!(due_at(before, "2026-11-25T22:01:00Z"), Due::Now(ten));
+        let missed = Due::Missed { at: ten, late: Span::seconds(61), more: 0 };
+        assert_eq!(due_at(before, "2026-11-25T22:01:01Z"), missed);
+        // That time was seen to.
+        assert_eq!(
+            due_at("2026-11-25T22:00:00Z", "2026-11-25T22:01:01Z"),
+            Due::In(Span::seconds(86_339))
+        );
+    }
+
+    #[test]
+    fn what_passed_while_the_gateway_was_off_for_long_is_told_as_one() {
+        let missed = due_at("2026-11-20T22:00:00Z", "2026-11-25T21:00:00Z");
+        let late = Span::seconds(23 * 3_600);
+        assert_eq!(missed, Due::Missed { at: at("2026-11-24T22:00:00Z"), late, more: 3 });
+        // The last of them is still in time: it is told, and that is run.
+        let missed = due_at("2026-11-20T22:00:00Z", "2026-11-25T22:00:10Z");
+        let Due::Missed { at: last, more: 3, .. } = missed else { panic!("{missed:?}") };
+        assert_eq!(last, at("2026-11-24T22:00:00Z"));
+        // A clock without a battery that is set right.
+        let now = at("2026-11-25T21:00:00Z");
+        let Due::Missed { at: last, more: COUNTED, .. } =
+            due_at("1970-01-01T00:00:00Z", "2026-11-25T21:00:00Z")
+        else {
+            panic!("it is told as one")
+        };
+        assert_eq!(due(&"daily 22:00".parse().unwrap(), last, now), Due::In(Span::seconds(3_600)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_has_no_time_come_twice_and_none_waited_for_in_vain() {
+        // By some seconds, after that time was seen to.
+        let ten = "2026-11-25T22:00:00Z";
+        assert_eq!(due_at(ten, "2026-11-25T21:59:50Z"), Due::In(Span::seconds(86_410)));
+        // It was a month ahead.
+        let now = at("2026-10-25T21:59:50Z");
+        assert_eq!(due_at(ten, "2026-10-25T21:59:50Z"), Due::SetBack(now));
     }
 }

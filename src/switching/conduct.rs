@@ -19,6 +19,8 @@ use crate::store::journal::{Commit, JournalError};
 
 use super::submit::{Switching, to_json};
 
+/// How often old plans, keys and lines of the audit are forgotten.
+const TIDIES: Span = Span::seconds(86_400);
 /// How often the journal's tables take up what its log has.
 const SETTLES: Span = Span::seconds(1);
 
@@ -237,7 +239,14 @@ impl Switching {
         let mut clock = tokio::time::interval(SETTLES.duration());
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut told = false;
+        let mut tidied = self.clock.tick();
         loop {
+            if self.clock.tick() - tidied >= TIDIES {
+                tidied = self.clock.tick();
+                if let Err(error) = self.forget().await {
+                    tracing::error!(%error, "the journal is not tidied");
+                }
+            }
             let goes_on = tokio::select! {
                 _ = clock.tick() => true,
                 () = self.done.cancelled() => false,
@@ -306,7 +315,8 @@ impl Switching {
                 continue;
             }
             count += 1;
-            if let Some(why) = self.may_not_begin(&record) {
+            let why = self.may_not_begin(&record).or_else(|| self.may_not_be_taken_up(&record));
+            if let Some(why) = why {
                 self.tells_refused(&record.id, &why);
                 record.cancelled = Some(format!("the gateway: {why}"));
             }

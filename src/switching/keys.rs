@@ -12,10 +12,13 @@ use crate::store::journal::JournalError;
 
 use super::plans::{Line, Preview, Wish};
 use super::refusal::Refusal;
-use super::submit::{Request, Switching};
+use super::submit::{Request, Switching, Target};
 
 /// How long idempotency keys are remembered, ms: a week.
 const KEYS_KEPT_MS: i64 = 7 * 86_400_000;
+
+/// With so many turns those that are over are forgotten.
+const TURNS: usize = 256;
 
 /// What an idempotency key is bound to.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,7 +57,8 @@ pub(super) fn scoped(who: &Identity, key: &str) -> String {
 
 /// What is asked for with a key.
 pub(super) fn asked(request: &Request) -> String {
-    format!("{} {} {}", request.action.word(), request.target, request.reason)
+    let group = if matches!(request.target, Target::Group(_)) { "group " } else { "" };
+    format!("{} {group}{} {}", request.action.word(), request.target, request.reason)
 }
 
 /// The same of a plan: as a digest, since a wish may name thousands of outlets. No action is called "plan".
@@ -72,6 +76,10 @@ impl Switching {
     /// The turn of those who would use a key, or run or cancel a plan.
     pub(super) fn turn_of(&self, what: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.len() >= TURNS {
+            // Nobody is at these, nor waits for them.
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
         turns.entry(what.to_owned()).or_default().clone()
     }
 

@@ -76,11 +76,8 @@ impl Switching {
     ) -> Result<(), Refusal> {
         self.must_exist(outlet)?;
         let text = format!("{outlet} was locked by {who}: {reason}");
-        let by = who.to_string();
-        self.put_lock(outlet, Some(self.new_lock(reason, &by)), ("outlet.locked", &by, &text))
-            .await?;
-        self.events.tell("outlet.locked", About::outlet(outlet), text);
-        Ok(())
+        let lock = Some(self.new_lock(reason, &who.to_string()));
+        self.puts_lock("outlet.locked", who, outlet, lock, text).await
     }
 
     /// Lifts a lock, at an admin's wish. What the configuration locks stays locked.
@@ -95,9 +92,25 @@ impl Switching {
             );
         }
         let text = format!("the lock of {outlet} was lifted by {who}");
-        self.put_lock(outlet, None, ("outlet.unlocked", &who.to_string(), &text)).await?;
-        self.events.tell("outlet.unlocked", About::outlet(outlet), text);
-        Ok(())
+        self.puts_lock("outlet.unlocked", who, outlet, None, text).await
+    }
+
+    /// In a task of its own: a client that hangs up leaves no lock that is durable and does not hold, or the other way.
+    async fn puts_lock(
+        &self,
+        kind: &'static str,
+        who: &Identity,
+        outlet: &OutletId,
+        lock: Option<Lock>,
+        text: String,
+    ) -> Result<(), Refusal> {
+        let (this, by, outlet) = (self.clone(), who.to_string(), outlet.clone());
+        let task = self.tasks.spawn(async move {
+            this.put_lock(&outlet, lock, (kind, &by, &text)).await?;
+            this.events.tell(kind, About::outlet(&outlet), text);
+            Ok(())
+        });
+        task.await.unwrap_or(Err(Refusal::Ending))
     }
 
     /// Locks an outlet at once, whether the journal takes it or not.

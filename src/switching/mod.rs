@@ -16,6 +16,7 @@ mod locks;
 mod past;
 mod plans;
 mod refusal;
+mod restore;
 mod rights;
 pub mod site;
 mod submit;

@@ -216,7 +216,11 @@ fn carried_alone(
     feeds.iter().filter_map(alone).collect()
 }
 
-/// What outlets of a PDU drew at most in the last hour in which they were on, mVA; nothing of one that was not metered then.
+/// Of an outlet: the last hour in which it was on, and what it drew in each.
+type Hours = (Option<i64>, BTreeMap<i64, Vec<i64>>);
+
+/// What outlets of a PDU drew in the last hour in which they were on, for most of it at most, mVA: what a meter catches of a
+/// first moment, or while a load starts up, is not what it draws. Nothing of one that was not metered then.
 /// Looked for from now on backwards, each time twice as far: most outages are short.
 fn drew_last(
     archive: &Archive,
@@ -238,15 +242,12 @@ fn drew_last(
         let (end, start) = (Stamp(now.0 - back), Stamp(now.0 - (back * 2).max(HOUR_MS)));
         back = now.0 - start.0;
         let asked = Scan { pdu: &first.outlet.pdu, columns: &columns, start, end, step: None };
-        // By outlet: the last hour in which it was on, and the most that it drew in each.
-        let mut hours: Vec<(Option<i64>, BTreeMap<i64, i64>)> =
-            vec![Default::default(); left.len()];
+        let mut hours: Vec<Hours> = vec![Default::default(); left.len()];
         scan(archive, &asked, &mut |column, item| {
             let Item::Sample((at, Ok(value))) = item else { return in_time() };
             let (hour, of) = (at.0.div_euclid(HOUR_MS), &mut hours[column / 2]);
             if column % 2 == 1 {
-                let most = of.1.entry(hour).or_default();
-                *most = left[column / 2].load(value).max(*most);
+                of.1.entry(hour).or_default().push(left[column / 2].load(value));
             } else if Word::from_number(value) == Some(Word::On) {
                 of.0 = of.0.max(Some(hour));
             }
@@ -258,11 +259,21 @@ fn drew_last(
         }
         for (of, (on, loads)) in left.iter().zip(hours) {
             if let Some(hour) = on {
-                drew.insert(of.outlet.clone(), loads.get(&hour).copied());
+                drew.insert(of.outlet.clone(), loads.get(&hour).and_then(|all| mostly(all)));
             }
         }
     }
     Ok(())
+}
+
+/// What is passed in no more than a twentieth of some readings of what draws something; nothing if there are none.
+fn mostly(loads: &[i64]) -> Option<i64> {
+    let mut sorted: Vec<i64> = loads.iter().copied().filter(|load| *load > 0).collect();
+    if sorted.is_empty() {
+        return loads.first().copied();
+    }
+    sorted.sort_unstable();
+    sorted.get((sorted.len() * 19).div_ceil(20).checked_sub(1)?).copied()
 }
 
 /// The starts of a day, the newest first.
@@ -334,6 +345,21 @@ fn starts_of_day(archive: &Archive, outlets: &[Sought], day: i64) -> Day {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_meter_catches_of_a_first_moment_is_not_what_an_outlet_draws() {
+        assert_eq!(mostly(&[]), None);
+        assert_eq!(mostly(&[310]), Some(310));
+        assert_eq!(mostly(&[310, 290]), Some(310));
+        let mut hour = vec![290; 700];
+        hour.extend([1_831, 1_819, 0, 470, 470]);
+        hour.extend([305; 40]);
+        assert_eq!(mostly(&hour), Some(305));
+        // It was off for most of the hour.
+        hour.extend(vec![0; 5_000]);
+        assert_eq!(mostly(&hour), Some(305));
+        assert_eq!(mostly(&[0, 0]), Some(0));
+    }
 
     #[test]
     fn each_feed_of_a_host_is_reckoned_to_carry_it_alone() {

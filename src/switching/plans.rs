@@ -4,16 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Identity, Permission};
+use crate::access::Identity;
 use crate::model::event::About;
 use crate::model::id::{HostId, OutletId, PduId, PlanId};
 use crate::model::metric::Scope;
 use crate::model::switching::{Action, Relay};
 use crate::model::time::{Span, Stamp};
 use crate::plan::guard::Hindrance;
-use crate::plan::record::{
-    Approval, Maker, OnFailure, OnOverload, PlanState, Record, Select, Selected,
-};
+use crate::plan::record::{Maker, OnFailure, OnOverload, PlanState, Record, Select, Selected};
 use crate::plan::run::{recorded, reserve};
 use crate::plan::world::{Goal, Relays, Want};
 use crate::plan::{self, Picture, Plan, Sight};
@@ -128,6 +126,7 @@ impl Switching {
         let site = self.site.borrow().clone();
         self.with_runs(|runs, sight| {
             let mut picture = runs.picture(sight, None, None);
+            picture.adds_what_is_not_read_yet(sight.now, &runs.memory);
             picture.world.by_priority = wish.by_priority;
             let wished = Self::wished(wish, &site, &picture, sight)?;
             let doubtful = wished
@@ -353,7 +352,7 @@ impl Switching {
     }
 
     /// A kept plan with the digest that somebody saw.
-    async fn planned(&self, id: &PlanId, digest: &str) -> Result<Record, Refusal> {
+    pub(super) async fn planned(&self, id: &PlanId, digest: &str) -> Result<Record, Refusal> {
         let record = self.kept(id).await?;
         if record.state != PlanState::Planned {
             let state = record.state.word();
@@ -362,49 +361,6 @@ impl Switching {
         if record.digest() != digest {
             return Err(Refusal::OtherDigest { plan: id.to_string(), digest: record.digest() });
         }
-        Ok(record)
-    }
-
-    /// Agrees to a plan that somebody else made.
-    pub async fn approve(
-        &self,
-        who: &Identity,
-        id: &PlanId,
-        digest: &str,
-    ) -> Result<Record, Refusal> {
-        self.site.borrow().policy.allow(who, Permission::Approve)?;
-        let turn = self.turn_of(&format!("plan {id}"));
-        let _turn = turn.lock().await;
-        let mut record = self.planned(id, digest).await?;
-        let by = who.to_string();
-        // One that counts no more may be given again, by whomever.
-        record.approvals.retain(|by| self.agreed(id, by, Permission::Approve));
-        if is_of(&record.by, who) || record.approvals.iter().any(|a| is_of(&a.by, who)) {
-            return Err(Refusal::OwnApproval { plan: id.to_string(), who: who.name.clone() });
-        }
-        let at = self.clock.stamp().0;
-        record.approvals.push(Approval { by: by.clone(), at, who: Some(maker(who)) });
-        let text = format!("plan {id} was approved by {who}");
-        self.keep(&record, "plan.approved", &by, &text).await?;
-        Ok(record)
-    }
-
-    /// Lifts the locks of the outlets that a plan names, for this plan.
-    pub async fn lift(&self, who: &Identity, id: &PlanId, digest: &str) -> Result<Record, Refusal> {
-        self.site.borrow().policy.allow(who, Permission::Administer)?;
-        let turn = self.turn_of(&format!("plan {id}"));
-        let _turn = turn.lock().await;
-        let mut record = self.planned(id, digest).await?;
-        if record.over_locks.is_empty() {
-            return Err(Refusal::NothingToLift { plan: id.to_string() });
-        }
-        let by = who.to_string();
-        let at = self.clock.stamp().0;
-        record.lifted = Some(Approval { by: by.clone(), at, who: Some(maker(who)) });
-        let outlets: Vec<String> = record.over_locks.keys().map(ToString::to_string).collect();
-        let text =
-            format!("the locks of {} were lifted for plan {id} by {who}", outlets.join(", "));
-        self.keep(&record, "plan.lifted", &by, &text).await?;
         Ok(record)
     }
 
@@ -451,6 +407,7 @@ impl Switching {
         }
         let mut record = self.planned(id, digest).await?;
         self.may(who, &record)?;
+        self.hosts_are_the_same(&record)?;
         // A rule that came since it was made holds for it as well.
         let site = self.site.borrow().clone();
         record.needs_approvals = record.needs_approvals.max(site.approvals.needed(&record, &site));
@@ -472,6 +429,7 @@ impl Switching {
             self.check_with(outlet, &lifted).await?;
         }
         record.state = PlanState::Running;
+        record.accepted = Some(self.clock.stamp().0);
         self.with_runs(|runs, sight| {
             runs.still_fits(&record, sight).map_err(|why| unfit(id, why))?;
             // One that was put off takes nothing before its time.
@@ -480,19 +438,6 @@ impl Switching {
         let plans = vec![(id.clone(), to_json(&record)?, true)];
         let notes = vec![self.accepted(&record)];
         self.begin(record, Commit { plans, key, notes, ..Commit::default() }).await
-    }
-
-    /// Whether a client may do all that a plan does.
-    pub(super) fn may(&self, who: &Identity, record: &Record) -> Result<(), Refusal> {
-        let site = self.site.borrow().clone();
-        for (host, outlets, action) in &record.asks {
-            site.policy.allow_switching(who, *action, host.as_ref(), outlets)?;
-        }
-        if record.asks.is_empty() {
-            let outlets: Vec<OutletId> = record.outlets().into_iter().collect();
-            site.policy.allow_switching(who, record.action, None, &outlets)?;
-        }
-        Ok(())
     }
 
     /// Cancels a plan: one that was not run is not run any more; of one under way no further step begins. Comes back once
@@ -554,7 +499,11 @@ impl Switching {
 
     /// Every limit as it is now, with the room that plans under way have taken.
     pub fn limits(&self) -> Picture {
-        self.with_runs(|runs, sight| runs.picture(sight, None, None))
+        self.with_runs(|runs, sight| {
+            let mut picture = runs.picture(sight, None, None);
+            picture.adds_what_is_not_read_yet(sight.now, &runs.memory);
+            picture
+        })
     }
 }
 
@@ -579,12 +528,6 @@ fn reckoned(picture: &Picture, at: usize) -> String {
         draw.settles_ms().div_ceil(1_000),
         source.told(starts)
     )
-}
-
-/// Whether a line "name (role)", perhaps followed by others, begins with this client.
-fn is_of(by: &str, who: &Identity) -> bool {
-    let own = format!("{} ", who.name);
-    by.split("; run by ").any(|one| one == who.name || one.starts_with(&own))
 }
 
 /// Outlets, by themselves or as those of a host.

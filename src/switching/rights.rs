@@ -4,11 +4,15 @@
 use crate::access::policy::Denied;
 use crate::access::{Identity, Permission};
 use crate::model::event::About;
-use crate::model::id::PlanId;
+use crate::model::id::{OutletId, PlanId};
+use crate::model::time::{Span, Stamp};
 use crate::plan::record::{Approval, Maker, PlanState, Record, StepState};
 
 use super::refusal::Refusal;
 use super::submit::Switching;
+
+/// A plan of which nothing is begun is not taken up after so long: who wished it has helped himself otherwise by then.
+const TOO_LATE: Span = Span::seconds(3_600);
 
 /// A client as plans keep it.
 pub(super) fn maker(who: &Identity) -> Maker {
@@ -32,6 +36,34 @@ impl Switching {
         Ok(who)
     }
 
+    /// Whether a client may do all that a plan does.
+    pub(super) fn may(&self, who: &Identity, record: &Record) -> Result<(), Refusal> {
+        let site = self.site.borrow().clone();
+        for (host, outlets, action) in &record.asks {
+            site.policy.allow_switching(who, *action, host.as_ref(), outlets)?;
+        }
+        if record.asks.is_empty() {
+            let outlets: Vec<OutletId> = record.outlets().into_iter().collect();
+            site.policy.allow_switching(who, record.action, None, &outlets)?;
+        }
+        Ok(())
+    }
+
+    /// Whether what was asked for as a host's is still that host's: who may switch a host may not what feeds another now.
+    pub(super) fn hosts_are_the_same(&self, record: &Record) -> Result<(), Refusal> {
+        let site = self.site.borrow().clone();
+        for (host, outlets, _) in &record.asks {
+            let Some(id) = host else { continue };
+            let own = site.hosts.get(id).map(|host| &host.outlets);
+            let other = outlets.iter().find(|of| own.is_none_or(|own| !own.contains(of)));
+            if let Some(outlet) = other {
+                let difference = format!("{outlet} does not feed host {id} any more");
+                return Err(Refusal::Changed { plan: record.id.to_string(), difference });
+            }
+        }
+        Ok(())
+    }
+
     /// Whether those who made a plan may still do, by the policy of today, what an instance of it does today.
     pub(super) fn makers_may(&self, parent: &Record, instance: &Record) -> Result<(), Refusal> {
         // An earlier version kept no more than their names: whether they still may nobody can say.
@@ -41,7 +73,27 @@ impl Switching {
         for maker in &parent.makers {
             self.may(&self.counts(&parent.id, maker)?, instance)?;
         }
-        Ok(())
+        self.hosts_are_the_same(instance)
+    }
+
+    /// Why a plan of which nothing is begun may not be taken up after a restart, if so: it is too late for it, or those who
+    /// wished it may not any more.
+    pub(super) fn may_not_be_taken_up(&self, record: &Record) -> Option<Refusal> {
+        let begun = record.steps.iter().any(|step| step.state != StepState::Pending);
+        let over = record.state != PlanState::Running || record.cancelled.is_some();
+        if begun || over || record.not_before.is_some() {
+            return None;
+        }
+        let late = record.accepted.map(|at| self.clock.stamp().since(Stamp(at)));
+        if let Some(late) = late.filter(|late| *late > TOO_LATE) {
+            let difference = format!("it was to begin {late} ago");
+            return Some(Refusal::Changed { plan: record.id.to_string(), difference });
+        }
+        // What the gateway wished itself rests on nobody's rights.
+        if record.makers.is_empty() {
+            return None;
+        }
+        self.makers_may(record, record).and_then(|()| self.is_agreed_to(record)).err()
     }
 
     /// Whether what somebody agreed to still counts: the certificate was not revoked, its role may still do it.
@@ -51,6 +103,66 @@ impl Switching {
         // An earlier version kept no more than the name.
         let who = by.who.as_ref().and_then(|maker| self.counts(plan, maker).ok());
         who.is_some_and(|who| site.policy.allow(&who, permission).is_ok())
+    }
+
+    /// Agrees to a plan that somebody else made. In a task of its own, as every change of a plan.
+    pub async fn approve(
+        &self,
+        who: &Identity,
+        id: &PlanId,
+        digest: &str,
+    ) -> Result<Record, Refusal> {
+        let (this, who, id, digest) = (self.clone(), who.clone(), id.clone(), digest.to_owned());
+        let task = self.tasks.spawn(async move { this.approve_now(&who, &id, &digest).await });
+        task.await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    async fn approve_now(
+        &self,
+        who: &Identity,
+        id: &PlanId,
+        digest: &str,
+    ) -> Result<Record, Refusal> {
+        self.site.borrow().policy.allow(who, Permission::Approve)?;
+        let turn = self.turn_of(&format!("plan {id}"));
+        let _turn = turn.lock().await;
+        let mut record = self.planned(id, digest).await?;
+        let by = who.to_string();
+        // One that counts no more may be given again, by whomever.
+        record.approvals.retain(|by| self.agreed(id, by, Permission::Approve));
+        if is_of(&record.by, who) || record.approvals.iter().any(|a| is_of(&a.by, who)) {
+            return Err(Refusal::OwnApproval { plan: id.to_string(), who: who.name.clone() });
+        }
+        let at = self.clock.stamp().0;
+        record.approvals.push(Approval { by: by.clone(), at, who: Some(maker(who)) });
+        let text = format!("plan {id} was approved by {who}");
+        self.keep(&record, "plan.approved", &by, &text).await?;
+        Ok(record)
+    }
+
+    /// Lifts the locks of the outlets that a plan names, for this plan. In a task of its own, as every change of a plan.
+    pub async fn lift(&self, who: &Identity, id: &PlanId, digest: &str) -> Result<Record, Refusal> {
+        let (this, who, id, digest) = (self.clone(), who.clone(), id.clone(), digest.to_owned());
+        let task = self.tasks.spawn(async move { this.lift_now(&who, &id, &digest).await });
+        task.await.unwrap_or(Err(Refusal::Ending))
+    }
+
+    async fn lift_now(&self, who: &Identity, id: &PlanId, digest: &str) -> Result<Record, Refusal> {
+        self.site.borrow().policy.allow(who, Permission::Administer)?;
+        let turn = self.turn_of(&format!("plan {id}"));
+        let _turn = turn.lock().await;
+        let mut record = self.planned(id, digest).await?;
+        if record.over_locks.is_empty() {
+            return Err(Refusal::NothingToLift { plan: id.to_string() });
+        }
+        let by = who.to_string();
+        let at = self.clock.stamp().0;
+        record.lifted = Some(Approval { by: by.clone(), at, who: Some(maker(who)) });
+        let outlets: Vec<String> = record.over_locks.keys().map(ToString::to_string).collect();
+        let text =
+            format!("the locks of {} were lifted for plan {id} by {who}", outlets.join(", "));
+        self.keep(&record, "plan.lifted", &by, &text).await?;
+        Ok(record)
     }
 
     /// Whether a plan has the approvals and the lift that it needs, by the rules of today and those of when it was made.
@@ -118,4 +230,10 @@ impl Switching {
         tracing::warn!("{text}");
         self.events.tell("plan.refused", About::plan(plan), text);
     }
+}
+
+/// Whether a line "name (role)", perhaps followed by others, begins with this client.
+fn is_of(by: &str, who: &Identity) -> bool {
+    let own = format!("{} ", who.name);
+    by.split("; run by ").any(|one| one == who.name || one.starts_with(&own))
 }

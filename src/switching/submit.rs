@@ -276,6 +276,7 @@ impl Switching {
             self.check(&outlet).await?;
         }
         record.state = PlanState::Running;
+        record.accepted = Some(now.0);
         // An outlet may have been looked at meanwhile.
         if self.stop.is_cancelled() {
             return Err(Refusal::Ending);
@@ -289,6 +290,7 @@ impl Switching {
             }
             record = self.planned_at_once(&request)?;
             record.state = PlanState::Running;
+            record.accepted = Some(now.0);
             self.takes(&record)?;
         }
         // A plan's first step is intended in the same commit that accepts it: one fsync before the wire.

@@ -10,12 +10,11 @@ use serde::de::DeserializeOwned;
 
 use crate::model::event::About;
 use crate::model::id::{OutletId, PlanId};
-use crate::model::metric::Word;
-use crate::model::switching::{Action, Outcome, Relay};
-use crate::model::time::{Span, Stamp, Tick};
+use crate::model::switching::Action;
+use crate::model::time::Span;
 use crate::model::view::Health;
 use crate::plan::lit::{Lit, Restore};
-use crate::plan::record::{OnFailure, OnOverload, PlanState, Record, Select, Selected, StepState};
+use crate::plan::record::{OnFailure, OnOverload, Record, Select, Selected};
 use crate::plan::shed::{Act, Candidate, Flow, LeftOut, Rule, Standing};
 use crate::plan::starts::Starts;
 use crate::plan::world::Relays;
@@ -26,19 +25,14 @@ use crate::store::journal::{Commit, JournalError};
 use super::delays::Rounds;
 use super::past::Past;
 use super::plans::{Asker, Wish};
-use super::refusal::Refusal;
+use super::restore::{Restoring, went_off};
 use super::submit::{Switching, parse, to_json};
 
 const EVERY: Span = Span::seconds(1);
-/// How often a restore that is refused for a reason that may pass is tried again, and how long.
-const AGAIN: Span = Span::seconds(10);
-const TRIES: u32 = 60;
 /// How long a rule leaves something out at least that was refused to it.
 const LEFT_OUT: Span = Span::seconds(15);
 /// How many of those that were left out are named.
 const TOLD: usize = 8;
-/// How long after an off it is noted that nobody wants the outlet back, at most, ms.
-const NOTED_MS: i64 = 10_000;
 /// How many plans are looked through for outlets that were switched off last.
 const LATEST: usize = 200;
 
@@ -48,71 +42,15 @@ struct Watch {
     lit: Lit,
     starts: Starts,
     sheds: BTreeMap<String, Standing>,
-    /// The plans that rules are at, each with what it is to bring back, if so.
-    busy: BTreeMap<String, Vec<(PlanId, Option<Select>)>>,
+    /// The plans that rules are at, each with what is to go off, or to come back.
+    busy: BTreeMap<String, Vec<(PlanId, Action, Vec<Select>)>>,
+    /// Rules whose limit their PDU does not have; told once.
+    lost: BTreeSet<String>,
     restoring: Option<Restoring>,
     past: Past,
     rounds: Rounds,
     /// Outlets whose configuration names parts that their PDUs do not have; told once.
     strange: BTreeMap<OutletId, String>,
-}
-
-/// A restore that goes on, for as long as something is wanted back.
-struct Restoring {
-    began: Tick,
-    tries: u32,
-    next: Tick,
-    /// The plan that was begun last.
-    plan: Option<PlanId>,
-}
-
-/// What of that is off.
-#[derive(Default)]
-struct LeftDark {
-    /// May be switched on.
-    open: Vec<OutletId>,
-    locked: Vec<OutletId>,
-    /// Was told to come on since, and did not.
-    tried: Vec<OutletId>,
-    /// There is no such outlet any more.
-    gone: Vec<OutletId>,
-}
-
-/// Looks at what is wanted back. What cannot be seen now, and what a plan is at, is left for later.
-fn left_dark(
-    lit: &Lit,
-    of: &Restoring,
-    given_up: &[OutletId],
-    runs: &Runs,
-    sight: &Sight<'_>,
-) -> LeftDark {
-    let mut found = LeftDark::default();
-    for outlet in lit.wanted().iter().filter(|outlet| !given_up.contains(outlet)) {
-        let Some(view) = sight.view(&outlet.pdu) else {
-            found.gone.push(outlet.clone());
-            continue;
-        };
-        if view.health != Health::Online || runs.claimed_by(outlet).is_some() {
-            continue;
-        }
-        let written = runs.memory.written.get(outlet);
-        let kind = match view.layout.outlet(outlet.number).map(|at| view.outlet_state(at)) {
-            None => &mut found.gone,
-            Some(Ok(Word::Off)) if sight.lock_of(outlet).is_some() => &mut found.locked,
-            Some(Ok(Word::Off)) if written.is_some_and(|last| last.sent >= of.began) => {
-                &mut found.tried
-            }
-            Some(Ok(Word::Off)) => &mut found.open,
-            Some(_) => continue,
-        };
-        kind.push(outlet.clone());
-    }
-    found
-}
-
-fn named(outlets: &[OutletId]) -> String {
-    let names: Vec<String> = outlets.iter().map(ToString::to_string).collect();
-    names.join(", ")
 }
 
 /// What one look comes to.
@@ -169,7 +107,7 @@ impl Switching {
         serde_json::from_slice(&bytes).map_err(|_| JournalError::Damaged(format!("\"{name}\"")))
     }
 
-    async fn remember(&self, name: &'static str, what: &impl Serialize) {
+    pub(super) async fn remember(&self, name: &'static str, what: &impl Serialize) {
         let saved = match to_json(what) {
             Err(error) => Err(error),
             Ok(bytes) => {
@@ -212,15 +150,12 @@ impl Switching {
 
     async fn look_around(&self, watch: &mut Watch, store: &Arc<Archive>) {
         let site = self.site.borrow().clone();
-        // What was to come back by plans that are over.
-        let mut ended: BTreeMap<String, Vec<(PlanId, Select)>> = BTreeMap::new();
+        let mut ended: BTreeMap<String, Vec<(PlanId, Action, Vec<Select>)>> = BTreeMap::new();
         watch.busy.retain(|rule, plans| {
             let watched = self.watched();
-            let (open, over) = plans.drain(..).partition(|(plan, _)| watched.contains_key(plan));
+            let (open, over) = plans.drain(..).partition(|(plan, ..)| watched.contains_key(plan));
             *plans = open;
-            let over: Vec<(PlanId, Option<Select>)> = over;
-            let back = over.into_iter().filter_map(|(plan, item)| Some((plan, item?)));
-            ended.entry(rule.clone()).or_default().extend(back);
+            ended.insert(rule.clone(), over);
             !plans.is_empty()
         });
         let mut texts = dropped(&mut watch.sheds, &site.sheds);
@@ -253,15 +188,24 @@ impl Switching {
                             format!("rule {} does not name {name} any more, which stays off", rule.id);
                         texts.push(("shed.dropped", text));
                     }
-                    for (plan, item) in ended.remove(&rule.id).unwrap_or_default() {
-                        let of = candidates.iter().find(|of| of.select == item);
-                        if of.is_some_and(|of| standing.stays_off(of, sight.now)) {
-                            let text = format!(
-                                "rule {}: {item} did not come back by plan {plan}; it is tried again later",
-                                rule.id
-                            );
-                            texts.push(("shed.failed", text));
+                    for (plan, action, items) in ended.remove(&rule.id).unwrap_or_default() {
+                        let of = candidates.iter().filter(|of| items.contains(&of.select));
+                        for of in of {
+                            if standing.came_of(of, action == Action::Off, sight.now) {
+                                let text = format!(
+                                    "rule {}: {} did not go {} by plan {plan}, and is left alone for a while",
+                                    rule.id,
+                                    of.select,
+                                    action.word()
+                                );
+                                texts.push(("shed.failed", text));
+                            }
                         }
+                    }
+                    if let Some(text) = lost(rule, &picture, sight)
+                        && watch.lost.insert(rule.id.clone())
+                    {
+                        texts.push(("shed.unknown_limit", text));
                     }
                     let flow = flow(rule, &picture, sight);
                     let when = (sight.now, sight.stamp);
@@ -294,15 +238,21 @@ impl Switching {
             self.recalls(&found.dark, store).await;
             let next = self.clock.tick();
             let plan = watch.restoring.take().and_then(|of| of.plan);
-            watch.restoring = Some(Restoring { began: next, tries: 0, next, plan });
+            watch.restoring = Some(Restoring { began: next, tries: 0, next, plan, recalled: true });
         }
-        if let Some(restoring) = watch.restoring.take() {
+        if let Some(mut restoring) = watch.restoring.take() {
+            if !restoring.recalled && self.clock.tick() >= restoring.next {
+                restoring.recalled = true;
+                let wanted: Vec<OutletId> = watch.lit.wanted().iter().cloned().collect();
+                self.recalls(&wanted, store).await;
+            }
             watch.restoring = self.restore(&mut watch.lit, restoring).await;
         } else if let Some(how) = site.restore.filter(|_| !watch.lit.wanted().is_empty()) {
             // The last run was at it.
             let began = self.clock.tick();
             let next = began + how.settle;
-            watch.restoring = Some(Restoring { began, tries: 0, next, plan: None });
+            watch.restoring =
+                Some(Restoring { began, tries: 0, next, plan: None, recalled: false });
         }
         for (rule, act, flow) in found.acts {
             self.shed(watch, &rule, act, flow).await;
@@ -319,145 +269,9 @@ impl Switching {
         watch.strange = found.into_iter().collect();
     }
 
-    fn tell(&self, kind: &'static str, text: String) {
+    pub(super) fn tell(&self, kind: &'static str, text: String) {
         tracing::warn!("{text}");
         self.events.tell(kind, About::default(), text);
-    }
-
-    /// Tries to begin the plan that switches on what an outage left dark, until all of it is on or given up.
-    async fn restore(&self, lit: &mut Lit, mut of: Restoring) -> Option<Restoring> {
-        if self.clock.tick() < of.next {
-            return Some(of);
-        }
-        of.next = self.clock.tick() + AGAIN;
-        let mut given_up = self.called_off(lit, &mut of).await;
-        let mut found = self.with_runs(|runs, sight| left_dark(lit, &of, &given_up, runs, sight));
-        if !found.locked.is_empty() {
-            let text = format!("{} are locked and stay off", named(&found.locked));
-            self.tell("restore.left_out", text);
-        }
-        if !found.tried.is_empty() {
-            let text = format!(
-                "{} were on before the outage and stay off: they were switched on, and were not seen on",
-                named(&found.tried)
-            );
-            self.tell("restore.failed", text);
-        }
-        given_up.extend(found.locked.into_iter().chain(found.tried).chain(found.gone));
-        if !found.open.is_empty() {
-            let first = of.tries == 0;
-            let why = match self.begin_restore(&mut found.open, first).await {
-                Ok(plan) => {
-                    of.plan = Some(plan);
-                    "there is no room for them, what they come after is off, or they cannot be switched"
-                        .to_owned()
-                }
-                Err(why) => why.to_string(),
-            };
-            if found.open.is_empty() {
-                of.tries = of.tries.max(1);
-            } else if of.tries + 1 >= TRIES {
-                let names = named(&found.open);
-                let text = format!("{names} were on before the outage and stay off: {why}");
-                self.tell("restore.failed", text);
-                given_up.extend(found.open);
-            } else {
-                if first {
-                    let text = format!("{} wait, and are tried again: {why}", named(&found.open));
-                    self.tell("restore.waits", text);
-                }
-                of.tries += 1;
-            }
-        }
-        if lit.forget(given_up.iter()) {
-            self.remember("lit", lit).await;
-        }
-        (!lit.wanted().is_empty()).then_some(of)
-    }
-
-    /// What stays off as somebody has cancelled the plan that was to switch it on.
-    async fn called_off(&self, lit: &Lit, of: &mut Restoring) -> Vec<OutletId> {
-        let Some(plan) = of.plan.take() else { return Vec::new() };
-        // One that is not kept any more is over.
-        let Ok(record) = self.kept(&plan).await else { return Vec::new() };
-        if record.state == PlanState::Running {
-            of.plan = Some(plan.clone());
-        }
-        if record.state != PlanState::Cancelled {
-            return Vec::new();
-        }
-        let left: Vec<OutletId> =
-            record.outlets().into_iter().filter(|outlet| lit.wanted().contains(outlet)).collect();
-        if !left.is_empty() {
-            let names = named(&left);
-            self.tell("restore.cancelled", format!("{names} stay off: plan {plan} was cancelled"));
-        }
-        left
-    }
-
-    /// Begins the plan for those of some outlets that can be switched on now; the others are left.
-    async fn begin_restore(
-        &self,
-        outlets: &mut Vec<OutletId>,
-        tells: bool,
-    ) -> Result<PlanId, Refusal> {
-        let mut now: BTreeSet<OutletId> = outlets.iter().cloned().collect();
-        let mut left = Vec::new();
-        // Each time at least one is left out.
-        loop {
-            let goals = now.iter().map(|outlet| Select::Outlet(outlet.clone()));
-            let mut wish = wish("the restore after an outage".into(), goals, Action::On);
-            wish.by_priority = true;
-            let begun = match self.preview(&wish) {
-                Ok(preview) => {
-                    self.begin_by_itself(Record { patient: true, ..preview.record }).await
-                }
-                Err(refusal) => Err(refusal),
-            };
-            let refusal = match begun {
-                Ok(id) => {
-                    self.tell("restore.plan", format!("plan {id} restores {} outlets", now.len()));
-                    *outlets = left;
-                    return Ok(id);
-                }
-                Err(refusal) => refusal,
-            };
-            let without = self.keeping_out(&refusal, &now);
-            let (out, kept): (BTreeSet<OutletId>, BTreeSet<OutletId>) =
-                now.into_iter().partition(|outlet| without.contains(outlet));
-            now = kept;
-            if tells && !out.is_empty() {
-                let names: Vec<OutletId> = out.iter().cloned().collect();
-                let text = format!("{} are not switched on yet: {refusal}", named(&names));
-                self.tell("restore.left_out", text);
-            }
-            if out.is_empty() || now.is_empty() {
-                return Err(refusal);
-            }
-            left.extend(out);
-        }
-    }
-
-    /// Which outlets have to be left out for the others to be switched on: what does not fit, and hosts that come after one
-    /// that is off.
-    fn keeping_out(&self, refusal: &Refusal, of: &BTreeSet<OutletId>) -> BTreeSet<OutletId> {
-        match refusal {
-            Refusal::Unfit(crate::plan::Refusal::Limit { leave_out, .. }) => {
-                leave_out.iter().cloned().collect()
-            }
-            Refusal::Unfit(crate::plan::Refusal::Needs { host, .. }) => {
-                self.with_runs(|_, sight| {
-                    let is_of = |outlet: &&OutletId| {
-                        sight.site.host_of(outlet).is_some_and(|(id, _)| id.as_str() == host)
-                    };
-                    of.iter().filter(is_of).cloned().collect()
-                })
-            }
-            // What is in the way of one of them is not in the way of the others.
-            refusal => {
-                refusal.outlet().and_then(|outlet| outlet.parse().ok()).into_iter().collect()
-            }
-        }
     }
 
     async fn shed(&self, watch: &mut Watch, rule: &Rule, act: Act, flow: Flow) {
@@ -528,8 +342,7 @@ impl Switching {
                     "shed.acted",
                     format!("rule {id} switches {names} {word} by plan {plan}: {why}"),
                 );
-                let back = items.into_iter().next().filter(|_| action == Action::On);
-                watch.busy.entry(id.clone()).or_default().push((plan, back));
+                watch.busy.entry(id.clone()).or_default().push((plan, action, items));
             }
             Err(refusal) => {
                 let standing = watch.sheds.entry(id.clone()).or_default();
@@ -560,6 +373,25 @@ impl Switching {
     }
 }
 
+/// That the limit of a rule is none that its PDU has, once that is seen.
+fn lost(rule: &Rule, picture: &Picture, sight: &Sight<'_>) -> Option<String> {
+    let known = |name: &str| picture.world.limits.iter().any(|limit| limit.name == name);
+    let (pdu, _) = rule.limit.split_once('/').filter(|_| !known(&rule.limit))?;
+    let view = sight.views.iter().find(|view| view.id.as_str() == pdu)?;
+    if view.health != Health::Online {
+        return None;
+    }
+    let own = format!("{pdu}/");
+    let names = picture.world.limits.iter().map(|limit| limit.name.as_str());
+    let names: Vec<&str> = names.filter(|name| name.starts_with(&own)).take(TOLD).collect();
+    Some(format!(
+        "rule {} never sheds: PDU {pdu} has no limit {} that is rated; it has {}",
+        rule.id,
+        rule.limit,
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    ))
+}
+
 /// What rules have switched off that are not configured any more; their standing is over.
 fn dropped(sheds: &mut BTreeMap<String, Standing>, rules: &[Rule]) -> Vec<(&'static str, String)> {
     let mut texts = Vec::new();
@@ -575,27 +407,6 @@ fn dropped(sheds: &mut BTreeMap<String, Standing>, rules: &[Rule]) -> Vec<(&'sta
     texts
 }
 
-/// What plans have switched off last, and not so long before a moment that it was noted by then.
-fn went_off(plans: &[Record], noted: Stamp) -> Vec<OutletId> {
-    let mut last: BTreeMap<&OutletId, (i64, Relay)> = BTreeMap::new();
-    for step in plans.iter().flat_map(|plan| &plan.steps) {
-        let was_written = matches!(
-            step.state,
-            StepState::Intended | StepState::Ended(Outcome::Done | Outcome::Unverified)
-        );
-        let Some(at) = step.at.filter(|at| was_written && at + NOTED_MS >= noted.0) else {
-            continue;
-        };
-        let known = last.entry(&step.outlet).or_insert((at, step.relay));
-        // Of two in the same moment an off is the safe one.
-        if at > known.0 || at == known.0 && step.relay == Relay::Off {
-            *known = (at, step.relay);
-        }
-    }
-    let off = last.into_iter().filter(|(_, (_, relay))| *relay == Relay::Off);
-    off.map(|(outlet, _)| outlet.clone()).collect()
-}
-
 /// What was left out, at the end of a sentence.
 fn told(left_out: &LeftOut) -> String {
     let named: Vec<String> =
@@ -609,7 +420,7 @@ fn told(left_out: &LeftOut) -> String {
     }
 }
 
-fn wish(who: String, items: impl Iterator<Item = Select>, action: Action) -> Wish {
+pub(super) fn wish(who: String, items: impl Iterator<Item = Select>, action: Action) -> Wish {
     let selected = |select| Selected { select, action, drops_hosts: true };
     Wish {
         reason: who.clone(),

@@ -31,6 +31,12 @@ pub struct PlanBody {
     /// When it is run next by its calendar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_run_at: Option<String>,
+    /// When its last time by the calendar came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_run_at: Option<String>,
+    /// What came of that: `run as` and the plan's id, or `not run:` and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<String>,
     /// When it is made anew and run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calendar: Option<String>,

@@ -89,11 +89,13 @@ fn off_and_on(gateway: &Gateway, pdu: &str) -> Result<(), String> {
         let of = |key: &str| outlet[key].as_f64().unwrap_or(0.0);
         (of("power_w").max(of("current_a") * 230.0) * 1e3) as u64
     };
-    // The one that draws most, so that its meter is heard.
+    // One whose meter is heard; a small one, as the meters of limits in a recording stay where they are when it goes off,
+    // and it has to fit beside itself. Else the largest.
     let live = outlets.iter().filter(|outlet| {
         outlet["switchable"] == true && (outlet["state"] == "on" || outlet["state"] == "off")
     });
-    let Some(outlet) = live.max_by_key(drawn) else {
+    let size = |outlet: &&Value| (drawn(outlet) <= 300_000, drawn(outlet));
+    let Some(outlet) = live.max_by_key(size) else {
         return Err(format!("has no outlet that is switchable: {body}"));
     };
     let order = if outlet["state"] == "on" { ["off", "on"] } else { ["on", "off"] };
@@ -131,7 +133,9 @@ async fn every_family_switches_its_own_outlet_and_no_other() {
     };
     let sections: String = stand_ins.at.iter().map(section).collect();
     let wrong = tokio::task::block_in_place(|| {
-        let gateway = Gateway::start(&sections);
+        // The meters of limits stay where they are in a recording, also when an outlet goes off.
+        let small = "[switching]\ndefault_draw = { steady_w = 60, boot_w = 60, boot_s = 1, inrush_w = 60 }\n";
+        let gateway = Gateway::start(&format!("{small}{sections}"));
         std::thread::scope(|scope| {
             let gateway = &gateway;
             let runs: Vec<_> = stand_ins

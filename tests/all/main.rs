@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
 
+mod again;
 mod api;
 mod approved;
 mod audited;

@@ -290,7 +290,10 @@ async fn a_calendar_makes_its_plan_anew_also_after_a_restart_until_it_is_cancell
     assert!(Stamp(at).since(stamp(&instance["created_at"])) < Span::seconds(30), "{instance}");
     assert_eq!(relay(&a, 5), Relay::Off);
     let curl = gateway.curl();
-    assert_eq!(curl.get(&path)["state"], "scheduled", "it is run again tomorrow");
+    let kept = gateway.wait_for(&path, |plan| !plan["last_run"].is_null());
+    assert_eq!(kept["state"], "scheduled", "it is run again tomorrow");
+    assert_eq!(kept["last_run"], json!(format!("run as {}", instance["id"].as_str().unwrap())));
+    assert_eq!(stamp(&kept["last_run_at"]), Stamp(at), "{kept}");
     let cancelled = curl.post(&format!("{path}/cancel"), "", &[]);
     assert_eq!(cancelled.json()["state"], "cancelled", "{cancelled:?}");
     assert_eq!(run(&curl, &plan).status, 409);
@@ -330,7 +333,12 @@ async fn a_calendar_does_not_run_what_its_maker_may_no_longer_switch() {
     let lines = audit["entries"].as_array().unwrap();
     assert!(lines.iter().any(|line| line["kind"] == "plan.refused"), "{audit}");
     let path = format!("/v1/plans/{}", plan["id"].as_str().unwrap());
-    assert_eq!(curl.get(&path)["state"], "scheduled", "it may be allowed again tomorrow");
+    let kept = gateway.wait_for(&path, |plan| !plan["last_run"].is_null());
+    assert_eq!(kept["state"], "scheduled", "it may be allowed again tomorrow");
+    assert!(kept["last_run"].as_str().unwrap().starts_with("not run: "), "{kept}");
+    let audit = curl.get("/v1/audit?last=50");
+    let lines = audit["entries"].as_array().unwrap();
+    assert!(lines.iter().any(|line| line["kind"] == "plan.missed"), "{audit}");
 }
 
 fn cancelled(gateway: &Gateway, plan: &Value, why: &str) {

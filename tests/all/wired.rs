@@ -4,7 +4,9 @@
 use pmgate::sim::families::Family;
 use serde_json::{Value, json};
 
-use crate::planned::{FEEDS, two_pdus};
+use pmgate::model::switching::Relay;
+
+use crate::planned::{FEEDS, relay, two_pdus};
 use crate::rig::{Curl, Gateway, Sim, pdu_section};
 
 fn limits(curl: &Curl<'_>) -> Vec<Value> {
@@ -336,4 +338,124 @@ async fn a_plan_outlives_a_voltage_that_moves_and_not_a_rating_that_changes() {
     assert_eq!(refused.status, 409, "{refused:?}");
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("allowed 12.8 A and allows 11.2 A"), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_above_one_side_and_more_has_to_carry_what_the_other_leaves_behind() {
+    let feeds = "[[limit]]\nid = \"feed-a\"\nrating_w = 20000\nof = [\"pdu-a/1\", \"pdu-a/2\"]\npair = \"feed-b\"\n\
+        [[limit]]\nid = \"feed-b\"\nrating_w = 20000\nof = [\"pdu-b/1\", \"pdu-b/2\"]\npair = \"feed-a\"\n\
+        [[limit]]\nid = \"up\"\nrating_w = 20000\nof = [\"limit:feed-a\", \"pdu-a/8\"]\n\
+        [[limit]]\nid = \"room\"\nrating_w = 40000\nof = [\"limit:up\", \"limit:feed-b\"]\n";
+    let (_a, _b, gateway) = two_pdus(feeds).await;
+    let curl = gateway.curl();
+    let all = limits(&curl);
+    let load = |id: &str| number(all.iter().find(|limit| limit["id"] == id).unwrap(), "load_w");
+    let failover = load("up if feed-b dies");
+    assert!(close(failover, load("up") + load("feed-b"), 0.05), "{all:?}");
+    // What moves within the room is there already.
+    assert!(!all.iter().any(|limit| limit["id"] == "room if feed-b dies"), "{all:?}");
+}
+
+/// It would be left dark: the planner would count as free what the meter goes on to show.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_off_of_which_nobody_knows_the_phase_frees_none_also_for_when_the_other_side_dies() {
+    let (_a, _b, gateway) = two_pdus(FEEDS).await;
+    let curl = gateway.curl();
+    // Of all but one outlet the phase is told by nobody.
+    crate::approved::reload(&gateway, |text| {
+        let rated = "fast_s = 1\nratings_a = { L1 = 24, L2 = 24, L3 = 24 }";
+        let outlets: String = (1..=8)
+            .map(|n| format!("[[outlet]]\nid = \"pdu-a/{n}\"\nbranch = \"none\"\n"))
+            .collect();
+        text.replacen("fast_s = 1", rated, 1) + &outlets
+    });
+    gateway.wait_for("/v1/limits", |body| {
+        body["limits"].as_array().unwrap().iter().any(|limit| limit["id"] == "pdu-a/L1")
+    });
+    let wish = json!({"goals": [{"select": {"outlets": ["pdu-a/7", "pdu-a/8"]}, "action": "off"}], "dry_run": true});
+    let answer = curl.post("/v1/plans", &wish.to_string(), &[]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let body = answer.json();
+    let lines = body["timeline"].as_array().unwrap();
+    for id in ["pdu-a/L1", "pdu-a/L2 if feed-b dies"] {
+        let line = lines.iter().find(|line| line["limit"] == id);
+        let line = line.unwrap_or_else(|| panic!("no {id} in {body}"));
+        let points: Vec<f64> =
+            line["points"].as_array().unwrap().iter().map(|of| number(of, "load_w")).collect();
+        assert!(points.iter().all(|of| *of >= points[0]), "{id}: {points:?}");
+    }
+    let inlet = lines.iter().find(|line| line["limit"] == "feed-a").unwrap();
+    let points = inlet["points"].as_array().unwrap();
+    assert!(number(points.last().unwrap(), "load_w") < number(&points[0], "load_w"), "{inlet}");
+}
+
+/// The limit is the PDU's own, and nobody says what is plugged in: what the meter has shown of it counts by hand as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_hand_no_measured_limit_is_passed_either() {
+    let sim = Sim::start(Family::ApcRpdu2, 8).await;
+    let sections =
+        pdu_section("pdu-a", sim.address, "write_gap_ms = 0\nfast_s = 1\nratings_a = { B1 = 16 }");
+    let gateway = tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        gateway
+    });
+    let gateway = gateway.await.unwrap();
+    let curl = gateway.curl();
+    assert_eq!(curl.power("pdu-a/1", "off").status, 200);
+    curl.get("/v1/pdus/pdu-a?max_age_ms=0");
+    let branch = limit(&curl, "pdu-a/B1");
+    // Room for less than it draws.
+    let amperes = ((number(&branch, "load_a") + 1.1) / 0.8).floor();
+    crate::approved::reload(&gateway, |text| text.replace("B1 = 16", &format!("B1 = {amperes}")));
+    gateway.wait_for("/v1/limits", |_| {
+        (number(&limit(&curl, "pdu-a/B1"), "rating_a") - amperes).abs() < 0.1
+    });
+    let refused = curl.power("pdu-a/1", "on");
+    assert_eq!(
+        (refused.status, &refused.json()["limit"]),
+        (409, &"pdu-a/B1".into()),
+        "{refused:?}"
+    );
+    // Something else goes off, and it may.
+    for outlet in ["pdu-a/2", "pdu-a/3"] {
+        assert_eq!(curl.power(outlet, "off").status, 200);
+    }
+    curl.get("/v1/pdus/pdu-a?max_age_ms=0");
+    let on = curl.power("pdu-a/1", "on");
+    assert_eq!(on.status, 200, "{on:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_by_itself_goes_dark_by_the_feed_whose_load_the_other_can_carry() {
+    let (a, b) = (Sim::start(Family::ApcRpdu2, 8).await, Sim::start(Family::Sentry4, 8).await);
+    let load = pmgate::sim::physics::Load {
+        steady_mw: 100_000,
+        boot_percent: 100,
+        boot: pmgate::model::time::Span(0),
+        inrush_percent: 100,
+        inrush: pmgate::model::time::Span(0),
+        power_factor: 10_000,
+    };
+    for sim in [&a, &b] {
+        sim.pdu.lock().unwrap().load_all(load);
+    }
+    // Outlet 1 of pdu-a bears what hangs on it, and not what moves there when the other feed goes first.
+    let sections = format!(
+        "[switching]\nhold_s = 1\n[[limit]]\nid = \"rail\"\nrating_w = 188\nof = [\"pdu-a/1\"]\n{}{}[[host]]\nid = \"web\"\noutlets = [\"pdu-b/1\", \"pdu-a/1\"]\ndraw = {{ steady_w = 130, boot_w = 130, boot_s = 1, inrush_w = 130 }}\n",
+        pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1"),
+        pdu_section("pdu-b", b.address, "write_gap_ms = 0\nfast_s = 1")
+    );
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        gateway.wait_online("pdu-b");
+        let curl = gateway.curl();
+        let off = curl.post("/v1/hosts/web/power", r#"{"action":"off"}"#, &[]);
+        assert_eq!((off.status, &off.json()["state"]), (200, &"done".into()), "{off:?}");
+        assert_eq!(off.json()["steps"][0]["outlet"], "pdu-a/1", "{off:?}");
+        assert_eq!((relay(&a, 1), relay(&b, 1)), (Relay::Off, Relay::Off));
+    })
+    .await
+    .unwrap();
 }

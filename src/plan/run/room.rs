@@ -6,12 +6,12 @@ use crate::model::id::{OutletId, PduId};
 use crate::model::switching::Relay;
 
 use super::super::memory::{Memory, first_moment};
-use super::super::picture::{Picture, STEP_MS, Sight};
+use super::super::picture::{Picture, STEP_MS, Sight, Told};
 use super::super::planner::Refusal;
 use super::super::record::{Mark, Record, StepRecord};
 use super::super::search::fits;
 use super::super::site::Site;
-use super::super::world::{Draw, Goal, Want, World};
+use super::super::world::{Goal, Want, World};
 use super::worst::may_stay_dark;
 use super::{Run, Runs, Who};
 
@@ -34,9 +34,10 @@ pub(super) enum Cramped {
     Untold(String),
 }
 
-/// Forgets the draw of outlets of which the site says nothing, neither what they draw nor what feeds them: somebody who
-/// switches one outlet by hand knows it better than a default does. A plan of many counts them as worst.
-pub fn by_hand(world: &mut World, site: &Site) {
+/// Counts outlets of which the site says nothing, neither what they draw nor what feeds them, as somebody who switches one
+/// by hand expects it: only where a meter tells what flows, and what they draw for long, as breakers bear more for a while. A plan of
+/// many counts them as worst.
+pub fn by_hand(world: &mut World, told: &[Told], site: &Site) {
     let fed: BTreeSet<usize> = (0..)
         .zip(&world.limits)
         .filter(|(_, limit)| site.feeds.contains_key(&limit.name))
@@ -47,8 +48,8 @@ pub fn by_hand(world: &mut World, site: &Site) {
         let own = site.outlets.get(&outlet.id).and_then(|spec| spec.draw);
         let is_fed = outlet.over.iter().any(|share| fed.contains(&share.limit));
         if host.or(own).is_none() && !is_fed {
-            outlet.draw = Draw { inrush: 0, boot: 0, steady: 0, ..outlet.draw };
-            outlet.load = 0;
+            outlet.over.retain(|share| told[share.limit].seen.is_some());
+            (outlet.draw.inrush, outlet.draw.boot) = (outlet.draw.steady, outlet.draw.steady);
         }
     }
 }
@@ -87,7 +88,7 @@ impl Runs {
         let Some(at) = picture.outlets.get(outlet).copied() else { return Ok(()) };
         let mut world = std::mem::take(&mut picture.world);
         if run.record.scheduled.is_none() {
-            by_hand(&mut world, sight.site);
+            by_hand(&mut world, &picture.told, sight.site);
         }
         let draws = world.outlets[at].draw.falling().inrush > 0;
         let aged = world.outlets[at].over.iter().find(|share| {
@@ -135,7 +136,7 @@ impl Runs {
     pub fn has_headroom(&self, record: &Record, sight: &Sight<'_>) -> Result<(), Refusal> {
         let about = record.steps.iter().map(|step| step.outlet.pdu.clone()).collect();
         let mut picture = self.picture(sight, Some(&record.id), Some(&about));
-        by_hand(&mut picture.world, sight.site);
+        by_hand(&mut picture.world, &picture.told, sight.site);
         picture.world.hosts.iter_mut().for_each(|host| host.after.clear());
         let goals = goals_of(record, &picture, true);
         fits(&picture.world, &goals)?;

@@ -568,3 +568,42 @@ fn when_the_journal_fails_no_step_is_written_whose_intent_was_to_come_with_the_n
         assert!(detail.contains("could not be made durable"), "{step:?}");
     }
 }
+
+#[test]
+fn what_an_outlet_draws_is_not_remembered_from_its_first_moment_nor_grows_with_each_cycle() {
+    let mut rack = Rack::new(Site::default(), [true; 3]);
+    let remembers = |rack: &mut Rack| {
+        rack.sees(|runs, sight| {
+            runs.remember_load(&outlet(3), sight);
+            Vec::new()
+        });
+        rack.runs.memory.drew.get(&outlet(3)).copied()
+    };
+    // It came on this moment: what its meter shows may be anything.
+    let on = |rack: &mut Rack| {
+        let sent = Tick(rack.now);
+        let written = Written {
+            relay: Relay::On,
+            sent,
+            seen: Some(sent),
+            acknowledged: true,
+            takes: Span(0),
+        };
+        rack.runs.memory.written.insert(outlet(3), written);
+    };
+    on(&mut rack);
+    rack.now += 30;
+    assert_eq!(remembers(&mut rack), None);
+    // It has drawn 500 W for long.
+    rack.now += 600_000;
+    assert_eq!(remembers(&mut rack), Some(500_000));
+    // Off and on, again and again.
+    for _ in 0..10 {
+        on(&mut rack);
+        rack.now += 20_000;
+        rack.runs.memory.drew.insert(outlet(3), 300_000);
+        assert_eq!(remembers(&mut rack), Some(300_000), "it starts up");
+    }
+    rack.now += 600_000;
+    assert_eq!(remembers(&mut rack), Some(500_000), "another machine may be behind it");
+}

@@ -9,7 +9,7 @@ use crate::model::time::{Span, Tick};
 use crate::model::view::Health;
 
 use super::super::loads::{LAG, Loads, STANDSTILL};
-use super::super::picture::{Picture, Sight};
+use super::super::picture::{Picture, STEP_MS, Sight};
 use super::super::site::LEAST;
 use super::step::Phase;
 use super::{Deed, Note, PAUSE, Runs, Who};
@@ -347,12 +347,19 @@ impl Runs {
         detail
     }
 
-    /// Remembers what an outlet draws that is being switched off, for when it is switched on again.
+    /// Remembers what an outlet draws that is being switched off, for when it is switched on again. Not what it draws in its
+    /// first moment, nor while it starts up if it is known what it drew before: each off and on would make more of it.
     pub(super) fn remember_load(&mut self, outlet: &OutletId, sight: &Sight<'_>) {
         let about = [outlet.pdu.clone()].into();
         let picture = Picture::of(sight, &self.memory, Some(&about));
         let Some(at) = picture.outlets.get(outlet) else { return };
-        let load = picture.world.outlets[*at].load;
+        let (load, draw) = (picture.world.outlets[*at].load, picture.world.outlets[*at].draw);
+        let on = self.memory.switched_on(outlet, sight.now);
+        let within = |ms: u64| on.is_some_and(|on| sight.now <= on + Span(ms + STEP_MS));
+        let is_known = self.memory.drew.contains_key(outlet);
+        if within(draw.inrush_ms) || is_known && within(draw.settles_ms()) {
+            return;
+        }
         if picture.metered.contains(at) && load >= LEAST {
             self.memory.drew.insert(outlet.clone(), load);
         }

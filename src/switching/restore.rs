@@ -1,0 +1,242 @@
+//! After an outage of the rack: what it left dark is switched on again, as far as the limits and all else let, until it is
+//! on, is cancelled, or is given up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::id::{OutletId, PlanId};
+use crate::model::metric::Word;
+use crate::model::switching::{Action, Outcome, Relay};
+use crate::model::time::{Span, Stamp, Tick};
+use crate::model::view::Health;
+use crate::plan::lit::Lit;
+use crate::plan::record::{PlanState, Record, Select, StepState};
+use crate::plan::{Runs, Sight};
+
+use super::refusal::Refusal;
+use super::submit::Switching;
+use super::watch::wish;
+
+/// How often a restore that is refused for a reason that may pass is tried again, and how long.
+const AGAIN: Span = Span::seconds(10);
+const TRIES: u32 = 60;
+/// How long after an off it is noted that nobody wants the outlet back, at most, ms.
+const NOTED_MS: i64 = 10_000;
+
+/// A restore that goes on, for as long as something is wanted back.
+pub(super) struct Restoring {
+    pub began: Tick,
+    pub tries: u32,
+    pub next: Tick,
+    /// The plan that was begun last.
+    pub plan: Option<PlanId>,
+    /// Whether it was looked up what they drew before.
+    pub recalled: bool,
+}
+
+/// What of that is off.
+#[derive(Default)]
+struct LeftDark {
+    /// May be switched on.
+    open: Vec<OutletId>,
+    locked: Vec<OutletId>,
+    /// Was told to come on since, and did not.
+    tried: Vec<OutletId>,
+    /// There is no such outlet any more.
+    gone: Vec<OutletId>,
+}
+
+/// Looks at what is wanted back. What cannot be seen now, and what a plan is at, is left for later.
+fn left_dark(
+    lit: &Lit,
+    of: &Restoring,
+    given_up: &[OutletId],
+    runs: &Runs,
+    sight: &Sight<'_>,
+) -> LeftDark {
+    let mut found = LeftDark::default();
+    for outlet in lit.wanted().iter().filter(|outlet| !given_up.contains(outlet)) {
+        let Some(view) = sight.view(&outlet.pdu) else {
+            found.gone.push(outlet.clone());
+            continue;
+        };
+        if view.health != Health::Online || runs.claimed_by(outlet).is_some() {
+            continue;
+        }
+        let written = runs.memory.written.get(outlet);
+        let kind = match view.layout.outlet(outlet.number).map(|at| view.outlet_state(at)) {
+            None => &mut found.gone,
+            Some(Ok(Word::Off)) if sight.lock_of(outlet).is_some() => &mut found.locked,
+            Some(Ok(Word::Off)) if written.is_some_and(|last| last.sent >= of.began) => {
+                &mut found.tried
+            }
+            Some(Ok(Word::Off)) => &mut found.open,
+            Some(_) => continue,
+        };
+        kind.push(outlet.clone());
+    }
+    found
+}
+
+fn named(outlets: &[OutletId]) -> String {
+    let names: Vec<String> = outlets.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+impl Switching {
+    /// Tries to begin the plan that switches on what an outage left dark, until all of it is on or given up.
+    pub(super) async fn restore(&self, lit: &mut Lit, mut of: Restoring) -> Option<Restoring> {
+        if self.clock.tick() < of.next {
+            return Some(of);
+        }
+        of.next = self.clock.tick() + AGAIN;
+        let mut given_up = self.called_off(lit, &mut of).await;
+        let mut found = self.with_runs(|runs, sight| left_dark(lit, &of, &given_up, runs, sight));
+        if !found.locked.is_empty() {
+            let text = format!("{} are locked and stay off", named(&found.locked));
+            self.tell("restore.left_out", text);
+        }
+        if !found.tried.is_empty() {
+            let text = format!(
+                "{} were on before the outage and stay off: they were switched on, and were not seen on",
+                named(&found.tried)
+            );
+            self.tell("restore.failed", text);
+        }
+        given_up.extend(found.locked.into_iter().chain(found.tried).chain(found.gone));
+        if !found.open.is_empty() {
+            let first = of.tries == 0;
+            let why = match self.begin_restore(&mut found.open, first).await {
+                Ok(plan) => {
+                    of.plan = Some(plan);
+                    "there is no room for them, what they come after is off, or they cannot be switched"
+                        .to_owned()
+                }
+                Err(why) => why.to_string(),
+            };
+            if found.open.is_empty() {
+                of.tries = of.tries.max(1);
+            } else if of.tries + 1 >= TRIES {
+                let names = named(&found.open);
+                let text = format!("{names} were on before the outage and stay off: {why}");
+                self.tell("restore.failed", text);
+                given_up.extend(found.open);
+            } else {
+                if first {
+                    let text = format!("{} wait, and are tried again: {why}", named(&found.open));
+                    self.tell("restore.waits", text);
+                }
+                of.tries += 1;
+            }
+        }
+        if lit.forget(given_up.iter()) {
+            self.remember("lit", lit).await;
+        }
+        (!lit.wanted().is_empty()).then_some(of)
+    }
+
+    /// What stays off as somebody has cancelled the plan that was to switch it on.
+    async fn called_off(&self, lit: &Lit, of: &mut Restoring) -> Vec<OutletId> {
+        let Some(plan) = of.plan.take() else { return Vec::new() };
+        // One that is not kept any more is over.
+        let Ok(record) = self.kept(&plan).await else { return Vec::new() };
+        if record.state == PlanState::Running {
+            of.plan = Some(plan.clone());
+        }
+        if record.state != PlanState::Cancelled {
+            return Vec::new();
+        }
+        let left: Vec<OutletId> =
+            record.outlets().into_iter().filter(|outlet| lit.wanted().contains(outlet)).collect();
+        if !left.is_empty() {
+            let names = named(&left);
+            self.tell("restore.cancelled", format!("{names} stay off: plan {plan} was cancelled"));
+        }
+        left
+    }
+
+    /// Begins the plan for those of some outlets that can be switched on now; the others are left.
+    async fn begin_restore(
+        &self,
+        outlets: &mut Vec<OutletId>,
+        tells: bool,
+    ) -> Result<PlanId, Refusal> {
+        let mut now: BTreeSet<OutletId> = outlets.iter().cloned().collect();
+        let mut left = Vec::new();
+        // Each time at least one is left out.
+        loop {
+            let goals = now.iter().map(|outlet| Select::Outlet(outlet.clone()));
+            let mut wish = wish("the restore after an outage".into(), goals, Action::On);
+            wish.by_priority = true;
+            let begun = match self.preview(&wish) {
+                Ok(preview) => {
+                    self.begin_by_itself(Record { patient: true, ..preview.record }).await
+                }
+                Err(refusal) => Err(refusal),
+            };
+            let refusal = match begun {
+                Ok(id) => {
+                    self.tell("restore.plan", format!("plan {id} restores {} outlets", now.len()));
+                    *outlets = left;
+                    return Ok(id);
+                }
+                Err(refusal) => refusal,
+            };
+            let without = self.keeping_out(&refusal, &now);
+            let (out, kept): (BTreeSet<OutletId>, BTreeSet<OutletId>) =
+                now.into_iter().partition(|outlet| without.contains(outlet));
+            now = kept;
+            if tells && !out.is_empty() {
+                let names: Vec<OutletId> = out.iter().cloned().collect();
+                let text = format!("{} are not switched on yet: {refusal}", named(&names));
+                self.tell("restore.left_out", text);
+            }
+            if out.is_empty() || now.is_empty() {
+                return Err(refusal);
+            }
+            left.extend(out);
+        }
+    }
+
+    /// Which outlets have to be left out for the others to be switched on: what does not fit, and hosts that come after one
+    /// that is off.
+    fn keeping_out(&self, refusal: &Refusal, of: &BTreeSet<OutletId>) -> BTreeSet<OutletId> {
+        match refusal {
+            Refusal::Unfit(crate::plan::Refusal::Limit { leave_out, .. }) => {
+                leave_out.iter().cloned().collect()
+            }
+            Refusal::Unfit(crate::plan::Refusal::Needs { host, .. }) => {
+                self.with_runs(|_, sight| {
+                    let is_of = |outlet: &&OutletId| {
+                        sight.site.host_of(outlet).is_some_and(|(id, _)| id.as_str() == host)
+                    };
+                    of.iter().filter(is_of).cloned().collect()
+                })
+            }
+            // What is in the way of one of them is not in the way of the others.
+            refusal => {
+                refusal.outlet().and_then(|outlet| outlet.parse().ok()).into_iter().collect()
+            }
+        }
+    }
+}
+
+/// What plans have switched off last, and not so long before a moment that it was noted by then.
+pub(super) fn went_off(plans: &[Record], noted: Stamp) -> Vec<OutletId> {
+    let mut last: BTreeMap<&OutletId, (i64, Relay)> = BTreeMap::new();
+    for step in plans.iter().flat_map(|plan| &plan.steps) {
+        let was_written = matches!(
+            step.state,
+            StepState::Intended | StepState::Ended(Outcome::Done | Outcome::Unverified)
+        );
+        let Some(at) = step.at.filter(|at| was_written && at + NOTED_MS >= noted.0) else {
+            continue;
+        };
+        let known = last.entry(&step.outlet).or_insert((at, step.relay));
+        // Of two in the same moment an off is the safe one.
+        if at > known.0 || at == known.0 && step.relay == Relay::Off {
+            *known = (at, step.relay);
+        }
+    }
+    let off = last.into_iter().filter(|(_, (_, relay))| *relay == Relay::Off);
+    off.map(|(outlet, _)| outlet.clone()).collect()
+}

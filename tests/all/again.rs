@@ -1,0 +1,46 @@
+//! What is asked for again: a run with its key, a list page by page.
+
+use pmgate::model::switching::Relay;
+use serde_json::{Value, json};
+
+use crate::planned::{ended, make, relay, run, two_pdus};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_asked_for_again_with_its_key_is_answered_and_runs_once() {
+    let (a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let wish =
+        json!({"goals": [{"select": {"outlets": ["pdu-a/5"]}, "action": "off"}], "reason": "once"});
+    let (plan, other) = (make(&curl, &wish), make(&curl, &wish));
+    let keyed = |plan: &Value| {
+        let path = format!("/v1/plans/{}/run", plan["id"].as_str().unwrap());
+        let body = json!({"digest": plan["digest"]}).to_string();
+        curl.post(&path, &body, &["-H", "idempotency-key: run-1"])
+    };
+    assert_eq!(keyed(&plan).status, 202);
+    assert_eq!(ended(&gateway, &plan)["state"], "done");
+    assert_eq!(curl.power("pdu-a/5", "on").status, 200);
+    let again = keyed(&plan);
+    assert_eq!((again.status, &again.json()["state"]), (202, &"done".into()), "{again:?}");
+    assert_eq!(relay(&a, 5), Relay::On, "nothing was switched again");
+    // Without a key, and with it for something else.
+    assert_eq!(run(&curl, &plan).status, 409);
+    assert_eq!(keyed(&other).status, 422);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_no_page_gave_is_refused() {
+    let (_a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let wish = json!({"goals": [{"select": {"outlets": ["pdu-a/5"]}, "action": "off"}]});
+    let (first, second) = (make(&curl, &wish), make(&curl, &wish));
+    let page = curl.get("/v1/plans?limit=1");
+    assert_eq!(page["plans"][0]["id"], second["id"]);
+    let path = format!("/v1/plans?cursor={}", page["next_cursor"].as_str().unwrap());
+    assert_eq!(curl.get(&path)["plans"][0]["id"], first["id"]);
+    for cursor in ["zzz", "p0", "pzzzzzzzzzzzzzzzzzz"] {
+        let answer = curl.send(&format!("/v1/plans?cursor={cursor}"), &[]);
+        assert_eq!(answer.status, 400, "{cursor}: {answer:?}");
+        assert!(answer.body.contains("next_cursor"), "{answer:?}");
+    }
+}
