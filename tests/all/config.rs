@@ -258,6 +258,21 @@ fn the_commented_example_is_good_also_with_its_comments_taken_away() {
 }
 
 #[test]
+fn a_rule_that_names_what_cannot_help_or_names_it_twice_is_refused() {
+    let text = std::fs::read_to_string(repository("config/gateway.toml")).unwrap();
+    let rule =
+        |more: &str| format!("{text}\n[[shed]]\nid = \"high\"\nlimit = \"pdu-a/B1\"\n{more}\n");
+    let (_, err, code) = example(&rule("outlets = [\"pdu-a/1\", \"pdu-a/2\"]"));
+    assert_eq!(code, 0, "{err}");
+    let (out, err, code) = example(&rule("outlets = [\"pdu-a/1\", \"pdu-b/1\", \"pdu-a/1\"]"));
+    let told = out + &err;
+    assert_eq!(code, 1, "{told}");
+    for fault in ["\"pdu-b/1\" is not on the PDU of this limit", "outlet pdu-a/1 is named twice"] {
+        assert!(told.contains(fault), "{fault}: {told}");
+    }
+}
+
+#[test]
 fn the_demos_files_are_what_the_demo_writes() {
     let demo = Demo::start(4, 24);
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();

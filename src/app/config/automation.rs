@@ -44,6 +44,14 @@ pub(super) fn sheds(root: &Fields<'_>, devices: &[Settings], site: &Site) -> Vec
     rules
 }
 
+/// Adds what a rule names, once.
+fn add(item: &Item<'_>, select: Select, of: &mut Vec<Select>) {
+    if of.contains(&select) {
+        item.fault(format!("{select} is named twice"));
+    }
+    of.push(select);
+}
+
 fn shed(item: &Item<'_>, devices: &[Settings], site: &Site) -> Option<Rule> {
     let fields = item.fields()?;
     let text = |item: Option<Item<'_>>| item.and_then(|i| i.text().map(str::to_owned));
@@ -67,6 +75,10 @@ fn shed(item: &Item<'_>, devices: &[Settings], site: &Site) -> Option<Rule> {
         }
     }
     let limit = named.map(|(_, name)| name.to_owned());
+    // What hangs on another PDU relieves none of this one's limits.
+    let above = limit.as_deref().and_then(|name| name.split_once('/')).map(|(pdu, _)| pdu);
+    let above = above.filter(|pdu| devices.iter().any(|device| device.id.as_str() == *pdu));
+    let hangs = |outlet: &OutletId| above.is_none_or(|pdu| outlet.pdu.as_str() == pdu);
     let percent = |key: &'static str, usual| {
         fields.get(key).and_then(|i| i.integer(1..=200)).unwrap_or(usual)
     };
@@ -88,21 +100,26 @@ fn shed(item: &Item<'_>, devices: &[Settings], site: &Site) -> Option<Rule> {
         if !site.hosts.contains_key(&host) {
             item.fault(format!("there is no [[host]] with id \"{host}\""));
         }
-        of.push(Select::Host(host));
+        if site.hosts.get(&host).is_some_and(|host| !host.outlets.iter().any(hangs)) {
+            item.fault(format!("host \"{host}\" has no outlet on the PDU of this limit"));
+        }
+        add(&item, Select::Host(host), &mut of);
     }
     for item in fields.get("groups").map_or(Vec::new(), |list| list.list()) {
         let Some(group) = item.parsed::<GroupId>() else { continue };
         if !site.groups.contains_key(&group) {
             item.fault(format!("there is no [[group]] with id \"{group}\""));
         }
-        of.push(Select::Group(group));
+        add(&item, Select::Group(group), &mut of);
     }
     for item in fields.get("outlets").map_or(Vec::new(), |list| list.list()) {
         let Some(outlet) = item.parsed::<OutletId>() else { continue };
         if devices.iter().all(|device| device.id != outlet.pdu) {
             item.fault(format!("there is no [[pdu]] with id \"{}\"", outlet.pdu));
+        } else if !hangs(&outlet) {
+            item.fault(format!("\"{outlet}\" is not on the PDU of this limit"));
         }
-        of.push(Select::Outlet(outlet));
+        add(&item, Select::Outlet(outlet), &mut of);
     }
     if of.is_empty() {
         fields.fault("names nothing to be shed: write hosts, groups or outlets");
