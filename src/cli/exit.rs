@@ -31,7 +31,7 @@ impl Exit {
 
     /// Prints the error as a chain and gives the code; where results are asked for as JSON, a refusal is one.
     pub fn report(&self) -> ExitCode {
-        let wants_json = std::env::args().any(|word| word == "--json");
+        let wants_json = std::env::args_os().any(|word| word == "--json");
         if let Some(problem) = self.problem.as_ref().filter(|_| wants_json) {
             super::out::line(&format!("{problem:#}"));
         }

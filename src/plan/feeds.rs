@@ -251,21 +251,29 @@ impl Picture {
                     dead.iter().copied().filter(|at| !within.contains(at)).collect();
                 let kind = self.told[limit].kind.as_str();
                 if is_on_side && !matches!(kind, "outlet" | "failover" | "pair") {
-                    self.failover(dies, limit, &own, &moves);
+                    self.failover(dies, limit, &own, (&moves, &live));
                 }
             }
         }
     }
 
-    fn failover(&mut self, dies: &str, limit: usize, own: &[(usize, Share)], dead: &[usize]) {
+    fn failover(
+        &mut self,
+        dies: &str,
+        limit: usize,
+        own: &[(usize, Share)],
+        (dead, live): (&[usize], &BTreeSet<usize>),
+    ) {
         let outlets = &self.world.outlets;
         // Which of its feeds below the limit a host then uses is not known: the one that weighs most.
         // Of a feed that is perhaps not below the limit an off frees nothing, nor of what moves to such a one alone.
         let is_unsure = |at: usize| outlets[at].unsure.contains(&limit);
         let through = |host: usize| {
-            let feeds = || own.iter().filter(|(at, _)| outlets[*at].host == Some(host));
+            let is_feed = |at: &usize| live.contains(at) && outlets[*at].host == Some(host);
+            let feeds = || own.iter().filter(|(at, _)| is_feed(at));
             let most = feeds().map(|(_, share)| share.permille).max()?;
-            Some((most, feeds().all(|(at, _)| is_unsure(*at))))
+            let certain = feeds().filter(|(at, _)| !is_unsure(*at));
+            Some((most, certain.map(|(_, share)| share.permille).max() != Some(most)))
         };
         let moved: Vec<(usize, i64, bool)> = dead
             .iter()

@@ -137,7 +137,8 @@ impl Lit {
             let since = sight.now;
             let presence = match was {
                 Some(Presence::There { seen, good, failed }) if is_dark => {
-                    if since - seen >= AWAY {
+                    // Not one that this gateway was too busy to look at.
+                    if since - seen >= AWAY && view.failed_polls != failed {
                         Presence::Dark { good: Some(good), back: since, since }
                     } else if view.failed_polls > failed {
                         Presence::Doubtful { good, since }

@@ -149,8 +149,13 @@ impl Picture {
             }
             let outlet = &self.world.outlets[at];
             let since = written.last(now);
+            let own = format!("{}/", id.pdu);
             for share in &outlet.over {
-                if self.told[share.limit].seen.is_some_and(|seen| seen < since) {
+                // What is the sum of others has it already.
+                let told = &self.told[share.limit];
+                let is_metered = matches!(told.kind.as_str(), "inlet" | "phase" | "branch")
+                    && self.world.limits[share.limit].name.starts_with(&own);
+                if is_metered && told.seen.is_some_and(|seen| seen < since) {
                     let shown = outlet.load.min(outlet.draw.falling().boot);
                     self.world.limits[share.limit].load += share.of(shown);
                 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::id::OutletId;
 use crate::model::time::{Span, Stamp, Tick};
 
 use super::record::Select;
@@ -51,8 +52,10 @@ pub struct Candidate {
     pub priority: i32,
     /// Whether any of it is on; nothing if that is not known for certain.
     pub is_on: Option<bool>,
-    /// Whether all of it is seen on.
-    pub is_whole: bool,
+    /// Its outlets that are seen on.
+    pub on: Vec<OutletId>,
+    /// Whether a plan is at it that switches it off for good.
+    pub goes_off: bool,
     /// Whether any of it is locked: then it is left as it is.
     pub is_locked: bool,
     /// What it draws over the limit, mVA.
@@ -97,6 +100,9 @@ pub struct Standing {
     pub off: BTreeMap<String, i64>,
     /// What it brought back, and when.
     pub back: BTreeMap<String, i64>,
+    /// Of what it switched off the outlets that were on: they come back, and no other.
+    #[serde(default)]
+    pub fed: BTreeMap<String, BTreeSet<OutletId>>,
     #[serde(skip)]
     over_since: Option<Tick>,
     #[serde(skip)]
@@ -115,6 +121,14 @@ pub struct Standing {
     /// How often something was to go off or come back, and did not.
     #[serde(skip)]
     failed: BTreeMap<String, u32>,
+}
+
+/// Whether all that was on of something is seen on again.
+fn is_back(of: &Candidate, fed: Option<&BTreeSet<OutletId>>) -> bool {
+    match fed {
+        Some(fed) => fed.iter().all(|outlet| of.on.contains(outlet)),
+        None => of.is_on == Some(true),
+    }
 }
 
 impl Rule {
@@ -173,8 +187,9 @@ impl Standing {
         // What is on again is no more this rule's, whoever switched it on. What a plan is at is not over yet.
         self.off.retain(|name, _| {
             let of = candidates.iter().find(|of| of.select.to_string() == *name);
-            of.is_some_and(|of| busy || of.hindrance.is_some() || !of.is_whole)
+            of.is_some_and(|of| busy || of.hindrance.is_some() || !is_back(of, self.fed.get(name)))
         });
+        self.fed.retain(|name, _| self.off.contains_key(name));
         // After a clock was set back times count from now.
         for at in self.off.values_mut().chain(self.back.values_mut()) {
             *at = stamp.0.min(*at);
@@ -250,20 +265,28 @@ impl Standing {
 
     /// Whether this rule has begun to switch something off, and a plan is at it.
     fn is_going(&self, of: &Candidate) -> bool {
-        of.hindrance.is_some() && self.off.contains_key(&of.select.to_string())
+        of.goes_off && self.off.contains_key(&of.select.to_string())
     }
 
-    /// What this rule switched off and does not name any more.
-    pub fn strays(&self, candidates: &[Candidate]) -> Vec<String> {
-        let names = |name: &&String| candidates.iter().all(|of| of.select.to_string() != **name);
-        self.off.keys().filter(names).cloned().collect()
+    /// Forgets what this rule switched off and does not name any more; tells what.
+    pub fn strays(&mut self, candidates: &[Candidate]) -> Vec<String> {
+        let is_stray = |name: &&String| candidates.iter().all(|of| of.select.to_string() != **name);
+        let strays: Vec<String> = self.off.keys().filter(is_stray).cloned().collect();
+        self.off.retain(|name, _| !strays.contains(name));
+        strays
+    }
+
+    /// When this rule switched something off, ms since 1970, if it is not back.
+    pub fn since(&self, name: &str) -> Option<i64> {
+        self.off.get(name).copied()
     }
 
     /// Notes that a plan is over that was to switch something off, or back on: what it did not is left alone for a while,
     /// which grows each time, and others go in its place. True if it did not.
     pub fn came_of(&mut self, of: &Candidate, goes_off: bool, now: Tick) -> bool {
         let name = of.select.to_string();
-        let as_wished = if goes_off { of.is_on != Some(true) } else { of.is_whole };
+        let is_back = || is_back(of, self.fed.get(&name));
+        let as_wished = if goes_off { of.is_on != Some(true) } else { is_back() };
         if as_wished || of.hindrance.is_some() || !goes_off && !self.off.contains_key(&name) {
             self.failed.remove(&name);
             return false;
@@ -272,7 +295,8 @@ impl Standing {
         let rest = Span(FAILED.0 << (*times).min(MOST_DOUBLINGS));
         *times += 1;
         let why = if goes_off { "it did not go off" } else { "it did not come back" };
-        self.was_refused(&of.select, why.into(), now + rest);
+        // What else was told a moment ago the meters may not show yet.
+        self.refused.insert(of.select.to_string(), (now + rest, why.into()));
         true
     }
 
@@ -294,10 +318,24 @@ impl Standing {
         self.causes.insert((goes_off, cause))
     }
 
-    /// Notes that something went off.
-    pub fn went_off(&mut self, select: &Select, at: Stamp) {
-        self.back.remove(&select.to_string());
-        self.off.insert(select.to_string(), at.0);
+    /// Notes that something goes off, of which these outlets are on.
+    pub fn goes_off(&mut self, select: &Select, on: &[OutletId], at: Stamp) {
+        let name = select.to_string();
+        self.back.remove(&name);
+        self.off.insert(name.clone(), at.0);
+        // What another try took off before comes back as well.
+        self.fed.entry(name).or_default().extend(on.iter().cloned());
+    }
+
+    /// Notes that it does not after all: its plan was not begun.
+    pub fn stays_on(&mut self, select: &Select) {
+        self.off.remove(&select.to_string());
+        self.fed.remove(&select.to_string());
+    }
+
+    /// What is to come back of something; nothing where an earlier version did not note that.
+    pub fn fed(&self, select: &Select) -> Option<&BTreeSet<OutletId>> {
+        self.fed.get(&select.to_string()).filter(|fed| !fed.is_empty())
     }
 
     /// Notes that something comes back. It stands as switched off until it is seen on.

@@ -25,6 +25,8 @@ const LONGEST: Span = Span::seconds(30);
 const AGAIN: Span = Span::seconds(5);
 /// The farthest that a clock is set back without a time being reckoned anew: no time is to come twice.
 const SET_BACK: Span = Span::seconds(3_600);
+/// How many plans are looked through for one that was begun for a time.
+const LATEST: usize = 200;
 /// How many times that were missed are counted one by one.
 const COUNTED: u32 = 1_000;
 
@@ -154,6 +156,13 @@ impl Switching {
 
     /// Runs it at its time. What cannot be told or had just now is tried again for as long as it may be late.
     async fn run_at(&self, record: &Record, at: Stamp) -> Came {
+        match self.instance_of(&record.id, at).await {
+            Ok(None) => {}
+            // The gateway was killed before that was kept with the plan.
+            Ok(Some(instance)) => return Came::Run(instance),
+            Err(error) => return Came::Missed(error.to_string()),
+        }
+        let began = self.clock.tick();
         loop {
             // Whoever cancels it waits for what is begun here, or it is not begun.
             let turn = self.turn_of(&format!("plan {}", record.id));
@@ -171,7 +180,7 @@ impl Switching {
                 Refusal::Busy { .. }
                     | Refusal::Hindered(Hindrance::Doubtful { .. } | Hindrance::Unknown(_))
             );
-            if !may_pass || self.clock.stamp().since(at).0 + AGAIN.0 >= LATE.0 {
+            if !may_pass || (self.clock.tick() - began).0 + AGAIN.0 >= LATE.0 {
                 return Came::Missed(refusal.to_string());
             }
             tokio::select! {
@@ -179,6 +188,16 @@ impl Switching {
                 () = self.stop.cancelled() => return Came::Ended,
             }
         }
+    }
+
+    /// The plan that was begun for a time already, if one was.
+    async fn instance_of(&self, id: &PlanId, at: Stamp) -> Result<Option<PlanId>, Refusal> {
+        let latest = self.latest(LATEST, None).await?;
+        let is_of = |record: &&Record| {
+            let since = record.accepted.unwrap_or(record.created) >= at.0;
+            record.parent.as_ref() == Some(id) && since
+        };
+        Ok(latest.iter().find(is_of).map(|record| record.id.clone()))
     }
 
     /// Keeps what came of a time, with the plan and in the audit, and tells it.
@@ -203,7 +222,13 @@ impl Switching {
         }
         let about = About::plan(id);
         self.events.tell(kind, about.clone(), text.clone());
-        let Ok(mut record) = self.kept(id).await else { return };
+        let mut record = match self.kept(id).await {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(%error, "what came of plan {id} at {at} is not kept");
+                return;
+            }
+        };
         if record.state != PlanState::Scheduled {
             // It was cancelled meanwhile.
             return;
@@ -251,6 +276,7 @@ impl Switching {
             return Err(Hindrance::Locked { outlet, reason }.into());
         }
         record.parent = Some(parent.id.clone());
+        record.makers.clone_from(&parent.makers);
         record.by = format!("the calendar for {}", parent.by);
         if let Err(refusal) = self.makers_may(parent, &record) {
             self.stands_refused(record, &refusal).await?;

@@ -202,6 +202,7 @@ impl Switching {
 
     /// Shows how a plan ended; whoever asks for it from now on finds it in the journal.
     fn ended(&self, record: Record) {
+        self.unwants(&record);
         if let Some(plan) = self.watched().remove(&record.id) {
             plan.send_replace(record);
         }

@@ -2,6 +2,7 @@
 //! on, is cancelled, or is given up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use crate::model::id::{OutletId, PlanId};
 use crate::model::metric::Word;
@@ -25,10 +26,11 @@ const NOTED_MS: i64 = 10_000;
 /// A restore that goes on, for as long as something is wanted back.
 pub(super) struct Restoring {
     pub began: Tick,
+    /// How often something was refused since a plan was begun last.
     pub tries: u32,
+    /// Whether it was told what has to wait.
+    pub told: bool,
     pub next: Tick,
-    /// The plan that was begun last.
-    pub plan: Option<PlanId>,
     /// Whether it was looked up what they drew before.
     pub recalled: bool,
 }
@@ -45,16 +47,13 @@ struct LeftDark {
     gone: Vec<OutletId>,
 }
 
+/// Who restores, as its plans name it.
+const RESTORE: &str = "the restore after an outage";
+
 /// Looks at what is wanted back. What cannot be seen now, and what a plan is at, is left for later.
-fn left_dark(
-    lit: &Lit,
-    of: &Restoring,
-    given_up: &[OutletId],
-    runs: &Runs,
-    sight: &Sight<'_>,
-) -> LeftDark {
+fn left_dark(lit: &Lit, of: &Restoring, runs: &Runs, sight: &Sight<'_>) -> LeftDark {
     let mut found = LeftDark::default();
-    for outlet in lit.wanted().iter().filter(|outlet| !given_up.contains(outlet)) {
+    for outlet in lit.wanted() {
         let Some(view) = sight.view(&outlet.pdu) else {
             found.gone.push(outlet.clone());
             continue;
@@ -89,8 +88,15 @@ impl Switching {
             return Some(of);
         }
         of.next = self.clock.tick() + AGAIN;
-        let mut given_up = self.called_off(lit, &mut of).await;
-        let mut found = self.with_runs(|runs, sight| left_dark(lit, &of, &given_up, runs, sight));
+        let mut changed = self.forgets_unwanted(lit);
+        let mut found = self.with_runs(|runs, sight| left_dark(lit, &of, runs, sight));
+        if !found.gone.is_empty() {
+            let text = format!(
+                "{} were on before the outage, and are not there any more",
+                named(&found.gone)
+            );
+            self.tell("restore.left_out", text);
+        }
         if !found.locked.is_empty() {
             let text = format!("{} are locked and stay off", named(&found.locked));
             self.tell("restore.left_out", text);
@@ -102,19 +108,21 @@ impl Switching {
             );
             self.tell("restore.failed", text);
         }
-        given_up.extend(found.locked.into_iter().chain(found.tried).chain(found.gone));
+        let mut given_up: Vec<OutletId> =
+            found.locked.into_iter().chain(found.tried).chain(found.gone).collect();
         if !found.open.is_empty() {
-            let first = of.tries == 0;
+            let first = !of.told;
             let why = match self.begin_restore(&mut found.open, first).await {
-                Ok(plan) => {
-                    of.plan = Some(plan);
+                Ok(_) => {
+                    of.tries = 0;
                     "there is no room for them, what they come after is off, or they cannot be switched"
                         .to_owned()
                 }
                 Err(why) => why.to_string(),
             };
+            of.told = true;
             if found.open.is_empty() {
-                of.tries = of.tries.max(1);
+                of.tries = 0;
             } else if of.tries + 1 >= TRIES {
                 let names = named(&found.open);
                 let text = format!("{names} were on before the outage and stay off: {why}");
@@ -128,30 +136,25 @@ impl Switching {
                 of.tries += 1;
             }
         }
-        if lit.forget(given_up.iter()) {
+        changed |= lit.forget(given_up.iter());
+        if changed {
             self.remember("lit", lit).await;
         }
         (!lit.wanted().is_empty()).then_some(of)
     }
 
-    /// What stays off as somebody has cancelled the plan that was to switch it on.
-    async fn called_off(&self, lit: &Lit, of: &mut Restoring) -> Vec<OutletId> {
-        let Some(plan) = of.plan.take() else { return Vec::new() };
-        // One that is not kept any more is over.
-        let Ok(record) = self.kept(&plan).await else { return Vec::new() };
-        if record.state == PlanState::Running {
-            of.plan = Some(plan.clone());
-        }
-        if record.state != PlanState::Cancelled {
-            return Vec::new();
-        }
+    /// Takes out what somebody wants off, or had taken back.
+    pub(super) fn forgets_unwanted(&self, lit: &mut Lit) -> bool {
+        let mut unwanted = self.unwanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let outlets = std::mem::take(&mut *unwanted);
+        drop(unwanted);
         let left: Vec<OutletId> =
-            record.outlets().into_iter().filter(|outlet| lit.wanted().contains(outlet)).collect();
+            outlets.iter().filter(|outlet| lit.wanted().contains(outlet)).cloned().collect();
         if !left.is_empty() {
-            let names = named(&left);
-            self.tell("restore.cancelled", format!("{names} stay off: plan {plan} was cancelled"));
+            let text = format!("{} stay off, as somebody wishes", named(&left));
+            self.tell("restore.cancelled", text);
         }
-        left
+        lit.forget(outlets.iter())
     }
 
     /// Begins the plan for those of some outlets that can be switched on now; the others are left.
@@ -165,7 +168,7 @@ impl Switching {
         // Each time at least one is left out.
         loop {
             let goals = now.iter().map(|outlet| Select::Outlet(outlet.clone()));
-            let mut wish = wish("the restore after an outage".into(), goals, Action::On);
+            let mut wish = wish(RESTORE.into(), goals, Action::On);
             wish.by_priority = true;
             let begun = match self.preview(&wish) {
                 Ok(preview) => {
@@ -212,6 +215,14 @@ impl Switching {
                     of.iter().filter(is_of).cloned().collect()
                 })
             }
+            // Who waits for each other waits for ever.
+            Refusal::Unfit(crate::plan::Refusal::Circle { hosts }) => self.with_runs(|_, sight| {
+                let host_of = |outlet: &OutletId| sight.site.host_of(outlet).map(|(id, _)| id);
+                let is_in = |outlet: &&OutletId| {
+                    host_of(outlet).is_some_and(|id| hosts.iter().any(|host| host == id.as_str()))
+                };
+                of.iter().filter(is_in).cloned().collect()
+            }),
             // What is in the way of one of them is not in the way of the others.
             refusal => {
                 refusal.outlet().and_then(|outlet| outlet.parse().ok()).into_iter().collect()
@@ -220,13 +231,33 @@ impl Switching {
     }
 }
 
+/// What nobody wants back by a plan that was accepted, or is over: what somebody wishes off, also where it was off already;
+/// and what was to be restored by one that somebody cancelled.
+pub(super) fn unwanted(record: &Record) -> Vec<OutletId> {
+    let by_somebody = record.cancelled.as_ref().is_some_and(|by| !by.starts_with("the gateway: "));
+    if record.by == RESTORE {
+        let is_off = record.state == PlanState::Cancelled && by_somebody;
+        return if is_off { record.outlets().into_iter().collect() } else { Vec::new() };
+    }
+    let waits = record.not_before.is_some() && record.state == PlanState::Running;
+    if waits || !matches!(record.state, PlanState::Running | PlanState::Done) {
+        return Vec::new();
+    }
+    let off = record.asks.iter().filter(|(.., action)| *action == Action::Off);
+    off.flat_map(|(_, outlets, _)| outlets).cloned().collect()
+}
+
 /// What plans have switched off last, and not so long before a moment that it was noted by then.
 pub(super) fn went_off(plans: &[Record], noted: Stamp) -> Vec<OutletId> {
     let mut last: BTreeMap<&OutletId, (i64, Relay)> = BTreeMap::new();
+    let cancelled = |plan: &&Record| plan.finished.is_some_and(|at| at + NOTED_MS >= noted.0);
+    let restores = plans.iter().filter(|plan| plan.by == RESTORE).filter(cancelled);
+    let called_off: Vec<OutletId> = restores.flat_map(unwanted).collect();
     for step in plans.iter().flat_map(|plan| &plan.steps) {
         let was_written = matches!(
             step.state,
-            StepState::Intended | StepState::Ended(Outcome::Done | Outcome::Unverified)
+            StepState::Intended
+                | StepState::Ended(Outcome::Done | Outcome::AlreadyThere | Outcome::Unverified)
         );
         let Some(at) = step.at.filter(|at| was_written && at + NOTED_MS >= noted.0) else {
             continue;
@@ -238,5 +269,5 @@ pub(super) fn went_off(plans: &[Record], noted: Stamp) -> Vec<OutletId> {
         }
     }
     let off = last.into_iter().filter(|(_, (_, relay))| *relay == Relay::Off);
-    off.map(|(outlet, _)| outlet.clone()).collect()
+    off.map(|(outlet, _)| outlet.clone()).chain(called_off).collect()
 }

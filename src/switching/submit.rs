@@ -1,6 +1,6 @@
 //! The gate: who asks, for what, whether it may be, and a durable plan before anything moves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -102,6 +102,8 @@ pub struct Switching {
     /// One change of a lock at a time, in memory and in the journal.
     pub(super) locking: Arc<tokio::sync::Mutex<()>>,
     runs: Arc<Mutex<Runs>>,
+    /// Outlets that somebody wants off since the watch looked last: no outage has them on again.
+    pub(super) unwanted: Arc<Mutex<BTreeSet<OutletId>>>,
     watched: Arc<Mutex<Watched>>,
     /// Keys whose plan is being made, and plans that are being run or cancelled: a second request waits.
     pub(super) turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
@@ -136,6 +138,7 @@ impl Switching {
             locks: Arc::new(locks),
             locking: Arc::default(),
             runs: Arc::default(),
+            unwanted: Arc::default(),
             watched: Arc::default(),
             turns: Arc::default(),
             webhooks: Arc::new(tokio::sync::Semaphore::new(WEBHOOKS)),
@@ -354,6 +357,7 @@ impl Switching {
             return Err(error.into());
         }
         super::crash::point("intended");
+        self.unwants(&record);
         self.show(record.clone());
         let plan = self.watched().get(&record.id).map(watch::Sender::subscribe);
         self.turn(|runs, sight| ((), runs.begin(record.clone(), sight)));
@@ -436,6 +440,7 @@ impl Switching {
         record.asks =
             asked.into_iter().map(|(host, outlets)| (host, outlets, request.action)).collect();
         record.steps = steps;
+        record.makers = vec![super::rights::maker(&request.who)];
         record
     }
 
@@ -451,6 +456,12 @@ impl Switching {
 
     pub(super) fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what nobody wants back by a plan.
+    pub(super) fn unwants(&self, record: &Record) {
+        let outlets = super::restore::unwanted(record);
+        self.unwanted.lock().unwrap_or_else(PoisonError::into_inner).extend(outlets);
     }
 
     pub(super) fn watched(&self) -> MutexGuard<'_, Watched> {
@@ -507,8 +518,9 @@ pub(super) fn new_id(now: Stamp) -> PlanId {
     text.parse().unwrap_or_else(|_| unreachable!("hexadecimal digits are an id"))
 }
 
-/// Whether a plan may have been called so.
+/// Whether a plan may have been called so; those that bring hosts to their safe state after another end with `.safe`.
 pub fn is_id(id: &PlanId) -> bool {
-    let digits = id.as_str().strip_prefix('p').unwrap_or_default();
+    let own = id.as_str().strip_suffix(".safe").unwrap_or(id.as_str());
+    let digits = own.strip_prefix('p').unwrap_or_default();
     digits.len() == 18 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }

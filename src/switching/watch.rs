@@ -10,11 +10,12 @@ use serde::de::DeserializeOwned;
 
 use crate::model::event::About;
 use crate::model::id::{OutletId, PlanId};
-use crate::model::switching::Action;
+use crate::model::metric::Word;
+use crate::model::switching::{Action, Relay};
 use crate::model::time::Span;
 use crate::model::view::Health;
 use crate::plan::lit::{Lit, Restore};
-use crate::plan::record::{OnFailure, OnOverload, Record, Select, Selected};
+use crate::plan::record::{OnFailure, OnOverload, Record, Select, Selected, StepRecord};
 use crate::plan::shed::{Act, Candidate, Flow, LeftOut, Rule, Standing};
 use crate::plan::starts::Starts;
 use crate::plan::world::Relays;
@@ -159,9 +160,16 @@ impl Switching {
             !plans.is_empty()
         });
         let mut texts = dropped(&mut watch.sheds, &site.sheds);
-        let drops = !texts.is_empty();
+        let mut drops = !texts.is_empty();
+        // What several rules switched off is the last one's to bring back.
+        let mut last: BTreeMap<String, i64> = BTreeMap::new();
+        for (name, at) in watch.sheds.values().flat_map(|standing| &standing.off) {
+            let known = last.entry(name.clone()).or_insert(*at);
+            *known = (*known).max(*at);
+        }
         let found = self.with_runs(|runs, sight| {
-            let mut lit = watch.lit.observe(sight, &runs.memory);
+            let mut lit = self.forgets_unwanted(&mut watch.lit);
+            lit |= watch.lit.observe(sight, &runs.memory);
             let dark = if let Some(how) = site.restore {
                 watch.lit.dark(how, sight)
             } else {
@@ -182,8 +190,13 @@ impl Switching {
                 for rule in &site.sheds {
                     let standing = watch.sheds.entry(rule.id.clone()).or_default();
                     let busy = watch.busy.contains_key(&rule.id);
-                    let candidates = candidates(rule, &picture, runs, sight);
+                    let mut candidates = candidates(rule, &picture, runs, sight);
+                    for of in &mut candidates {
+                        let name = of.select.to_string();
+                        of.is_locked |= standing.since(&name).is_some_and(|at| at < last[&name]);
+                    }
                     for name in standing.strays(&candidates) {
+                        drops = true;
                         let text =
                             format!("rule {} does not name {name} any more, which stays off", rule.id);
                         texts.push(("shed.dropped", text));
@@ -202,10 +215,13 @@ impl Switching {
                             }
                         }
                     }
-                    if let Some(text) = lost(rule, &picture, sight)
-                        && watch.lost.insert(rule.id.clone())
-                    {
-                        texts.push(("shed.unknown_limit", text));
+                    match lost(rule, &picture, sight) {
+                        Some(text) => {
+                            if watch.lost.insert(rule.id.clone()) {
+                                texts.push(("shed.unknown_limit", text));
+                            }
+                        }
+                        None => drop(watch.lost.remove(&rule.id)),
                     }
                     let flow = flow(rule, &picture, sight);
                     let when = (sight.now, sight.stamp);
@@ -237,8 +253,8 @@ impl Switching {
             self.tell("restore.begun", text);
             self.recalls(&found.dark, store).await;
             let next = self.clock.tick();
-            let plan = watch.restoring.take().and_then(|of| of.plan);
-            watch.restoring = Some(Restoring { began: next, tries: 0, next, plan, recalled: true });
+            watch.restoring =
+                Some(Restoring { began: next, tries: 0, told: false, next, recalled: true });
         }
         if let Some(mut restoring) = watch.restoring.take() {
             if !restoring.recalled && self.clock.tick() >= restoring.next {
@@ -252,7 +268,7 @@ impl Switching {
             let began = self.clock.tick();
             let next = began + how.settle;
             watch.restoring =
-                Some(Restoring { began, tries: 0, next, plan: None, recalled: false });
+                Some(Restoring { began, tries: 0, told: false, next, recalled: false });
         }
         for (rule, act, flow) in found.acts {
             self.shed(watch, &rule, act, flow).await;
@@ -272,6 +288,24 @@ impl Switching {
     pub(super) fn tell(&self, kind: &'static str, text: String) {
         tracing::warn!("{text}");
         self.events.tell(kind, About::default(), text);
+    }
+
+    /// The outlets of a host, or the one that is named, that are seen on.
+    fn seen_on(&self, item: &Select) -> Vec<OutletId> {
+        self.with_runs(|_, sight| {
+            let own = match item {
+                Select::Host(id) => sight.site.hosts.get(id).map(|host| host.outlets.clone()),
+                Select::Outlet(outlet) => Some(vec![outlet.clone()]),
+                Select::Pdu(_) | Select::Group(_) => None,
+            };
+            let is_on = |outlet: &OutletId| {
+                let view = sight.view(&outlet.pdu)?;
+                view.outlet_state(view.layout.outlet(outlet.number)?).ok()
+            };
+            let mut own = own.unwrap_or_default();
+            own.retain(|outlet| is_on(outlet) == Some(Word::On));
+            own
+        })
     }
 
     async fn shed(&self, watch: &mut Watch, rule: &Rule, act: Act, flow: Flow) {
@@ -317,22 +351,32 @@ impl Switching {
             self.tell("shed.dry_run", format!("rule {id} would switch {names} {word}: {why}"));
             return;
         }
-        let mut wish = wish(format!("rule {id}"), items.iter().cloned(), action);
+        let standing = watch.sheds.entry(id.clone()).or_default();
+        let selects: Vec<Select> = match action {
+            Action::On => items.iter().flat_map(|item| to_come_back(standing, item)).collect(),
+            _ => items.clone(),
+        };
+        let mut wish = wish(format!("rule {id}"), selects.into_iter(), action);
         wish.reason = why.clone();
         let begun = match self.preview(&wish) {
             Ok(preview) => {
                 // Before it is begun: a crash in between must not leave off what no rule knows of. What does not go off after
                 // all is seen on.
-                let standing = watch.sheds.entry(id.clone()).or_default();
                 let at = self.clock.stamp();
                 for item in &items {
                     match action {
-                        Action::Off => standing.went_off(item, at),
+                        Action::Off => standing.goes_off(item, &self.seen_on(item), at),
                         _ => standing.comes_back(item, at),
                     }
                 }
                 self.remember("sheds", &watch.sheds).await;
-                self.begin_by_itself(preview.record).await
+                let begun = self.begin_by_itself(preview.record).await;
+                if begun.is_err() && action == Action::Off {
+                    let standing = watch.sheds.entry(id.clone()).or_default();
+                    items.iter().for_each(|item| standing.stays_on(item));
+                    self.remember("sheds", &watch.sheds).await;
+                }
+                begun
             }
             Err(refusal) => Err(refusal),
         };
@@ -407,6 +451,14 @@ fn dropped(sheds: &mut BTreeMap<String, Standing>, rules: &[Rule]) -> Vec<(&'sta
     texts
 }
 
+/// What comes back of what a rule switched off: the outlets that were on.
+fn to_come_back(standing: &Standing, item: &Select) -> Vec<Select> {
+    match standing.fed(item) {
+        Some(fed) => fed.iter().cloned().map(Select::Outlet).collect(),
+        None => vec![item.clone()],
+    }
+}
+
 /// What was left out, at the end of a sentence.
 fn told(left_out: &LeftOut) -> String {
     let named: Vec<String> =
@@ -459,7 +511,18 @@ fn candidates(rule: &Rule, picture: &Picture, runs: &Runs, sight: &Sight<'_>) ->
         let relays = || places.iter().map(|at| picture.world.outlets[*at].relay);
         let unknown = places.is_empty() || relays().any(|relay| relay == Relays::Unknown);
         let is_on = (!unknown).then(|| relays().any(|relay| relay == Relays::On));
-        let is_whole = !unknown && relays().all(|relay| relay == Relays::On);
+        let is_lit = |at: &&usize| picture.world.outlets[**at].relay == Relays::On;
+        let on = places.iter().filter(is_lit).map(|at| picture.world.outlets[*at].id.clone());
+        let plan = |outlet: &OutletId| runs.record(runs.claimed_by(outlet)?);
+        let goes_off = own.iter().any(|outlet| {
+            let open = |relay: Relay| {
+                let is_open = |step: &&StepRecord| {
+                    step.outlet == *outlet && step.relay == relay && step.state.outcome().is_none()
+                };
+                plan(outlet).is_some_and(|plan| plan.steps.iter().any(|step| is_open(&step)))
+            };
+            open(Relay::Off) && !open(Relay::On)
+        });
         let (mut draws, mut returns) = (0, 0);
         for at in &places {
             let outlet = &picture.world.outlets[*at];
@@ -472,7 +535,17 @@ fn candidates(rule: &Rule, picture: &Picture, runs: &Runs, sight: &Sight<'_>) ->
             let plan = runs.claimed_by(outlet)?;
             Some(format!("outlet {outlet} is being switched by plan {plan}"))
         });
-        Some(Candidate { select, priority, is_on, is_whole, is_locked, draws, returns, hindrance })
+        Some(Candidate {
+            select,
+            priority,
+            is_on,
+            on: on.collect(),
+            goes_off,
+            is_locked,
+            draws,
+            returns,
+            hindrance,
+        })
     };
     rule.items(sight.site).into_iter().filter_map(candidate).collect()
 }

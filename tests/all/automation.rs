@@ -291,6 +291,11 @@ async fn a_restore_goes_on_after_a_restart() {
     assert!(waits[0].contains("pdu-a/1"), "{waits:?}");
     gateway.wait_for("/v1/pdus/pdu-a/outlets/4", |outlet| outlet["state"] == "on");
     assert_eq!(relays(&a, 4), [false, false, false, true]);
+    // Somebody wants one of them off: it is already, and stays so.
+    let off = gateway.curl().post("/v1/hosts/web-3/power", r#"{"action":"off"}"#, &[]);
+    assert_eq!(off.json()["outcome"], "already_there", "{off:?}");
+    let left = wait_for(&gateway, "restore.cancelled");
+    assert!(left[0].starts_with("pdu-a/3 stay off"), "{left:?}");
     // Some seconds later what is wanted is durable.
     let since = observed(&gateway.curl().get("/v1/pdus/pdu-a"));
     gateway.wait_for("/v1/pdus/pdu-a", |body| observed(body) > since + 3_000);
@@ -299,11 +304,44 @@ async fn a_restore_goes_on_after_a_restart() {
     let gateway = tokio::task::spawn_blocking(move || Gateway::in_dir(dir, &more, &[]));
     let gateway = gateway.await.unwrap();
     gateway.wait_online("pdu-a");
-    for outlet in 1..=4 {
+    for outlet in [1, 2, 4] {
         let path = format!("/v1/pdus/pdu-a/outlets/{outlet}");
         gateway.wait_for(&path, |outlet| outlet["state"] == "on");
     }
-    assert_eq!(relays(&a, 4), [true; 4]);
+    assert_eq!(relays(&a, 4), [true, true, false, true]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cancelled_restore_has_not_switched_on_stays_off() {
+    let mut a = Sim::start(Family::ApcRpdu2, 4).await;
+    let pdu = pdu_section("pdu-a", a.address, "write_gap_ms = 0\nfast_s = 1");
+    // Each waits for what comes before it.
+    let mut all = hosts(4);
+    for n in 1..4 {
+        let (id, after) = (format!("id = \"web-{n}\""), n + 1);
+        all = all.replace(&id, &format!("{id}\nafter = [\"web-{after}\"]"));
+    }
+    let all = all.replace("boot_s = 1", "boot_s = 5");
+    let sections = format!(
+        "[poll]\nretry_s = 1\nretry_max_s = 1\n[restore]\nsettle_s = 1\nwait_s = 5\n[switching]\nhold_s = 1\n{pdu}{all}"
+    );
+    let gateway = started(sections.clone()).await;
+    let gateway = after_an_outage(gateway, &mut a, 4, sections).await;
+    wait_for(&gateway, "restore.plan");
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/4", |outlet| outlet["state"] == "on");
+    let curl = gateway.curl();
+    let plan = curl.get("/v1/plans")["plans"][0].clone();
+    let path = format!("/v1/plans/{}/cancel", plan["id"].as_str().unwrap());
+    assert_eq!(curl.post(&path, "", &[]).json()["state"], "cancelled");
+    let left = wait_for(&gateway, "restore.cancelled");
+    assert!(left[0].contains("pdu-a/1"), "{left:?}");
+    let before = relays(&a, 4);
+    assert!(before[3] && !before[0], "{before:?}");
+    // Longer than a restore waits before it looks again.
+    let since = observed(&curl.get("/v1/pdus/pdu-a"));
+    gateway.wait_for("/v1/pdus/pdu-a", |body| observed(body) > since + 13_000);
+    assert_eq!(relays(&a, 4), before);
+    assert_eq!(told(&gateway, "restore.plan").len(), 1);
 }
 
 /// Both PDUs miss a poll, in the same moment, and are back at once.

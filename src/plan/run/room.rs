@@ -43,15 +43,21 @@ pub fn by_hand(world: &mut World, told: &[Told], site: &Site) {
         .filter(|(_, limit)| site.feeds.contains_key(&limit.name))
         .map(|(at, _)| at)
         .collect();
-    for outlet in &mut world.outlets {
-        let host = site.host_of(&outlet.id).and_then(|(_, host)| host.draw);
-        let own = site.outlets.get(&outlet.id).and_then(|spec| spec.draw);
-        let is_fed = outlet.over.iter().any(|share| fed.contains(&share.limit));
-        if host.or(own).is_none() && !is_fed {
+    for at in 0..world.outlets.len() {
+        let is_fed = world.outlets[at].over.iter().any(|share| fed.contains(&share.limit));
+        if !is_said(world, at, site) && !is_fed {
+            let outlet = &mut world.outlets[at];
             outlet.over.retain(|share| told[share.limit].seen.is_some());
             (outlet.draw.inrush, outlet.draw.boot) = (outlet.draw.steady, outlet.draw.steady);
         }
     }
+}
+
+/// Whether the site says what an outlet draws.
+fn is_said(world: &World, at: usize, site: &Site) -> bool {
+    let id = &world.outlets[at].id;
+    let host = site.host_of(id).and_then(|(_, host)| host.draw);
+    host.or(site.outlets.get(id).and_then(|spec| spec.draw)).is_some()
 }
 
 impl Runs {
@@ -89,6 +95,10 @@ impl Runs {
         let mut world = std::mem::take(&mut picture.world);
         if run.record.scheduled.is_none() {
             by_hand(&mut world, &picture.told, sight.site);
+            if !is_said(&world, at, sight.site) {
+                // Twice what nobody said is no more than a guess.
+                picture.unconfirmed.clear();
+            }
         }
         let draws = world.outlets[at].draw.falling().inrush > 0;
         let aged = world.outlets[at].over.iter().find(|share| {

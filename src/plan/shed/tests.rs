@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn outlet(at: usize) -> OutletId {
+    format!("pdu-a/{}", at + 1).parse().unwrap()
+}
+
 fn rule() -> Rule {
     Rule {
         id: "r".into(),
@@ -28,6 +32,8 @@ struct Rack {
     locked: Vec<usize>,
     /// Those that do not come on when they are told to.
     stuck: Vec<usize>,
+    /// Those that a plan is about to switch off.
+    going: Vec<usize>,
     base: i64,
     /// What plans have taken beside that.
     taken: i64,
@@ -45,6 +51,7 @@ impl Rack {
             busy: Vec::new(),
             locked: Vec::new(),
             stuck: Vec::new(),
+            going: Vec::new(),
             base: 0,
             taken: 0,
             now: 0,
@@ -53,7 +60,7 @@ impl Rack {
     }
 
     fn select(at: usize) -> Select {
-        Select::Outlet(format!("pdu-a/{}", at + 1).parse().unwrap())
+        Select::Outlet(outlet(at))
     }
 
     fn load(&self) -> i64 {
@@ -68,7 +75,8 @@ impl Rack {
                     select: Self::select(at),
                     priority: at as i32,
                     is_on: Some(self.on[at]),
-                    is_whole: self.on[at],
+                    on: if self.on[at] { vec![outlet(at)] } else { Vec::new() },
+                    goes_off: self.going.contains(&at),
                     is_locked: self.locked.contains(&at),
                     draws: if self.on[at] { 100 } else { 0 },
                     returns: 120,
@@ -90,7 +98,7 @@ impl Rack {
                         let at = place(&item);
                         self.acts.push((self.now, format!("off {at}")));
                         if !rule.dry_run {
-                            self.standing.went_off(&item, stamp);
+                            self.standing.goes_off(&item, &[outlet(at)], stamp);
                             self.on[at] = false;
                         }
                     }
@@ -312,7 +320,8 @@ fn what_did_not_come_back_is_not_forgotten_and_keeps_no_other_off() {
         select: Rack::select(1),
         priority: 1,
         is_on: Some(false),
-        is_whole: false,
+        on: Vec::new(),
+        goes_off: false,
         is_locked: false,
         draws: 0,
         returns: 120,
@@ -328,7 +337,7 @@ fn what_did_not_come_back_is_not_forgotten_and_keeps_no_other_off() {
     assert!(rack.standing.off.is_empty());
     assert!(!rack.standing.came_of(&of, false, Tick(rack.now * 1_000)), "it is back");
     // The pauses grow, up to an hour.
-    rack.standing.went_off(&of.select, Stamp(0));
+    rack.standing.goes_off(&of.select, &[outlet(1)], Stamp(0));
     for minutes in [1, 2, 4, 8, 16, 32, 64, 64] {
         assert!(rack.standing.came_of(&of, false, Tick(0)));
         let (until, _) = rack.standing.refused[&of.select.to_string()];
@@ -345,13 +354,17 @@ fn what_does_not_go_off_keeps_no_other_on() {
         select: Rack::select(0),
         priority: 0,
         is_on: Some(true),
-        is_whole: true,
+        on: vec![outlet(0)],
+        goes_off: false,
         is_locked: false,
         draws: 100,
         returns: 120,
         hindrance: None,
     };
     assert!(rack.standing.came_of(&of, true, Tick(rack.now * 1_000)));
+    // The meters are given their time to show what went off.
+    rack.run(14);
+    assert_eq!(rack.said(), [""; 0]);
     rack.run(1);
     assert_eq!(rack.said(), ["without 0: it did not go off", "off 2"]);
     assert!(!rack.standing.came_of(&Candidate { is_on: Some(false), ..of }, true, Tick(0)));
@@ -372,7 +385,7 @@ fn what_is_locked_for_a_while_comes_back_after_it() {
 fn what_a_plan_is_still_at_is_not_over() {
     // It is drained, and flows for a while: it counts as gone, and another goes where that does not suffice.
     let mut rack = shed();
-    (rack.on[1], rack.busy) = (true, vec![1]);
+    (rack.on[1], rack.busy, rack.going) = (true, vec![1], vec![1]);
     rack.run(60);
     assert_eq!(rack.said(), [""; 0]);
     rack.base = 650;
@@ -381,10 +394,33 @@ fn what_a_plan_is_still_at_is_not_over() {
     // After a restart nobody knows of the plan but by its claim.
     rack.standing = serde_json::from_slice(&serde_json::to_vec(&rack.standing).unwrap()).unwrap();
     rack.run(5);
-    (rack.on[1], rack.busy, rack.base) = (false, Vec::new(), 100);
+    (rack.on[1], rack.busy, rack.going, rack.base) = (false, Vec::new(), Vec::new(), 100);
     rack.run(400);
     // The third has not been off for long enough before the others are back.
     assert_eq!(rack.said(), ["on 1", "on 0", "on 2"]);
+}
+
+#[test]
+fn what_comes_on_is_not_counted_as_going_off() {
+    let mut rack = shed();
+    // A plan is at what this rule switched off, and has switched it on: too much flows again.
+    (rack.on, rack.busy) = (vec![true; 5], vec![0, 1]);
+    rack.run(20);
+    assert_eq!(rack.said(), ["without 0: it is busy", "without 1: it is busy", "off 2", "off 3"]);
+}
+
+#[test]
+fn only_the_outlets_that_were_on_are_waited_for() {
+    let mut rack = shed();
+    let select = Rack::select(0);
+    assert_eq!(rack.standing.fed(&select), Some(&BTreeSet::from([outlet(0)])));
+    // Its plan was not begun after all.
+    rack.standing.stays_on(&select);
+    assert_eq!((rack.standing.fed(&select), rack.standing.since("outlet pdu-a/1")), (None, None));
+    // What the rule does not name any more is told once.
+    let strays = rack.standing.strays(&[]);
+    assert_eq!(strays, ["outlet pdu-a/2"]);
+    assert!(rack.standing.strays(&[]).is_empty());
 }
 
 #[test]

@@ -198,7 +198,7 @@ pub fn rack(random: &mut Seeded, beside: &mut Seeded) -> Rack {
     rack.meters(beside);
     let tight = beside.chance(25).then(|| beside.within(8, 14));
     breakers(&mut rack, random, tight);
-    hosts(&mut rack, random, per_side);
+    hosts(&mut rack, random, per_side, tight.is_none());
     // Lies are rare, and of one kind.
     if random.chance(12) {
         let lie = *random.one(&[Lie::Welded, Lie::Neighbour, Lie::Stuck]);
@@ -270,12 +270,13 @@ fn breakers(rack: &mut Rack, random: &mut Seeded, tight: Option<i64>) {
     }
 }
 
-fn hosts(rack: &mut Rack, random: &mut Seeded, per_side: usize) {
+/// `wish`: whether some is said that is too little. On a feed that bears but two hosts nobody could make up for that.
+fn hosts(rack: &mut Rack, random: &mut Seeded, per_side: usize, wish: bool) {
     let mut on: BTreeMap<usize, i64> = BTreeMap::new();
     let scarce = random.chance(50);
     let feed = rack.breakers.last().unwrap().rating;
     // In some racks nobody has measured: all that is said of the loads is too little.
-    let wishful = random.chance(25).then(|| random.within(40, 60));
+    let wishful = random.chance(25).then(|| random.within(40, 60)).filter(|_| wish);
     for number in 0..per_side {
         let dual = random.chance(55);
         let cords = if dual {
@@ -300,7 +301,8 @@ fn hosts(rack: &mut Rack, random: &mut Seeded, per_side: usize) {
         spec.min_off = Span(random.ms(0, 6_000));
         spec.safe = *random.one(&[Safe::Stay, Safe::On, Safe::On, Safe::Off]);
         spec.hold = Some(Span(random.ms(1_000, 5_000)));
-        spec.draw = Some(declared(random, truth, wishful));
+        let least = if wish { 0 } else { 100 };
+        spec.draw = Some(declared(random, truth, wishful, least));
         // Some are drained; by their numbers, so that racks are what they were.
         if number % 3 == 1 {
             spec.before_off = Some([NoAnswer::Stop, NoAnswer::GoOn][number / 3 % 2]);
@@ -336,13 +338,14 @@ fn hosts(rack: &mut Rack, random: &mut Seeded, per_side: usize) {
     }
 }
 
-/// What the site says of a load: mostly the truth or more, sometimes less.
-fn declared(random: &mut Seeded, truth: Draw, wishful: Option<i64>) -> Draw {
+/// What the site says of a load: mostly the truth or more, sometimes less, `least` percent of it.
+fn declared(random: &mut Seeded, truth: Draw, wishful: Option<i64>, least: i64) -> Draw {
     let part = match wishful {
         Some(part) => part,
         None if random.chance(12) => random.within(40, 95),
         None => random.within(100, 120),
     };
+    let part = part.max(least);
     let inrush = truth.inrush * part.max(100) / 100;
     Draw { inrush, boot: truth.boot * part / 100, steady: truth.steady * part / 100, ..truth }
 }
