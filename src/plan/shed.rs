@@ -52,7 +52,9 @@ pub struct Candidate {
     pub priority: i32,
     /// Whether any of it is on; nothing if that is not known for certain.
     pub is_on: Option<bool>,
-    /// Its outlets that are seen on.
+    /// Its outlets.
+    pub own: Vec<OutletId>,
+    /// Those of them that are seen on.
     pub on: Vec<OutletId>,
     /// Whether a plan is at it that switches it off for good.
     pub goes_off: bool,
@@ -184,6 +186,12 @@ impl Standing {
         // What was in the way of an excess is told again of the next one; so it is of what was to come back.
         let (over, under) = (self.over_since.is_some(), self.under_since.is_some());
         self.causes.retain(|(goes_off, _)| if *goes_off { over } else { under });
+        // What does not feed the host any more is not waited for.
+        for of in candidates {
+            let Some(fed) = self.fed.get_mut(&of.select.to_string()) else { continue };
+            fed.retain(|outlet| of.own.contains(outlet));
+        }
+        self.fed.retain(|_, fed| !fed.is_empty());
         // What is on again is no more this rule's, whoever switched it on. What a plan is at is not over yet.
         self.off.retain(|name, _| {
             let of = candidates.iter().find(|of| of.select.to_string() == *name);
@@ -327,10 +335,9 @@ impl Standing {
         self.fed.entry(name).or_default().extend(on.iter().cloned());
     }
 
-    /// Notes that it does not after all: its plan was not begun.
-    pub fn stays_on(&mut self, select: &Select) {
-        self.off.remove(&select.to_string());
-        self.fed.remove(&select.to_string());
+    /// Takes back what was noted since: the plan was not begun.
+    pub fn takes_back(&mut self, before: Standing) {
+        (self.off, self.back, self.fed) = (before.off, before.back, before.fed);
     }
 
     /// What is to come back of something; nothing where an earlier version did not note that.

@@ -194,8 +194,7 @@ impl Switching {
     async fn instance_of(&self, id: &PlanId, at: Stamp) -> Result<Option<PlanId>, Refusal> {
         let latest = self.latest(LATEST, None).await?;
         let is_of = |record: &&Record| {
-            let since = record.accepted.unwrap_or(record.created) >= at.0;
-            record.parent.as_ref() == Some(id) && since
+            record.parent.as_ref() == Some(id) && record.accepted.is_some_and(|since| since >= at.0)
         };
         Ok(latest.iter().find(is_of).map(|record| record.id.clone()))
     }

@@ -171,7 +171,7 @@ impl Refusal {
                 "mend \"after\" of these hosts in the gateway's configuration"
             }
             Refusal::Unfit(_) => {
-                "see GET /v1/limits; leave out what \"leave_out\" names, or switch something else off first"
+                "see GET /v1/limits; leave out what \"leave_out\" names, switch something else off first, or try again in a minute if something has just come on"
             }
             Refusal::Conflict { .. } => "wish one thing of each outlet",
             Refusal::Changed { .. } => "make the plan anew: POST /v1/plans with the same goals",

@@ -10,7 +10,7 @@ use crate::model::switching::{Action, Outcome, Relay};
 use crate::model::time::{Span, Stamp, Tick};
 use crate::model::view::Health;
 use crate::plan::lit::Lit;
-use crate::plan::record::{PlanState, Record, Select, StepState};
+use crate::plan::record::{PlanState, Record, Select, StepRecord, StepState};
 use crate::plan::{Runs, Sight};
 
 use super::refusal::Refusal;
@@ -26,8 +26,10 @@ const NOTED_MS: i64 = 10_000;
 /// A restore that goes on, for as long as something is wanted back.
 pub(super) struct Restoring {
     pub began: Tick,
-    /// How often something was refused since a plan was begun last.
+    /// How often something of it was tried since any of it came on.
     pub tries: u32,
+    /// How much was wanted then.
+    pub left: usize,
     /// Whether it was told what has to wait.
     pub told: bool,
     pub next: Tick,
@@ -111,29 +113,27 @@ impl Switching {
         let mut given_up: Vec<OutletId> =
             found.locked.into_iter().chain(found.tried).chain(found.gone).collect();
         if !found.open.is_empty() {
+            if lit.wanted().len() < of.left || of.left == 0 {
+                (of.left, of.tries) = (lit.wanted().len(), 0);
+            }
+            of.tries += 1;
             let first = !of.told;
             let why = match self.begin_restore(&mut found.open, first).await {
                 Ok(_) => {
-                    of.tries = 0;
                     "there is no room for them, what they come after is off, or they cannot be switched"
                         .to_owned()
                 }
                 Err(why) => why.to_string(),
             };
             of.told = true;
-            if found.open.is_empty() {
-                of.tries = 0;
-            } else if of.tries + 1 >= TRIES {
+            if of.tries >= TRIES && !found.open.is_empty() {
                 let names = named(&found.open);
                 let text = format!("{names} were on before the outage and stay off: {why}");
                 self.tell("restore.failed", text);
                 given_up.extend(found.open);
-            } else {
-                if first {
-                    let text = format!("{} wait, and are tried again: {why}", named(&found.open));
-                    self.tell("restore.waits", text);
-                }
-                of.tries += 1;
+            } else if first && !found.open.is_empty() {
+                let text = format!("{} wait, and are tried again: {why}", named(&found.open));
+                self.tell("restore.waits", text);
             }
         }
         changed |= lit.forget(given_up.iter());
@@ -235,16 +235,25 @@ impl Switching {
 /// and what was to be restored by one that somebody cancelled.
 pub(super) fn unwanted(record: &Record) -> Vec<OutletId> {
     let by_somebody = record.cancelled.as_ref().is_some_and(|by| !by.starts_with("the gateway: "));
+    let went_well = |step: &StepRecord| step.state.outcome().is_some_and(Outcome::is_success);
+    let of = |relay: Relay, well: bool| {
+        let steps = record.steps.iter().filter(move |step| step.relay == relay);
+        steps.filter(move |step| went_well(step) == well).map(|step| step.outlet.clone())
+    };
     if record.by == RESTORE {
-        let is_off = record.state == PlanState::Cancelled && by_somebody;
-        return if is_off { record.outlets().into_iter().collect() } else { Vec::new() };
+        let is_off = record.finished.is_some() && by_somebody;
+        return if is_off { of(Relay::On, false).collect() } else { Vec::new() };
     }
     let waits = record.not_before.is_some() && record.state == PlanState::Running;
-    if waits || !matches!(record.state, PlanState::Running | PlanState::Done) {
-        return Vec::new();
-    }
-    let off = record.asks.iter().filter(|(.., action)| *action == Action::Off);
-    off.flat_map(|(_, outlets, _)| outlets).cloned().collect()
+    let holds = !waits && matches!(record.state, PlanState::Running | PlanState::Done);
+    let asked = record.asks.iter().filter(|(.., action)| holds && *action == Action::Off);
+    let asked = asked.flat_map(|(_, outlets, _)| outlets).cloned();
+    // What was cycled is to be on.
+    let comes_on = |outlet: &OutletId| {
+        record.steps.iter().any(|step| step.outlet == *outlet && step.relay == Relay::On)
+    };
+    let over = of(Relay::Off, true).filter(|outlet| record.finished.is_some() && !comes_on(outlet));
+    asked.chain(over).collect()
 }
 
 /// What plans have switched off last, and not so long before a moment that it was noted by then.
@@ -252,7 +261,14 @@ pub(super) fn went_off(plans: &[Record], noted: Stamp) -> Vec<OutletId> {
     let mut last: BTreeMap<&OutletId, (i64, Relay)> = BTreeMap::new();
     let cancelled = |plan: &&Record| plan.finished.is_some_and(|at| at + NOTED_MS >= noted.0);
     let restores = plans.iter().filter(|plan| plan.by == RESTORE).filter(cancelled);
-    let called_off: Vec<OutletId> = restores.flat_map(unwanted).collect();
+    let called_off = restores.flat_map(|plan| {
+        let at = plan.finished.unwrap_or(plan.created);
+        unwanted(plan).into_iter().map(move |outlet| (outlet, at))
+    });
+    let called_off: Vec<(OutletId, i64)> = called_off.collect();
+    for (outlet, at) in &called_off {
+        last.insert(outlet, (*at, Relay::Off));
+    }
     for step in plans.iter().flat_map(|plan| &plan.steps) {
         let was_written = matches!(
             step.state,
@@ -269,5 +285,5 @@ pub(super) fn went_off(plans: &[Record], noted: Stamp) -> Vec<OutletId> {
         }
     }
     let off = last.into_iter().filter(|(_, (_, relay))| *relay == Relay::Off);
-    off.map(|(outlet, _)| outlet.clone()).chain(called_off).collect()
+    off.map(|(outlet, _)| outlet.clone()).collect()
 }

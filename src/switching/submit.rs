@@ -490,6 +490,14 @@ fn keeps_feeds(record: &Record, sight: &Sight<'_>) -> Result<(), Refusal> {
 
 /// Takes the outlets of a plan.
 pub(super) fn claim(runs: &mut Runs, record: &Record) -> Result<(), Refusal> {
+    // What is off already needs no step: it must not be about to come on by another plan.
+    let off = record.asks.iter().filter(|(.., action)| *action == Action::Off);
+    for outlet in off.flat_map(|(_, outlets, _)| outlets) {
+        if let Some(plan) = runs.claimed_by(outlet).filter(|plan| **plan != record.id) {
+            let (outlet, plan) = (outlet.to_string(), plan.to_string());
+            return Err(Refusal::Busy { outlet, plan });
+        }
+    }
     runs.claim(record).map_err(|(outlet, plan)| Refusal::Busy {
         outlet: outlet.to_string(),
         plan: plan.to_string(),

@@ -26,6 +26,7 @@ use crate::store::journal::{Commit, JournalError};
 use super::delays::Rounds;
 use super::past::Past;
 use super::plans::{Asker, Wish};
+use super::refusal::Refusal;
 use super::restore::{Restoring, went_off};
 use super::submit::{Switching, parse, to_json};
 
@@ -225,7 +226,10 @@ impl Switching {
                     }
                     let flow = flow(rule, &picture, sight);
                     let when = (sight.now, sight.stamp);
+                    let known = (standing.off.len(), standing.fed.len());
                     let act = standing.decide(rule, flow, &candidates, busy, when);
+                    // What is back must not be brought back again after a restart.
+                    drops |= known != (standing.off.len(), standing.fed.len());
                     acts.extend(act.zip(flow).map(|(act, flow)| (rule.clone(), act, flow)));
                 }
             }
@@ -253,8 +257,14 @@ impl Switching {
             self.tell("restore.begun", text);
             self.recalls(&found.dark, store).await;
             let next = self.clock.tick();
-            watch.restoring =
-                Some(Restoring { began: next, tries: 0, told: false, next, recalled: true });
+            watch.restoring = Some(Restoring {
+                began: next,
+                tries: 0,
+                left: 0,
+                told: false,
+                next,
+                recalled: true,
+            });
         }
         if let Some(mut restoring) = watch.restoring.take() {
             if !restoring.recalled && self.clock.tick() >= restoring.next {
@@ -268,7 +278,7 @@ impl Switching {
             let began = self.clock.tick();
             let next = began + how.settle;
             watch.restoring =
-                Some(Restoring { began, tries: 0, told: false, next, recalled: false });
+                Some(Restoring { began, tries: 0, left: 0, told: false, next, recalled: false });
         }
         for (rule, act, flow) in found.acts {
             self.shed(watch, &rule, act, flow).await;
@@ -290,8 +300,8 @@ impl Switching {
         self.events.tell(kind, About::default(), text);
     }
 
-    /// The outlets of a host, or the one that is named, that are seen on.
-    fn seen_on(&self, item: &Select) -> Vec<OutletId> {
+    /// The outlets of a host, or the one that is named, that are seen on, or that an outage left dark and are wanted back.
+    fn to_be_on(&self, item: &Select, wanted: &BTreeSet<OutletId>) -> Vec<OutletId> {
         self.with_runs(|_, sight| {
             let own = match item {
                 Select::Host(id) => sight.site.hosts.get(id).map(|host| host.outlets.clone()),
@@ -303,7 +313,7 @@ impl Switching {
                 view.outlet_state(view.layout.outlet(outlet.number)?).ok()
             };
             let mut own = own.unwrap_or_default();
-            own.retain(|outlet| is_on(outlet) == Some(Word::On));
+            own.retain(|outlet| is_on(outlet) == Some(Word::On) || wanted.contains(outlet));
             own
         })
     }
@@ -352,6 +362,7 @@ impl Switching {
             return;
         }
         let standing = watch.sheds.entry(id.clone()).or_default();
+        let before = standing.clone();
         let selects: Vec<Select> = match action {
             Action::On => items.iter().flat_map(|item| to_come_back(standing, item)).collect(),
             _ => items.clone(),
@@ -365,15 +376,19 @@ impl Switching {
                 let at = self.clock.stamp();
                 for item in &items {
                     match action {
-                        Action::Off => standing.goes_off(item, &self.seen_on(item), at),
+                        Action::Off => {
+                            let on = self.to_be_on(item, watch.lit.wanted());
+                            standing.goes_off(item, &on, at);
+                        }
                         _ => standing.comes_back(item, at),
                     }
                 }
                 self.remember("sheds", &watch.sheds).await;
                 let begun = self.begin_by_itself(preview.record).await;
-                if begun.is_err() && action == Action::Off {
-                    let standing = watch.sheds.entry(id.clone()).or_default();
-                    items.iter().for_each(|item| standing.stays_on(item));
+                // Where the journal fails nobody knows whether it has the plan.
+                let is_kept = matches!(begun, Ok(_) | Err(Refusal::Journal(_) | Refusal::Ending));
+                if !is_kept {
+                    watch.sheds.entry(id.clone()).or_default().takes_back(before);
                     self.remember("sheds", &watch.sheds).await;
                 }
                 begun
@@ -539,6 +554,7 @@ fn candidates(rule: &Rule, picture: &Picture, runs: &Runs, sight: &Sight<'_>) ->
             select,
             priority,
             is_on,
+            own: own.clone(),
             on: on.collect(),
             goes_off,
             is_locked,

@@ -489,8 +489,9 @@ async fn a_node_that_was_drained_when_the_gateway_died_and_did_not_go_dark_is_ta
             &gateway.curl(),
             &json!({"goals": [{"select": {"hosts": ["node"]}, "action": "cycle"}]}),
         );
-        assert_eq!(run(&gateway.curl(), &plan).status, 202);
-        // It dies with the first off intended, and none sent.
+        // It dies with the first off intended, and none sent; sometimes before it has answered.
+        let status = run(&gateway.curl(), &plan).status;
+        assert!([202, 0].contains(&status), "{status}");
         gateway.running.ended(std::time::Duration::from_secs(30));
         let dir = std::mem::replace(&mut gateway.dir, tempfile::tempdir().unwrap());
         (Gateway::in_dir(dir, &sections, &[]), plan)

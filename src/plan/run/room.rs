@@ -95,10 +95,6 @@ impl Runs {
         let mut world = std::mem::take(&mut picture.world);
         if run.record.scheduled.is_none() {
             by_hand(&mut world, &picture.told, sight.site);
-            if !is_said(&world, at, sight.site) {
-                // Twice what nobody said is no more than a guess.
-                picture.unconfirmed.clear();
-            }
         }
         let draws = world.outlets[at].draw.falling().inrush > 0;
         let aged = world.outlets[at].over.iter().find(|share| {

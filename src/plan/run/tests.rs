@@ -607,3 +607,13 @@ fn what_an_outlet_draws_is_not_remembered_from_its_first_moment_nor_grows_with_e
     rack.now += 600_000;
     assert_eq!(remembers(&mut rack), Some(500_000), "another machine may be behind it");
 }
+
+#[test]
+fn a_plan_without_steps_whose_time_has_passed_is_stopped_and_told() {
+    let mut rack = Rack::new(Site::default(), [true; 3]);
+    let mut record = plan("p1", &[]);
+    record.not_before = Some(rack.now as i64 - 10_000_000);
+    rack.turn(|runs, sight| runs.take_up(record, sight));
+    assert_eq!(rack.ended.len(), 1);
+    assert_eq!(rack.ended[0].state, PlanState::Stopped);
+}

@@ -137,11 +137,20 @@ impl Runs {
                 }
                 Turn::Ends(why) => {
                     let who = Who { plan: waiting.record.id.clone(), step: 0 };
+                    let is_empty = waiting.record.steps.is_empty();
                     self.insert(waiting.record, sight, false);
-                    self.ends(&who, Outcome::Failed, Some(why), sight);
+                    if is_empty {
+                        // What it wished was so when it was made. No step tells why it is not done now.
+                        let about = About::plan(&who.plan);
+                        let text = format!("plan {} is not begun: {why}", who.plan);
+                        self.deeds.push(Deed::Tell { kind: "plan.refused", about, text });
+                    } else {
+                        self.ends(&who, Outcome::Failed, Some(why), sight);
+                    }
                     // It is the whole plan that does not fit, whatever is to become of it when one step fails.
                     if let Some(run) = self.plans.get_mut(&who.plan) {
                         run.halted = true;
+                        run.unheard |= is_empty;
                     }
                 }
             }

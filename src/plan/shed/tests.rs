@@ -75,6 +75,7 @@ impl Rack {
                     select: Self::select(at),
                     priority: at as i32,
                     is_on: Some(self.on[at]),
+                    own: vec![outlet(at)],
                     on: if self.on[at] { vec![outlet(at)] } else { Vec::new() },
                     goes_off: self.going.contains(&at),
                     is_locked: self.locked.contains(&at),
@@ -320,6 +321,7 @@ fn what_did_not_come_back_is_not_forgotten_and_keeps_no_other_off() {
         select: Rack::select(1),
         priority: 1,
         is_on: Some(false),
+        own: vec![outlet(1)],
         on: Vec::new(),
         goes_off: false,
         is_locked: false,
@@ -354,6 +356,7 @@ fn what_does_not_go_off_keeps_no_other_on() {
         select: Rack::select(0),
         priority: 0,
         is_on: Some(true),
+        own: vec![outlet(0)],
         on: vec![outlet(0)],
         goes_off: false,
         is_locked: false,
@@ -414,12 +417,15 @@ fn only_the_outlets_that_were_on_are_waited_for() {
     let mut rack = shed();
     let select = Rack::select(0);
     assert_eq!(rack.standing.fed(&select), Some(&BTreeSet::from([outlet(0)])));
-    // Its plan was not begun after all.
-    rack.standing.stays_on(&select);
-    assert_eq!((rack.standing.fed(&select), rack.standing.since("outlet pdu-a/1")), (None, None));
+    // Another plan for it was not begun after all: what an earlier one did stands.
+    let before = rack.standing.clone();
+    rack.standing.goes_off(&select, &[outlet(4)], Stamp(99_000));
+    rack.standing.takes_back(before);
+    assert_eq!(rack.standing.fed(&select), Some(&BTreeSet::from([outlet(0)])));
+    assert_eq!(rack.standing.since("outlet pdu-a/1"), Some(11_000));
     // What the rule does not name any more is told once.
     let strays = rack.standing.strays(&[]);
-    assert_eq!(strays, ["outlet pdu-a/2"]);
+    assert_eq!(strays, ["outlet pdu-a/1", "outlet pdu-a/2"]);
     assert!(rack.standing.strays(&[]).is_empty());
 }
 
