@@ -1,9 +1,9 @@
-//! What is asked for again: a run with its key, a list page by page.
+//! What is asked for again, or against each other: a run with its key, a list page by page, an off during a cycle.
 
 use pmgate::model::switching::Relay;
 use serde_json::{Value, json};
 
-use crate::planned::{ended, make, relay, run, two_pdus};
+use crate::planned::{ended, make, relay, run, two_pdus, two_pdus_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_asked_for_again_with_its_key_is_answered_and_runs_once() {
@@ -43,4 +43,24 @@ async fn a_cursor_that_no_page_gave_is_refused() {
         assert_eq!(answer.status, 400, "{cursor}: {answer:?}");
         assert!(answer.body.contains("next_cursor"), "{answer:?}");
     }
+}
+
+/// It is off already, so nothing would be left to do: but it is about to come on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_off_within_a_cycle_is_not_said_to_be_switched_off() {
+    let host = "[[host]]\nid = \"slow\"\noutlets = [\"pdu-a/5\"]\nhold_s = 8\n";
+    let (a, _b, gateway) = two_pdus_with(host, "").await;
+    let curl = gateway.curl();
+    let at_once = ["-H", "Prefer: respond-async"];
+    let cycle = curl.post("/v1/hosts/slow/power", r#"{"action":"cycle"}"#, &at_once);
+    assert_eq!(cycle.status, 202, "{cycle:?}");
+    gateway.wait_for("/v1/pdus/pdu-a/outlets/5", |outlet| outlet["state"] == "off");
+    let wish = json!({"goals": [{"select": {"hosts": ["slow"]}, "action": "off"}]});
+    let plan = make(&curl, &wish);
+    assert_eq!(plan["steps"], json!([]), "{plan}");
+    let refused = run(&curl, &plan);
+    assert_eq!(refused.status, 409, "{refused:?}");
+    assert!(refused.body.contains("is being switched by plan"), "{refused:?}");
+    assert_eq!(ended(&gateway, &cycle.json())["state"], "done");
+    assert_eq!(relay(&a, 5), Relay::On);
 }
