@@ -284,6 +284,21 @@ impl Standing {
         strays
     }
 
+    /// Somebody wishes these outlets off: they do not come back. Tells what is forgotten, as nothing of it is left.
+    pub fn lets_go(&mut self, outlets: &BTreeSet<OutletId>) -> Vec<String> {
+        let mut gone = Vec::new();
+        for (name, fed) in &mut self.fed {
+            let before = fed.len();
+            fed.retain(|outlet| !outlets.contains(outlet));
+            if fed.is_empty() && before > 0 {
+                gone.push(name.clone());
+            }
+        }
+        self.off.retain(|name, _| !gone.contains(name));
+        self.fed.retain(|name, _| !gone.contains(name));
+        gone
+    }
+
     /// When this rule switched something off, ms since 1970, if it is not back.
     pub fn since(&self, name: &str) -> Option<i64> {
         self.off.get(name).copied()

@@ -317,7 +317,10 @@ impl Switching {
         }
         record.state = PlanState::Running;
         record.accepted = Some(self.clock.stamp().0);
-        self.with_runs(|runs, _| claim(runs, &record))?;
+        self.with_runs(|runs, _| {
+            self.is_still_wanted(&record)?;
+            claim(runs, &record)
+        })?;
         let plans = vec![(record.id.clone(), to_json(&record)?, true)];
         let notes = vec![self.accepted(&record)];
         let id = record.id.clone();

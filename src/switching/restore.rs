@@ -15,7 +15,7 @@ use crate::plan::{Runs, Sight};
 
 use super::refusal::Refusal;
 use super::submit::Switching;
-use super::watch::wish;
+use super::watch::{RULE, wish};
 
 /// How often a restore that is refused for a reason that may pass is tried again, and how long.
 const AGAIN: Span = Span::seconds(10);
@@ -157,6 +157,22 @@ impl Switching {
         lit.forget(outlets.iter())
     }
 
+    /// Whether nobody has wished off meanwhile what a restore is about to switch on: its outlets are looked at first, and that
+    /// may take seconds.
+    pub(super) fn is_still_wanted(&self, record: &Record) -> Result<(), Refusal> {
+        if record.by != RESTORE {
+            return Ok(());
+        }
+        let unwanted = self.unwanted.lock().unwrap_or_else(PoisonError::into_inner);
+        match record.outlets().into_iter().find(|outlet| unwanted.contains(outlet)) {
+            None => Ok(()),
+            Some(outlet) => Err(Refusal::Changed {
+                plan: record.id.to_string(),
+                difference: format!("somebody wants {outlet} off"),
+            }),
+        }
+    }
+
     /// Begins the plan for those of some outlets that can be switched on now; the others are left.
     async fn begin_restore(
         &self,
@@ -240,7 +256,8 @@ pub(super) fn unwanted(record: &Record) -> Vec<OutletId> {
         let steps = record.steps.iter().filter(move |step| step.relay == relay);
         steps.filter(move |step| went_well(step) == well).map(|step| step.outlet.clone())
     };
-    if record.by == RESTORE {
+    let brings_back = record.by == RESTORE || record.by.starts_with(RULE);
+    if record.by == RESTORE || by_somebody && brings_back {
         let is_off = record.finished.is_some() && by_somebody;
         return if is_off { of(Relay::On, false).collect() } else { Vec::new() };
     }

@@ -104,6 +104,8 @@ pub struct Switching {
     runs: Arc<Mutex<Runs>>,
     /// Outlets that somebody wants off since the watch looked last: no outage has them on again.
     pub(super) unwanted: Arc<Mutex<BTreeSet<OutletId>>>,
+    /// Those of them that no rule switched off: no rule has them on again.
+    pub(super) let_go: Arc<Mutex<BTreeSet<OutletId>>>,
     watched: Arc<Mutex<Watched>>,
     /// Keys whose plan is being made, and plans that are being run or cancelled: a second request waits.
     pub(super) turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
@@ -139,6 +141,7 @@ impl Switching {
             locking: Arc::default(),
             runs: Arc::default(),
             unwanted: Arc::default(),
+            let_go: Arc::default(),
             watched: Arc::default(),
             turns: Arc::default(),
             webhooks: Arc::new(tokio::sync::Semaphore::new(WEBHOOKS)),
@@ -461,6 +464,10 @@ impl Switching {
     /// Notes what nobody wants back by a plan.
     pub(super) fn unwants(&self, record: &Record) {
         let outlets = super::restore::unwanted(record);
+        if !super::watch::is_shed(record) {
+            let mut let_go = self.let_go.lock().unwrap_or_else(PoisonError::into_inner);
+            let_go.extend(outlets.iter().cloned());
+        }
         self.unwanted.lock().unwrap_or_else(PoisonError::into_inner).extend(outlets);
     }
 

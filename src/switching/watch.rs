@@ -30,6 +30,8 @@ use super::refusal::Refusal;
 use super::restore::{Restoring, went_off};
 use super::submit::{Switching, parse, to_json};
 
+/// How the plans of rules name who made them: this and the rule.
+pub(super) const RULE: &str = "rule ";
 const EVERY: Span = Span::seconds(1);
 /// How long a rule leaves something out at least that was refused to it.
 const LEFT_OUT: Span = Span::seconds(15);
@@ -161,6 +163,16 @@ impl Switching {
             !plans.is_empty()
         });
         let mut texts = dropped(&mut watch.sheds, &site.sheds);
+        let let_go = std::mem::take(
+            &mut *self.let_go.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        for (id, standing) in &mut watch.sheds {
+            for name in standing.lets_go(&let_go) {
+                let text =
+                    format!("rule {id} does not bring {name} back, as somebody wishes it off");
+                texts.push(("shed.dropped", text));
+            }
+        }
         let mut drops = !texts.is_empty();
         // What several rules switched off is the last one's to bring back.
         let mut last: BTreeMap<String, i64> = BTreeMap::new();
@@ -367,7 +379,7 @@ impl Switching {
             Action::On => items.iter().flat_map(|item| to_come_back(standing, item)).collect(),
             _ => items.clone(),
         };
-        let mut wish = wish(format!("rule {id}"), selects.into_iter(), action);
+        let mut wish = wish(format!("{RULE}{id}"), selects.into_iter(), action);
         wish.reason = why.clone();
         let begun = match self.preview(&wish) {
             Ok(preview) => {
@@ -464,6 +476,11 @@ fn dropped(sheds: &mut BTreeMap<String, Standing>, rules: &[Rule]) -> Vec<(&'sta
         stays || off.is_empty()
     });
     texts
+}
+
+/// Whether a plan is one by which a rule switches something off.
+pub(super) fn is_shed(record: &Record) -> bool {
+    record.by.starts_with(RULE) && record.cancelled.is_none()
 }
 
 /// What comes back of what a rule switched off: the outlets that were on.

@@ -423,6 +423,12 @@ fn only_the_outlets_that_were_on_are_waited_for() {
     rack.standing.takes_back(before);
     assert_eq!(rack.standing.fed(&select), Some(&BTreeSet::from([outlet(0)])));
     assert_eq!(rack.standing.since("outlet pdu-a/1"), Some(11_000));
+    // Somebody wishes one of them off.
+    let mut other = rack.standing.clone();
+    assert!(other.lets_go(&BTreeSet::from([outlet(3)])).is_empty());
+    assert_eq!(other.lets_go(&BTreeSet::from([outlet(0), outlet(3)])), ["outlet pdu-a/1"]);
+    assert_eq!((other.fed(&select), other.since("outlet pdu-a/1")), (None, None));
+    assert_eq!(other.since("outlet pdu-a/2"), Some(11_000));
     // What the rule does not name any more is told once.
     let strays = rack.standing.strays(&[]);
     assert_eq!(strays, ["outlet pdu-a/1", "outlet pdu-a/2"]);
