@@ -360,6 +360,27 @@ mod tests {
     }
 
     #[test]
+    fn what_others_agreed_to_covers_nothing_that_a_group_has_gained() {
+        use crate::model::switching::Action;
+        let id: PlanId = "p1".parse().unwrap();
+        let of = |outlets: &[&str]| {
+            let outlets = outlets.iter().map(|outlet| outlet.parse().unwrap()).collect();
+            let mut record =
+                Record::new(id.clone(), Action::Off, "lab".into(), "us".into(), Stamp(0));
+            record.asks = vec![(None, outlets, Action::Off)];
+            record.needs_approvals = 1;
+            record
+        };
+        let parent = of(&["pdu-a/1", "pdu-a/2"]);
+        assert_eq!(covers(&parent, &of(&["pdu-a/2"])), Ok(()));
+        let refusal = covers(&parent, &of(&["pdu-a/1", "pdu-a/3"])).unwrap_err();
+        assert!(refusal.to_string().contains("pdu-a/3"), "{refusal}");
+        // Where nobody has to agree it is the makers' rights that count.
+        let free = Record { needs_approvals: 0, ..of(&["pdu-a/3"]) };
+        assert_eq!(covers(&parent, &free), Ok(()));
+    }
+
+    #[test]
     fn a_time_is_waited_for_comes_and_is_missed_once() {
         let ten = at("2026-11-25T22:00:00Z");
         let before = "2026-11-25T21:59:00Z";

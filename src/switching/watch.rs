@@ -166,14 +166,18 @@ impl Switching {
         let let_go = std::mem::take(
             &mut *self.let_go.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
         );
+        let mut drops = false;
         for (id, standing) in &mut watch.sheds {
-            for name in standing.lets_go(&let_go) {
+            let before = standing.fed.clone();
+            let gone = standing.lets_go(&let_go);
+            drops |= standing.fed != before;
+            for name in gone {
                 let text =
                     format!("rule {id} does not bring {name} back, as somebody wishes it off");
                 texts.push(("shed.dropped", text));
             }
         }
-        let mut drops = !texts.is_empty();
+        drops |= !texts.is_empty();
         // What several rules switched off is the last one's to bring back.
         let mut last: BTreeMap<String, i64> = BTreeMap::new();
         for (name, at) in watch.sheds.values().flat_map(|standing| &standing.off) {
