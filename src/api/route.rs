@@ -91,6 +91,14 @@ impl Routes {
         routes.build()
     }
 
+    /// Whether a client asks for something to be switched, and may.
+    pub fn may_switch(&self, state: &State, who: &Identity, method: &Method, path: &str) -> bool {
+        let Ok(found) = self.router.at(path) else { return false };
+        let route = found.value.iter().find(|route| route.method == *method);
+        let switches = route.is_some_and(|route| matches!(route.permission, Permission::Switch));
+        switches && state.site.borrow().policy.allow(who, Permission::Switch).is_ok()
+    }
+
     /// Answers a request: finds the route, asks whether the client may, calls the handler.
     #[allow(clippy::too_many_arguments)] // the parts of one request, taken apart once
     pub async fn answer(

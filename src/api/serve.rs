@@ -221,6 +221,10 @@ impl Server {
                 "ask for a new certificate",
             )));
         }
+        // Often the body is still on its way.
+        if self.routes.may_switch(&self.state, &who, &head.method, head.uri.path()) {
+            self.state.switching.expect();
+        }
         let body = match read(body).await {
             Ok(body) => body,
             Err(problem) => return Ok(problem::response(&problem)),

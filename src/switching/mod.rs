@@ -5,6 +5,7 @@
 //! state.
 
 mod audit;
+mod awake;
 pub mod body;
 mod calendar;
 mod conduct;

@@ -24,6 +24,7 @@ use crate::plan::record::{PlanState, Record, StepRecord, StepState};
 use crate::plan::{Runs, Sight};
 use crate::store::journal::{Commit, Journal, JournalError, Kept};
 
+use super::awake::{Awake, LATENCY};
 use super::conduct::{Wake, Watched, draft};
 use super::keys::{Bound, asked, scoped};
 use super::locks::Locks;
@@ -112,6 +113,7 @@ pub struct Switching {
     /// Places of webhooks that are out.
     pub(super) webhooks: Arc<tokio::sync::Semaphore>,
     pub(super) wake: Wake,
+    awake: Awake,
     pub(super) quiet: Arc<tokio::sync::Notify>,
     pub(super) tasks: TaskTracker,
     /// No more wishes, no more steps.
@@ -146,6 +148,7 @@ impl Switching {
             turns: Arc::default(),
             webhooks: Arc::new(tokio::sync::Semaphore::new(WEBHOOKS)),
             wake: Arc::new(watch::Sender::new(None)),
+            awake: Awake::by(std::path::Path::new(LATENCY)),
             quiet: Arc::default(),
             tasks: TaskTracker::new(),
             stop,
@@ -154,7 +157,13 @@ impl Switching {
         this.tasks.spawn(this.clone().keep_time());
         this.tasks.spawn(this.clone().keep_journal());
         this.tasks.spawn(this.clone().keep_rights());
+        this.tasks.spawn(this.awake.clone().keep(this.done.clone()));
         Ok(this)
+    }
+
+    /// A wish is coming: the processor stays awake for it.
+    pub fn expect(&self) {
+        self.awake.stay();
     }
 
     /// Takes a wish, or refuses it. Returns once the plan is durable; it is carried out from then on whether

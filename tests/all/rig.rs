@@ -365,9 +365,18 @@ impl Gateway {
 
     /// In a directory that may have the state of an earlier run.
     pub fn in_dir(dir: tempfile::TempDir, sections: &str, env: &[(&str, &str)]) -> Self {
-        let at = |name: &str| dir.path().join(name);
+        Self::prepare(dir.path(), sections);
+        let mut command = Command::new(PMGATE);
+        let config = dir.path().join("gateway.toml");
+        command.args(["serve", "--config"]).arg(config).envs(env.iter().copied());
+        Self::served(dir, command)
+    }
+
+    /// What a gateway with these sections needs in its directory; what is there already stays.
+    pub fn prepare(dir: &Path, sections: &str) {
+        let at = |name: &str| dir.join(name);
         if !at("ca.pem").exists() {
-            certificates(dir.path());
+            certificates(dir);
             std::fs::create_dir(at("state")).unwrap();
             for (name, secret) in [
                 ("community", "public"),
@@ -378,10 +387,7 @@ impl Gateway {
                 secret_file(&at(name), secret);
             }
         }
-        Self::write_config(dir.path(), sections);
-        let mut command = Command::new(PMGATE);
-        command.args(["serve", "--config"]).arg(at("gateway.toml")).envs(env.iter().copied());
-        Self::served(dir, command)
+        Self::write_config(dir, sections);
     }
 
     /// By a command that serves what is in a directory.

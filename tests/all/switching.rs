@@ -8,7 +8,7 @@ use pmgate::sim::families::Family;
 use serde_json::Value;
 
 use crate::proxy::{Fault, Proxy, is_set};
-use crate::rig::{Gateway, Sim, pdu_section};
+use crate::rig::{Curl, Gateway, Sim, pdu_section};
 
 /// Far enough ahead that every relay has moved.
 const LATER: Tick = Tick(u64::MAX / 2);
@@ -379,4 +379,44 @@ fn an_outlet_that_reads_off_but_still_draws_is_not_taken_for_done() {
     assert_eq!(bad.status, 504, "{bad:?}");
     let detail = bad.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("still draws") && detail.contains("mismatch"), "{detail}");
+}
+
+/// A file stands in for the kernel's, in a mount namespace of the gateway's own; where none may be made the test is skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_processor_stays_awake_for_whoever_may_switch_and_for_nobody_else() {
+    const KERNEL: &str = "/dev/cpu_dma_latency";
+    let mount = |file: &std::path::Path, then: &str| {
+        let mut command = std::process::Command::new("unshare");
+        let script = format!("mount --bind \"$1\" {KERNEL} && {then}");
+        command.args(["--mount", "sh", "-c", &script, "sh"]).arg(file);
+        command
+    };
+    let probe = tempfile::NamedTempFile::new().unwrap();
+    if !mount(probe.path(), "true").status().unwrap().success() {
+        println!("skipped: nothing can be mounted at {KERNEL} here");
+        return;
+    }
+    let sim = Sim::start(Family::ApcRpdu2, 4).await;
+    let dir = tempfile::tempdir().unwrap();
+    let told = dir.path().join("latency");
+    std::fs::write(&told, "").unwrap();
+    Gateway::prepare(dir.path(), &pdu_section("pdu-a", sim.address, ""));
+    let mut command = mount(&told, "exec \"$2\" serve --config \"$3\"");
+    command.arg(crate::rig::PMGATE).arg(dir.path().join("gateway.toml"));
+    let gateway = tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::served(dir, command);
+        gateway.wait_online("pdu-a");
+        gateway
+    })
+    .await
+    .unwrap();
+    let curl = gateway.curl();
+    let refused = Curl::new(gateway.dir.path(), &gateway.url, "viewer").power("pdu-a/3", "off");
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert_eq!(std::fs::read(&told).unwrap(), b"", "woken by a viewer");
+    assert_eq!(curl.power("pdu-a/3", "off").status, 200);
+    let wakes = 0_i32.to_ne_bytes();
+    assert_eq!(std::fs::read(&told).unwrap()[..4], wakes);
+    let rests = [wakes, (-1_i32).to_ne_bytes()].concat();
+    gateway.wait_for("/v1/status", |_| std::fs::read(&told).unwrap() == rests);
 }
