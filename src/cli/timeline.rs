@@ -6,6 +6,9 @@ use serde_json::Value;
 use super::out;
 use super::pdu::{number, text};
 
+/// Beside a peak of more than all of what may flow for long.
+const BRIEFLY: &str =
+    "Over 100 %: the first moment of what comes on, no longer than a breaker stands it.";
 /// Moments of a line that are told.
 const TOLD: usize = 6;
 
@@ -16,6 +19,9 @@ pub fn print(plan: &Value, limits: &[Value]) {
         let rows: Vec<Vec<String>> = lines.iter().map(|line| row(line, limits)).collect();
         out::line("");
         out::table(&["LIMIT", "RATED W", "MAY W", "NOW W", "PEAK W", "AT", "OF MAY"], &rows);
+        if lines.iter().any(|line| share(line).is_some_and(|share| share > 1.0)) {
+            out::line(BRIEFLY);
+        }
         out::line("");
         lines.iter().for_each(|line| {
             out::line(&format!("{}: {}", text(line, "limit"), course(&points(line))));
@@ -32,9 +38,7 @@ pub fn print(plan: &Value, limits: &[Value]) {
 
 fn row(line: &Value, limits: &[Value]) -> Vec<String> {
     let of = limits.iter().find(|limit| limit["id"] == line["limit"]).unwrap_or(&Value::Null);
-    let may = line["budget_w"].as_f64().filter(|may| *may > 0.0);
     let (at, peak) = highest(&points(line)).map_or((None, None), |(at, w)| (Some(at), Some(w)));
-    let share = may.zip(peak).map(|(may, peak)| format!("{:.0} %", 100.0 * peak / may));
     vec![
         text(line, "limit"),
         watts(of["rating_w"].as_f64()),
@@ -42,8 +46,14 @@ fn row(line: &Value, limits: &[Value]) -> Vec<String> {
         watts(of["load_w"].as_f64()),
         watts(peak),
         at.map_or_else(unknown, seconds),
-        share.unwrap_or_else(unknown),
+        share(line).map_or_else(unknown, |share| format!("{:.0} %", 100.0 * share)),
     ]
+}
+
+/// The most that will flow, as a part of what may flow for long.
+fn share(line: &Value) -> Option<f64> {
+    let may = line["budget_w"].as_f64().filter(|may| *may > 0.0)?;
+    highest(&points(line)).map(|(_, peak)| peak / may)
 }
 
 fn unknown() -> String {

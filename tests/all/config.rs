@@ -273,6 +273,25 @@ fn a_rule_that_names_what_cannot_help_or_names_it_twice_is_refused() {
 }
 
 #[test]
+fn outlets_that_cannot_be_or_that_no_rule_switches_are_told_with_the_mend() {
+    let told = checked(
+        "[[host]]\nid = \"web\"\noutlets = [\"pdu-a/0\"]\n\
+         [[host]]\nid = \"db\"\noutlets = [\"pdu-a/1\"]\n\
+         [[group]]\nid = \"all\"\nhosts = [\"db\"]\noutlets = [\"pdu-a/3\"]\n\
+         [[outlet]]\nid = \"pdu-a/1\"\ncritical = \"the core switch\"\n\
+         [[outlet]]\nid = \"pdu-a/2\"\ncritical = \" \"\n\
+         [[outlet]]\nid = \"pdu-a/3\"\nfeeds = \"gateway\"\n\
+         [[shed]]\nid = \"high\"\nlimit = \"pdu-a/B1\"\nhosts = [\"db\"]\ngroups = [\"all\"]\noutlets = [\"pdu-a/3\", \"pdu-a/4\"]\n",
+    );
+    insta::assert_snapshot!(told, @r#"
+    3:12: host[0].outlets[0]: there is no outlet 0: outlets are numbered from 1
+    16:12: outlet[1].critical: say what for, as in critical = "the core switch"; or leave it out
+    23:10: shed[0].hosts[0]: no rule switches pdu-a/1, as it is critical: the core switch: leave it out
+    25:12: shed[0].outlets[0]: no rule switches pdu-a/3, as it feeds this gateway: leave it out
+    "#);
+}
+
+#[test]
 fn the_demos_files_are_what_the_demo_writes() {
     let demo = Demo::start(4, 24);
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();

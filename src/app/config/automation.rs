@@ -52,6 +52,14 @@ fn add(item: &Item<'_>, select: Select, of: &mut Vec<Select>) {
     of.push(select);
 }
 
+/// What no rule may switch.
+fn spared(item: &Item<'_>, outlet: &OutletId, site: &Site) {
+    let reason = site.rack.critical.get(outlet).or(site.rack.locked.get(outlet));
+    if let Some(reason) = reason {
+        item.fault(format!("no rule switches {outlet}, as {reason}: leave it out"));
+    }
+}
+
 fn shed(item: &Item<'_>, devices: &[Settings], site: &Site) -> Option<Rule> {
     let fields = item.fields()?;
     let text = |item: Option<Item<'_>>| item.and_then(|i| i.text().map(str::to_owned));
@@ -103,6 +111,9 @@ fn shed(item: &Item<'_>, devices: &[Settings], site: &Site) -> Option<Rule> {
         if site.hosts.get(&host).is_some_and(|host| !host.outlets.iter().any(hangs)) {
             item.fault(format!("host \"{host}\" has no outlet on the PDU of this limit"));
         }
+        for outlet in site.hosts.get(&host).iter().flat_map(|host| &host.outlets) {
+            spared(&item, outlet, site);
+        }
         add(&item, Select::Host(host), &mut of);
     }
     for item in fields.get("groups").map_or(Vec::new(), |list| list.list()) {
@@ -113,10 +124,9 @@ fn shed(item: &Item<'_>, devices: &[Settings], site: &Site) -> Option<Rule> {
         add(&item, Select::Group(group), &mut of);
     }
     for item in fields.get("outlets").map_or(Vec::new(), |list| list.list()) {
-        let Some(outlet) = item.parsed::<OutletId>() else { continue };
-        if devices.iter().all(|device| device.id != outlet.pdu) {
-            item.fault(format!("there is no [[pdu]] with id \"{}\"", outlet.pdu));
-        } else if !hangs(&outlet) {
+        let Some(outlet) = super::hosts::outlet(&item, devices) else { continue };
+        spared(&item, &outlet, site);
+        if !hangs(&outlet) && devices.iter().any(|device| device.id == outlet.pdu) {
             item.fault(format!("\"{outlet}\" is not on the PDU of this limit"));
         }
         add(&item, Select::Outlet(outlet), &mut of);

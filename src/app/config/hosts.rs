@@ -162,13 +162,21 @@ fn host(
 }
 
 /// A list of outlets, each once and on a known PDU.
+/// An outlet that may be there.
+pub(super) fn outlet(item: &Item<'_>, devices: &[Settings]) -> Option<OutletId> {
+    let outlet: OutletId = item.parsed()?;
+    if devices.iter().all(|device| device.id != outlet.pdu) {
+        item.fault(format!("there is no [[pdu]] with id \"{}\"", outlet.pdu));
+    } else if outlet.number == 0 {
+        item.fault("there is no outlet 0: outlets are numbered from 1");
+    }
+    Some(outlet)
+}
+
 fn outlets_of(list: Option<Item<'_>>, devices: &[Settings]) -> Vec<OutletId> {
     let mut outlets: Vec<OutletId> = Vec::new();
     for item in list.map_or(Vec::new(), |list| list.list()) {
-        let Some(outlet) = item.parsed::<OutletId>() else { continue };
-        if devices.iter().all(|device| device.id != outlet.pdu) {
-            item.fault(format!("there is no [[pdu]] with id \"{}\"", outlet.pdu));
-        }
+        let Some(outlet) = outlet(&item, devices) else { continue };
         if outlets.contains(&outlet) {
             item.fault("is given twice");
         }
@@ -258,13 +266,8 @@ pub(super) fn outlets(root: &Fields<'_>, devices: &[Settings], site: &mut Site) 
     let Some(list) = root.get("outlet") else { return };
     for item in list.list() {
         let Some(fields) = item.fields() else { continue };
-        let id = fields.need("id", "the outlet, as in \"pdu-a/7\"").and_then(|item| {
-            let id: OutletId = item.parsed()?;
-            if devices.iter().all(|device| device.id != id.pdu) {
-                item.fault(format!("there is no [[pdu]] with id \"{}\"", id.pdu));
-            }
-            Some(id)
-        });
+        let id = fields.need("id", "the outlet, as in \"pdu-a/7\"");
+        let id = id.and_then(|item| outlet(&item, devices));
         let draw = fields.get("draw").and_then(|item| super::limits::draw(&item));
         let phases = fields.get("phases").map_or(Vec::new(), |list| {
             let names: Vec<String> =
@@ -278,7 +281,13 @@ pub(super) fn outlets(root: &Fields<'_>, devices: &[Settings], site: &mut Site) 
             names
         });
         let branch = fields.get("branch").and_then(|i| i.text()).map(str::to_owned);
-        let critical = fields.get("critical").and_then(|i| i.text()).map(str::to_owned);
+        let critical = fields.get("critical").and_then(|item| {
+            let reason = item.text()?.trim().to_owned();
+            if reason.is_empty() {
+                item.fault("say what for, as in critical = \"the core switch\"; or leave it out");
+            }
+            Some(reason)
+        });
         let feeds =
             [("gateway", "it feeds this gateway"), ("switch", "it feeds this gateway's switch")];
         let feeds = fields.get("feeds").and_then(|i| i.one_of(&feeds));
