@@ -47,6 +47,7 @@ fn body(state: &State) -> StatusBody {
     let views = state.board.views();
     let strange = crate::plan::strange(&state.site.borrow().rack, &views);
     alarms.extend(strange.into_iter().map(|(_, text)| text));
+    alarms.extend(state.switching.idle_rules());
     let dropped = state.counts.dropped.load(Ordering::Relaxed);
     alarms.extend(state.store.alarms());
     if dropped > 0 {

@@ -65,9 +65,8 @@ impl Awake {
     /// Lets it sleep again when no command has come for a while, until the gateway has ended.
     pub async fn keep(self, done: CancellationToken) {
         while !done.is_cancelled() {
-            let until = self.inner().until;
+            let until = self.rest(Instant::now());
             match until {
-                Some(until) if until <= Instant::now() => self.rest(),
                 Some(until) => tokio::select! {
                     () = tokio::time::sleep_until(until) => {}
                     () = done.cancelled() => {}
@@ -78,14 +77,20 @@ impl Awake {
                 },
             }
         }
-        self.rest();
-    }
-
-    fn rest(&self) {
         let mut inner = self.inner();
         if inner.until.take().is_some() {
             inner.write(ANY_US);
         }
+    }
+
+    /// Lets it sleep if its time has come; else until when it stays awake.
+    fn rest(&self, now: Instant) -> Option<Instant> {
+        let mut inner = self.inner();
+        if inner.until.is_some_and(|until| until <= now) {
+            inner.until = None;
+            inner.write(ANY_US);
+        }
+        inner.until
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -311,6 +311,18 @@ impl Switching {
         watch.strange = found.into_iter().collect();
     }
 
+    /// Rules that never shed, as their limit is none that its PDU has, each with why.
+    pub fn idle_rules(&self) -> Vec<String> {
+        let site = self.site.borrow().clone();
+        if site.sheds.is_empty() {
+            return Vec::new();
+        }
+        self.with_runs(|runs, sight| {
+            let picture = runs.picture(sight, None, None);
+            site.sheds.iter().filter_map(|rule| lost(rule, &picture, sight)).collect()
+        })
+    }
+
     pub(super) fn tell(&self, kind: &'static str, text: String) {
         tracing::warn!("{text}");
         self.events.tell(kind, About::default(), text);

@@ -415,3 +415,21 @@ async fn nothing_is_cycled_under_a_limit_that_is_not_read() {
     b.comes_back(Family::ApcRpdu2).await;
     assert_eq!(ended(&gateway, &plan)["state"], "done");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_whose_limit_its_pdu_does_not_have_is_told_and_stands_as_an_alarm() {
+    let a = Sim::start(Family::ApcRpdu2, 4).await;
+    let rule = "[[shed]]\nid = \"high\"\nlimit = \"pdu-a/B9\"\noutlets = [\"pdu-a/4\"]\n";
+    let pdu = pdu_section("pdu-a", a.address, "fast_s = 1");
+    let gateway = started(format!("{rule}{pdu}")).await;
+    let told = wait_for(&gateway, "shed.unknown_limit");
+    let why = "rule high never sheds: PDU pdu-a has no limit pdu-a/B9 that is rated; it has ";
+    assert!(told[0].starts_with(why), "{told:?}");
+    let status = gateway.curl().get("/v1/status");
+    assert_eq!((&status["state"], &status["alarms"]), (&json!("degraded"), &json!(told)));
+    // The mend is taken up without a restart.
+    let mended = rule.replace("B9", "B1");
+    Gateway::write_config(gateway.dir.path(), &format!("{mended}{pdu}"));
+    gateway.running.signal("HUP");
+    gateway.wait_for("/v1/status", |status| status["alarms"] == json!([]));
+}
