@@ -66,15 +66,16 @@ impl Awake {
     pub async fn keep(self, done: CancellationToken) {
         while !done.is_cancelled() {
             let until = self.rest(Instant::now());
-            match until {
-                Some(until) => tokio::select! {
-                    () = tokio::time::sleep_until(until) => {}
-                    () = done.cancelled() => {}
-                },
-                None => tokio::select! {
-                    () = self.inner.1.notified() => {}
-                    () = done.cancelled() => {}
-                },
+            let time_comes = async {
+                if let Some(until) = until {
+                    tokio::time::sleep_until(until).await;
+                } else {
+                    self.inner.1.notified().await;
+                }
+            };
+            tokio::select! {
+                () = time_comes => {}
+                () = done.cancelled() => {}
             }
         }
         let mut inner = self.inner();
