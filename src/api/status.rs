@@ -46,7 +46,7 @@ fn body(state: &State) -> StatusBody {
     }
     let views = state.board.views();
     let strange = crate::plan::strange(&state.site.borrow().rack, &views);
-    alarms.extend(strange.into_iter().map(|(_, text)| text));
+    alarms.extend(strange.into_iter().map(|of| of.text));
     alarms.extend(state.switching.idle_rules());
     let dropped = state.counts.dropped.load(Ordering::Relaxed);
     alarms.extend(state.store.alarms());

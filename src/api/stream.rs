@@ -158,6 +158,10 @@ impl Outgoing {
             self.will_be_long()?;
         }
         self.begun = true;
+        // Also where the client keeps up, and nothing is ever waited for.
+        if self.turns.stop.is_cancelled() && matches!(piece, Piece::Some(_)) {
+            return Err(Stopped::Gone);
+        }
         match self.pieces.try_send(piece) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Stopped::Gone),

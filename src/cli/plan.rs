@@ -161,18 +161,23 @@ fn what_next(made: &Value, dry_run: bool) -> String {
     let id = text(made, "id");
     if dry_run {
         "this is a preview: nothing was kept; \"pmgate plan create\" keeps the plan".to_owned()
-    } else if made["needs_approvals"].as_u64().is_some_and(|needs| needs > 0) {
-        format!(
-            "it needs approval first, by somebody else: pmgate plan approve {id}; then run it: pmgate plan run {id} --follow"
-        )
-    } else if made["over_locks"].as_array().is_some_and(|locks| !locks.is_empty())
-        && made["lifted_by"].is_null()
-    {
-        format!(
-            "an admin lifts its locks first: pmgate plan lift {id}; then run it: pmgate plan run {id} --follow"
-        )
     } else {
-        format!("run it: pmgate plan run {id} --follow")
+        let mut first = String::new();
+        match made["needs_approvals"].as_u64() {
+            None | Some(0) => {}
+            Some(1) => first.push_str(&format!(
+                "it needs approval first, by somebody else: pmgate plan approve {id}; "
+            )),
+            Some(count) => first.push_str(&format!(
+                "it needs approval first, by {count} others: pmgate plan approve {id}; "
+            )),
+        }
+        let is_locked = made["over_locks"].as_array().is_some_and(|locks| !locks.is_empty());
+        if is_locked && made["lifted_by"].is_null() {
+            first.push_str(&format!("an admin lifts its locks first: pmgate plan lift {id}; "));
+        }
+        let then = if first.is_empty() { "" } else { "then " };
+        format!("{first}{then}run it: pmgate plan run {id} --follow")
     }
 }
 

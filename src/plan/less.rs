@@ -73,7 +73,9 @@ fn largest_on(world: &World, goals: &[Goal], limit: &str) -> Option<BTreeSet<usi
     let at = world.limits.iter().position(|of| of.name == limit)?;
     let draws = |goal: &&Goal| {
         let outlet = &world.outlets[goal.outlet];
-        outlet.share(at).map_or(0, |share| share.of(outlet.draw.falling().boot))
+        let draw = outlet.draw.falling();
+        // Of those that may start up alike, the one that draws more in the end.
+        outlet.share(at).map_or((0, 0), |share| (share.of(draw.boot), share.of(draw.steady)))
     };
     let ons = goals.iter().filter(|goal| goal.want != Want::Off);
     // Who matters less stays off first, where that is asked.
@@ -82,7 +84,7 @@ fn largest_on(world: &World, goals: &[Goal], limit: &str) -> Option<BTreeSet<usi
         _ => 0,
     };
     let goal = ons
-        .filter(|goal| draws(goal) > 0)
+        .filter(|goal| draws(goal).0 > 0)
         .max_by_key(|goal| (Reverse(priority(goal)), draws(goal)))?;
     Some(unit(world, goals, goal.outlet))
 }

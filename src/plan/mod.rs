@@ -32,5 +32,5 @@ pub use record::{Mark, OnFailure, OnOverload, PlanState, Record, StepRecord, Ste
 pub use run::Runs;
 pub use search::{fits, plan};
 pub use site::Site;
-pub use wiring::strange;
+pub use wiring::{Strange, strange};
 pub use world::{Draw, Goal, Host, Limit, Outlet, Relays, Share, Want, World};

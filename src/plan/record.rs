@@ -172,6 +172,9 @@ pub struct Mark {
     /// What those may carry that are rated in amperes, mA: what that is in watts changes with the voltage all the time.
     #[serde(default)]
     pub currents: BTreeMap<String, i64>,
+    /// The hosts that they feed; those that are not named feed none. An earlier version did not keep it.
+    #[serde(default)]
+    pub hosts: Option<BTreeMap<OutletId, HostId>>,
 }
 
 impl Mark {
@@ -182,6 +185,15 @@ impl Mark {
             let is = now.relays.get(outlet).map_or("gone", String::as_str);
             if is != was {
                 said.push(format!("{outlet} was {was} and is {is}"));
+            }
+        }
+        if let (Some(had), Some(have)) = (&self.hosts, &now.hosts) {
+            let told = |of: Option<&HostId>| {
+                of.map_or_else(|| "no host".to_owned(), |host| format!("host {host}"))
+            };
+            for outlet in self.relays.keys().filter(|of| had.get(of) != have.get(of)) {
+                let (was, is) = (told(had.get(outlet)), told(have.get(outlet)));
+                said.push(format!("{outlet} fed {was} and feeds {is}"));
             }
         }
         // A limit may be in the one here and in the other there.
@@ -407,12 +419,11 @@ impl Record {
         }
     }
 
-    /// SHA-256 over what was asked for (what may go dark with it and the reason included) and the steps made of it,
-    /// hexadecimal. It stays the same while the steps are
-    /// carried out.
+    /// SHA-256 over what was asked for (what may go dark with it and the reason included), the steps made of it, and what
+    /// it was made for, hexadecimal: the same wish in the same world has the same. It stays while the steps are carried out.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("{:?}\n{}\n{}\n", self.action, self.target, self.created));
+        hash.update(format!("{:?}\n{}\n", self.action, self.target));
         hash.update(format!("{:?} {} {:?}\n", self.reason, self.by_priority, self.goals));
         for step in &self.steps {
             let (outlet, relay, keeps) = (&step.outlet, step.relay, step.keeps_host);

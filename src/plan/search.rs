@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::id::OutletId;
 use crate::model::switching::Relay;
 
 use super::jobs::{Job, bind, jobs, last_feeds, needed, tails};
@@ -13,6 +14,8 @@ use super::world::{Goal, Share, Want, World};
 const WORK: usize = 60_000;
 /// Steps of a plan that is large.
 const MANY: usize = 3_000;
+/// In how many further orders the feeds of hosts are taken where a plan does not fit.
+const ORDERS: usize = 16;
 /// A plan that is so near to its bound is not worth another try, permille.
 const NEAR: u64 = 1_040;
 
@@ -21,10 +24,7 @@ pub fn plan(world: &World, goals: &[Goal]) -> Result<Plan, Refusal> {
     let jobs = wished(world, goals)?;
     tried(world, &jobs).or_else(|mut refusal| {
         if let Refusal::Limit { outlet, leave_out, .. } = &mut refusal {
-            let other = roomiest_first(world, goals);
-            let anew =
-                other.map(|goals| wished(world, &goals).and_then(|jobs| tried(world, &jobs)));
-            if let Some(Ok(made)) = anew {
+            if let Some(made) = in_other_orders(world, goals, outlet) {
                 return Ok(made);
             }
             *leave_out = super::less::leave_out(world, goals, outlet);
@@ -33,21 +33,61 @@ pub fn plan(world: &World, goals: &[Goal]) -> Result<Plan, Refusal> {
     })
 }
 
-/// The same wishes, where hosts that go dark lose those feeds first whose load the others have most room for; nothing if that
-/// is the order in which they are. A host's feeds go one after the other as they are wished.
-fn roomiest_first(world: &World, goals: &[Goal]) -> Option<Vec<Goal>> {
+/// A plan in which hosts that go dark lose their feeds in another order: those first whose load the others have most room
+/// for; then, time and again, the one last of its host that was refused, as the others took its load.
+fn in_other_orders(world: &World, goals: &[Goal], refused: &OutletId) -> Option<Plan> {
+    let attempt = |goals: &[Goal]| wished(world, goals).and_then(|jobs| tried(world, &jobs));
+    let (mut goals, mut refused) = (goals.to_vec(), refused.clone());
+    if let Some(other) = roomiest_first(world, &goals) {
+        match attempt(&other) {
+            Ok(made) => return Some(made),
+            Err(Refusal::Limit { outlet, .. }) => (goals, refused) = (other, outlet),
+            Err(_) => {}
+        }
+    }
+    let mut turns: BTreeMap<usize, usize> = BTreeMap::new();
+    let tries = if goals.len() <= MANY { ORDERS } else { 0 };
+    for _ in 0..tries {
+        let (host, places) = dropped_feeds(world, &goals).into_iter().find(|(_, places)| {
+            places.iter().any(|place| world.outlets[goals[*place].outlet].id == refused)
+        })?;
+        let turned = turns.entry(host).or_default();
+        *turned += 1;
+        if *turned >= places.len() {
+            return None;
+        }
+        let at = places.iter().position(|at| world.outlets[goals[*at].outlet].id == refused)?;
+        for pair in places[at..].windows(2) {
+            goals.swap(pair[0], pair[1]);
+        }
+        match attempt(&goals) {
+            Ok(made) => return Some(made),
+            Err(Refusal::Limit { outlet, .. }) => refused = outlet,
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Of each host that goes dark, the places of the wishes for its feeds.
+fn dropped_feeds(world: &World, goals: &[Goal]) -> BTreeMap<usize, Vec<usize>> {
     let mut feeds: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (at, goal) in goals.iter().enumerate() {
-        let outlet = &world.outlets[goal.outlet];
-        if goal.want != Want::On
+        if let Some(host) = world.outlets[goal.outlet].host
+            && goal.want != Want::On
             && goal.drops_host
-            && let Some(host) = outlet.host
         {
             feeds.entry(host).or_default().push(at);
         }
     }
+    feeds
+}
+
+/// The same wishes, where hosts that go dark lose those feeds first whose load the others have most room for; nothing if that
+/// is the order in which they are. A host's feeds go one after the other as they are wished.
+fn roomiest_first(world: &World, goals: &[Goal]) -> Option<Vec<Goal>> {
     let mut other = goals.to_vec();
-    for places in feeds.values() {
+    for places in dropped_feeds(world, goals).values() {
         let left = |place: usize| {
             let outlet = &world.outlets[goals[place].outlet];
             let others = places.iter().filter(|of| **of != place);
@@ -209,4 +249,60 @@ fn blur(seed: u64, at: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::world::{Draw, Host, Limit, Outlet, Relays};
+    use super::*;
+
+    /// One side may carry no more, and should either side die the other could not carry all.
+    #[test]
+    fn a_host_goes_dark_by_the_side_that_is_full() {
+        let load = [250_000, 350_000];
+        let side =
+            |side: usize, load| Limit { load, ..Limit::of(format!("side-{side}"), 1_000_000) };
+        let dies = |side: usize| Limit {
+            load: 1_500_000,
+            ..Limit::of(format!("side-{side} if the other dies"), 1_000_000)
+        };
+        let outlet = |side: usize| Outlet {
+            unsure: Vec::new(),
+            id: format!("pdu-{side}/1").parse().unwrap(),
+            device: side,
+            over: vec![Share::whole(side), Share::whole(2), Share::whole(3)],
+            relay: Relays::On,
+            load: load[side],
+            draw: Draw {
+                inrush: load[side],
+                inrush_ms: 1,
+                boot: load[side],
+                boot_ms: 1_000,
+                steady: load[side],
+            },
+            min_off_ms: 0,
+            off_for_ms: None,
+            host: Some(0),
+        };
+        let world = World {
+            limits: vec![side(0, 500_000), side(1, 1_000_000), dies(0), dies(1)],
+            outlets: vec![outlet(0), outlet(1)],
+            hosts: vec![Host {
+                id: "h".parse().unwrap(),
+                priority: 0,
+                after: Vec::new(),
+                feed_gap_ms: 0,
+                hold_ms: 2_000,
+                min_feeds: 1,
+            }],
+            step_ms: vec![1_500; 2],
+            ..World::default()
+        };
+        let goal = |outlet| Goal { outlet, want: Want::Off, drops_host: true, why: String::new() };
+        for order in [[0, 1], [1, 0]] {
+            let made = plan(&world, &order.map(goal)).unwrap();
+            let went: Vec<usize> = made.steps.iter().map(|step| step.outlet).collect();
+            assert_eq!(went, [1, 0], "wished in the order {order:?}");
+        }
+    }
 }

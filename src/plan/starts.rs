@@ -123,7 +123,7 @@ impl Starts {
     }
 
     /// What an outlet draws after it is switched on: the 99th percentile of its starts. No meter of a PDU sees the first
-    /// moment: it is reckoned half as much again as the most that was seen, for as long as `default` says.
+    /// moment: it is reckoned half as much again as the most that was seen, and no less than `default` says, for as long.
     pub fn draw(&self, outlet: &OutletId, default: Draw) -> Option<Draw> {
         let known = self.known.get(outlet).filter(|known| !known.is_empty())?;
         let of = |value: fn(&Start) -> i64| {
@@ -132,7 +132,7 @@ impl Starts {
         let boot = of(|start| start.boot);
         let boot_ms = of(|start| i64::try_from(start.boot_ms).unwrap_or(i64::MAX));
         Some(Draw {
-            inrush: boot * 3 / 2,
+            inrush: (boot * 3 / 2).max(default.inrush),
             inrush_ms: default.inrush_ms,
             boot,
             boot_ms: u64::try_from(boot_ms).unwrap_or(default.boot_ms),
@@ -251,6 +251,8 @@ mod tests {
         let starts = Starts { known, ..Starts::default() };
         let default = super::super::site::Site::default().default_draw;
         let draw = starts.draw(&outlet, default).unwrap();
-        assert_eq!((draw.inrush, draw.boot, draw.boot_ms), (780_000, 520_000, 60_000));
+        assert_eq!((draw.inrush, draw.boot, draw.boot_ms), (800_000, 520_000, 60_000));
+        let small = Draw { inrush: 500_000, ..default };
+        assert_eq!(starts.draw(&outlet, small).unwrap().inrush, 780_000);
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::model::event::About;
 use crate::model::id::OutletId;
 use crate::model::metric::Scope;
 use crate::model::topology::Part;
@@ -17,26 +18,62 @@ const BETWEEN: i64 = 578;
 /// The same of what is drawn evenly from three.
 const EVENLY: i64 = 334;
 
-/// What `[[outlet]]` names and the PDU, once its parts are known, does not have, in words, by outlet.
-pub fn strange(site: &Site, views: &[Arc<PduView>]) -> Vec<(OutletId, String)> {
+/// Something that the configuration names and that its PDU, once its parts are known, does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strange {
+    /// The kind of event that tells of it.
+    pub kind: &'static str,
+    /// The outlet or PDU.
+    pub about: About,
+    /// In words, with what that comes to.
+    pub text: String,
+}
+
+/// What `[[outlet]]` and `ratings_a` name and their PDUs do not have.
+pub fn strange(site: &Site, views: &[Arc<PduView>]) -> Vec<Strange> {
     let named = site.outlets.iter().filter(|(_, of)| of.branch.is_some() || !of.phases.is_empty());
-    let strange = named.filter_map(|(id, _)| {
+    let wired = named.filter_map(|(id, _)| {
         let view = views.iter().find(|view| view.id == id.pdu)?;
         let at = view.layout.outlet(id.number)?;
         let part = &view.layout.parts(Scope::Outlet)[usize::from(at)];
         let strange = Wiring::of(view, part, site, id).strange;
-        let has = |scope| {
-            let names = view.layout.parts(scope).iter().map(|part| part.id.as_str());
-            names.collect::<Vec<_>>().join(", ")
-        };
-        let (branches, phases) = (has(Scope::Branch), has(Scope::Phase));
+        let (branches, phases) = (parts(view, Scope::Branch), parts(view, Scope::Phase));
         let text = format!(
-            "[[outlet]] \"{id}\" names {}, and its PDU has no such part (branches: {branches}; phases: {phases}): it counts on each of them",
-            strange.join(" and ")
+            "[[outlet]] \"{id}\" names {}, and its PDU has no such part (branches: {}; phases: {}): it counts on each of them",
+            strange.join(" and "),
+            branches.join(", "),
+            phases.join(", ")
         );
-        (!strange.is_empty()).then(|| (id.clone(), text))
+        let told = Strange { kind: "outlet.unknown_part", about: About::outlet(id), text };
+        (!strange.is_empty()).then_some(told)
     });
-    strange.collect()
+    let seen = views.iter().filter(|view| view.observed.is_some());
+    wired.chain(seen.filter_map(|view| unrated(site, view))).collect()
+}
+
+fn parts(view: &PduView, scope: Scope) -> Vec<&str> {
+    view.layout.parts(scope).iter().map(|part| part.id.as_str()).collect()
+}
+
+/// What `ratings_a` of a PDU names that it does not have.
+fn unrated(site: &Site, view: &PduView) -> Option<Strange> {
+    let named = site.ratings.keys().filter(|(pdu, _)| *pdu == view.id);
+    let mut has: Vec<&str> = [Scope::Inlet, Scope::Phase, Scope::Branch]
+        .into_iter()
+        .flat_map(|scope| parts(view, scope))
+        .collect();
+    let outlets = parts(view, Scope::Outlet);
+    let is_strange = |part: &&str| !has.contains(part) && !outlets.contains(part);
+    let strange: Vec<&str> = named.map(|(_, part)| part.as_str()).filter(is_strange).collect();
+    has.push("its outlets by their numbers");
+    let text = format!(
+        "ratings_a of PDU {} rates {}, and it has no such part (it has {}): that holds nothing",
+        view.id,
+        strange.join(" and "),
+        has.join(", ")
+    );
+    let told = Strange { kind: "pdu.unknown_part", about: About::pdu(&view.id), text };
+    (!strange.is_empty()).then_some(told)
 }
 
 /// Where an outlet hangs, as the device and the site tell.

@@ -77,6 +77,8 @@ pub(super) struct Past {
     site: Option<Arc<Site>>,
     search: Option<Search>,
     day: Option<JoinHandle<Day>>,
+    /// Outlets that are off and were looked for.
+    off: BTreeSet<OutletId>,
 }
 
 impl Past {
@@ -165,12 +167,52 @@ impl Switching {
     /// Remembers what outlets that an outage left dark drew before it, as of those that are switched off here: a default
     /// would be too little for some and leave no room for others.
     pub(super) async fn recalls(&self, dark: &[OutletId], archive: &Arc<Archive>) {
+        let alone = self.drew_before(dark.iter(), archive).await;
+        self.with_runs(|runs, _| runs.memory.drew.extend(alone));
+    }
+
+    /// Remembers of outlets that are off, and that this run has not seen on, what they drew when they were on, where that is
+    /// more than the default: what was refused before a restart is not to pass after it.
+    pub(super) fn recalls_what_is_off(&self, past: &mut Past, archive: &Arc<Archive>) {
+        let off: BTreeSet<OutletId> = self.with_runs(|runs, sight| {
+            let seen = sight.views.iter().filter(|view| view.observed.is_some());
+            let outlets =
+                seen.flat_map(|view| view.outlets().map(move |(at, part)| (view, at, part)));
+            let off = outlets.filter(|(view, at, _)| view.outlet_state(*at) == Ok(Word::Off));
+            let ids =
+                off.map(|(view, _, part)| OutletId { pdu: view.id.clone(), number: part.number });
+            ids.filter(|id| !runs.memory.drew.contains_key(id)).collect()
+        });
+        past.off.retain(|of| off.contains(of));
+        let new: Vec<OutletId> = off.difference(&past.off).cloned().collect();
+        if new.is_empty() {
+            return;
+        }
+        past.off = off;
+        let (this, archive) = (self.clone(), archive.clone());
+        self.tasks.spawn(async move {
+            let alone = this.drew_before(new.iter(), &archive).await;
+            let least = this.site.borrow().default_draw.steady;
+            this.with_runs(|runs, _| {
+                for (outlet, load) in alone.into_iter().filter(|(_, load)| *load > least) {
+                    runs.memory.drew.entry(outlet).or_insert(load);
+                }
+            });
+        });
+    }
+
+    /// What outlets drew in the last hour in which they were on, mVA, each with what the other feeds of its host did.
+    async fn drew_before(
+        &self,
+        of: impl Iterator<Item = &OutletId>,
+        archive: &Arc<Archive>,
+    ) -> BTreeMap<OutletId, i64> {
         let feeds: BTreeMap<OutletId, Vec<OutletId>> = self.with_runs(|_, sight| {
             let feeds = |outlet: &OutletId| {
                 let host = sight.site.host_of(outlet).map(|(_, host)| host.outlets.clone());
                 (outlet.clone(), host.unwrap_or_else(|| vec![outlet.clone()]))
             };
-            dark.iter().map(feeds).collect()
+            of.map(feeds).collect()
         });
         let wanted: BTreeSet<&OutletId> = feeds.values().flatten().collect();
         let sought: Vec<Vec<Sought>> = self.with_runs(|_, sight| {
@@ -193,11 +235,11 @@ impl Switching {
             drew
         });
         match found.await {
-            Ok(drew) => {
-                let alone = carried_alone(&feeds, &drew);
-                self.with_runs(|runs, _| runs.memory.drew.extend(alone));
+            Ok(drew) => carried_alone(&feeds, &drew),
+            Err(error) => {
+                tracing::error!(%error, "what outlets drew before was not looked for");
+                BTreeMap::new()
             }
-            Err(error) => tracing::error!(%error, "what drew before an outage was not looked for"),
         }
     }
 }

@@ -150,7 +150,7 @@ impl Refusal {
                 "list what there is: GET /v1/pdus, GET /v1/hosts"
             }
             Refusal::Hindered(Hindrance::Locked { .. }) => {
-                "a lock of the configuration (\"critical\") is lifted for one plan: over_locks, and POST /v1/plans/{id}/lift by an admin; one that was set since is lifted by an admin with DELETE /v1/pdus/{pdu}/outlets/{n}/lock once its reason is gone"
+                "a lock of the configuration (\"critical\") is lifted for one plan: over_locks, and POST /v1/plans/{id}/lift by an admin; one that was set since is lifted by an admin with DELETE /v1/pdus/{pdu}/outlets/{n}/lock once its reason is gone; what feeds the gateway or its switch is switched at the PDU only"
             }
             Refusal::Hindered(Hindrance::NotSwitchable { .. }) => {
                 "see \"switchable\" and \"read_only\" at GET /v1/pdus/{pdu}"

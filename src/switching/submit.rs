@@ -341,14 +341,8 @@ impl Switching {
 
     /// The line of the audit for a plan that was accepted.
     pub(super) fn accepted(&self, record: &Record) -> crate::audit::Draft {
-        let text = format!(
-            "{} {}{}",
-            if record.mixed { "switching" } else { record.action.word() },
-            record.target,
-            if record.reason.is_empty() { String::new() } else { format!(": {}", record.reason) }
-        );
         let about = About::plan(&record.id);
-        draft(self.clock.stamp().0, "plan.accepted", &record.by, &about, text)
+        draft(self.clock.stamp().0, "plan.accepted", &record.by, &about, told(record))
     }
 
     /// Makes a claimed plan durable, and begins it: all on the thread that wrote, as to wake another takes as long as a
@@ -369,6 +363,12 @@ impl Switching {
             return Err(error.into());
         }
         super::crash::point("intended");
+        if record.scheduled.is_some() {
+            let from = record.not_before.map(|at| format!(", not before {}", Stamp(at)));
+            let text = format!("{}{}", told(&record), from.unwrap_or_default());
+            let text = format!("plan {} is run: {text}, for {}", record.id, record.by);
+            self.events.tell("plan.accepted", About::plan(&record.id), text);
+        }
         self.unwants(&record);
         self.show(record.clone());
         let plan = self.watched().get(&record.id).map(watch::Sender::subscribe);
@@ -483,6 +483,16 @@ impl Switching {
     pub(super) fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a plan switches and why, in words.
+fn told(record: &Record) -> String {
+    format!(
+        "{} {}{}",
+        if record.mixed { "switching" } else { record.action.word() },
+        record.target,
+        if record.reason.is_empty() { String::new() } else { format!(": {}", record.reason) }
+    )
 }
 
 /// Whether every host keeps feeds enough that are seen to be on; they are looked at again before the step.

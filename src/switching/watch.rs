@@ -19,7 +19,7 @@ use crate::plan::record::{OnFailure, OnOverload, Record, Select, Selected, StepR
 use crate::plan::shed::{Act, Candidate, Flow, LeftOut, Rule, Standing};
 use crate::plan::starts::Starts;
 use crate::plan::world::Relays;
-use crate::plan::{Picture, Runs, Sight};
+use crate::plan::{Picture, Runs, Sight, Strange};
 use crate::store::Archive;
 use crate::store::journal::{Commit, JournalError};
 
@@ -53,8 +53,8 @@ struct Watch {
     restoring: Option<Restoring>,
     past: Past,
     rounds: Rounds,
-    /// Outlets whose configuration names parts that their PDUs do not have; told once.
-    strange: BTreeMap<OutletId, String>,
+    /// What the configuration names and PDUs do not have; told once.
+    strange: BTreeSet<String>,
 }
 
 /// What one look comes to.
@@ -62,7 +62,7 @@ struct Found {
     lit: bool,
     learned: bool,
     dark: Vec<OutletId>,
-    strange: Vec<(OutletId, String)>,
+    strange: Vec<Strange>,
     acts: Vec<(Rule, Act, Flow)>,
 }
 
@@ -134,6 +134,7 @@ impl Switching {
 
     /// Learns what outlets draw that nothing is known of, out of the store.
     async fn look_back(&self, watch: &mut Watch, store: &Arc<Archive>) {
+        self.recalls_what_is_off(&mut watch.past, store);
         let (site, raw_days) = (self.site.borrow().clone(), store.settings.raw_days);
         let (past, starts) = (&mut watch.past, &watch.starts);
         self.with_runs(|_, sight| past.begin(&site, sight, starts, raw_days));
@@ -301,14 +302,14 @@ impl Switching {
         }
     }
 
-    fn tell_strange(&self, watch: &mut Watch, found: Vec<(OutletId, String)>) {
-        for (outlet, text) in &found {
-            if watch.strange.get(outlet) != Some(text) {
-                tracing::warn!(%outlet, "{text}");
-                self.events.tell("outlet.unknown_part", About::outlet(outlet), text.clone());
+    fn tell_strange(&self, watch: &mut Watch, found: Vec<Strange>) {
+        for Strange { kind, about, text } in &found {
+            if !watch.strange.contains(text) {
+                tracing::warn!("{text}");
+                self.events.tell(kind, about.clone(), text.clone());
             }
         }
-        watch.strange = found.into_iter().collect();
+        watch.strange = found.into_iter().map(|of| of.text).collect();
     }
 
     /// Rules that never shed, as their limit is none that its PDU has, each with why.

@@ -64,3 +64,37 @@ async fn what_is_off_within_a_cycle_is_not_said_to_be_switched_off() {
     assert_eq!(ended(&gateway, &cycle.json())["state"], "done");
     assert_eq!(relay(&a, 5), Relay::On);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_wish_has_the_same_digest_and_an_outlet_that_feeds_a_host_by_now_is_no_such() {
+    let (a, _b, gateway) = two_pdus("").await;
+    let curl = gateway.curl();
+    let off = |more: Value| {
+        let mut wish =
+            json!({"goals": [{"select": {"outlets": ["pdu-a/7", "pdu-b/7"]}, "action": "off"}]});
+        wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        make(&curl, &wish)
+    };
+    let plans = [off(json!({})), off(json!({}))];
+    assert_eq!(plans[0]["digest"], plans[1]["digest"]);
+    assert_ne!(plans[0]["digest"], off(json!({"reason": "another"}))["digest"]);
+    // One that was put off and is run already.
+    let now = pmgate::model::time::Clock::stamp(&pmgate::model::time::SystemClock::start());
+    let soon = pmgate::model::time::Stamp(now.0 + 4_000).to_string();
+    let late = off(json!({"not_before": soon}));
+    assert_eq!(run(&curl, &late).status, 202);
+    let told = gateway.wait_for("/v1/events?last=200", |events| {
+        events.as_array().unwrap().iter().any(|event| event["kind"] == "plan.accepted")
+    });
+    assert!(told.to_string().contains("not before"), "{told}");
+    crate::approved::reload(&gateway, |text| {
+        format!("{text}[[host]]\nid = \"new\"\noutlets = [\"pdu-a/7\", \"pdu-b/7\"]\n")
+    });
+    let refused = run(&curl, &plans[0]);
+    assert_eq!(refused.status, 409, "{refused:?}");
+    assert!(refused.body.contains("pdu-a/7 fed no host and feeds host new"), "{refused:?}");
+    let late = ended(&gateway, &late);
+    assert_eq!(late["state"], "stopped", "{late}");
+    assert!(late["steps"][0]["detail"].to_string().contains("feeds host new"), "{late}");
+    assert_eq!(relay(&a, 7), Relay::On);
+}

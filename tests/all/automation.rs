@@ -433,3 +433,13 @@ async fn a_rule_whose_limit_its_pdu_does_not_have_is_told_and_stands_as_an_alarm
     gateway.running.signal("HUP");
     gateway.wait_for("/v1/status", |status| status["alarms"] == json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rating_of_a_part_that_the_pdu_does_not_have_is_told_and_stands_as_an_alarm() {
+    let a = Sim::start(Family::ApcRpdu2, 4).await;
+    let gateway =
+        started(pdu_section("pdu-a", a.address, "ratings_a = { B1 = 9, X9 = 4, 3 = 8 }")).await;
+    let told = wait_for(&gateway, "pdu.unknown_part");
+    assert!(told[0].starts_with("ratings_a of PDU pdu-a rates X9, and it has no such"), "{told:?}");
+    assert_eq!(gateway.curl().get("/v1/status")["alarms"], json!(told));
+}

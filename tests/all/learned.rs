@@ -133,3 +133,45 @@ async fn the_first_moment_of_a_load_is_not_taken_for_what_it_draws() {
     .await
     .unwrap();
 }
+
+/// What was refused before a restart is refused after it: the store knows what the outlet drew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_outlet_that_is_off_drew_is_known_over_a_restart() {
+    let sim = Sim::start(Family::ApcRpdu2, 8).await;
+    let load = Load {
+        steady_mw: 400_000,
+        boot_percent: 100,
+        boot: Span(0),
+        inrush_percent: 100,
+        inrush: Span(0),
+        power_factor: 10_000,
+    };
+    sim.pdu.lock().unwrap().load_all(load);
+    let sections = format!(
+        "[switching]\ndefault_draw = {{ steady_w = 150, boot_w = 150, boot_s = 1, inrush_w = 200, inrush_ms = 100 }}\n\
+         [[limit]]\nid = \"tight\"\nrating_w = 800\nof = [\"pdu-a/5\", \"pdu-a/6\"]\n{}",
+        pdu_section("pdu-a", sim.address, "write_gap_ms = 0\nfast_s = 1")
+    );
+    tokio::task::spawn_blocking(move || {
+        let mut gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        gateway.wait_for("/v1/series?target=pdu-a/5&metric=power_w&start=-10m", |series| {
+            series["points"].as_array().is_some_and(|points| points.len() >= 2)
+        });
+        assert_eq!(gateway.curl().power("pdu-a/5", "off").status, 200);
+        for run in ["before", "after"] {
+            let limits = gateway.wait_for("/v1/limits", |limits| {
+                draw_of(limits, "pdu-a/5")["steady_w"].as_f64() > Some(350.0)
+            });
+            let source = draw_of(&limits, "pdu-a/5")["source"].as_str().unwrap().to_owned();
+            assert_eq!(source, "what it draws, or drew before it was switched off", "{run}");
+            let refused = gateway.curl().power("pdu-a/5", "on");
+            assert_eq!(refused.status, 409, "{run}: {refused:?}");
+            assert!(refused.body.contains("tight"), "{run}: {refused:?}");
+            gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
+            gateway.wait_online("pdu-a");
+        }
+    })
+    .await
+    .unwrap();
+}

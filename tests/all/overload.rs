@@ -335,3 +335,17 @@ async fn the_room_of_a_plan_under_way_is_given_to_no_other_and_that_of_one_put_o
     assert_eq!(curl.post(&format!("{}/cancel", path(&plan)), "", &[]).status, 200);
     assert_eq!(curl.post("/v1/hosts/web-3/power", r#"{"action":"on"}"#, &[]).status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_is_on_again_goes_off_where_that_is_its_hosts_safe_state() {
+    let (a, _b, gateway) = two_pdus(&pair("off")).await;
+    let curl = gateway.curl();
+    let plan = cycle(&curl);
+    gateway.wait_for(&path(&plan), |plan| plan["steps"][2]["state"] == "done");
+    let cancelled = curl.post(&format!("{}/cancel", path(&plan)), "", &[]).json();
+    assert_eq!(cancelled["steps"][3]["state"], "skipped", "{cancelled}");
+    let safe = format!("{}.safe", path(&plan));
+    gateway.wait_for(&safe, |safe| safe["state"] != "planned");
+    assert_eq!(ended(&gateway, &safe)["state"], "done");
+    assert_eq!((relay(&a, 5), relay(&a, 6)), (Relay::Off, Relay::Off));
+}

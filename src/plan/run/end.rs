@@ -319,7 +319,13 @@ fn safe_plan(record: &Record, sight: &Sight<'_>) -> Option<Record> {
         let (relay, outlets): (Relay, Vec<&OutletId>) = match host.safe {
             Safe::Stay => continue,
             Safe::On => (Relay::On, back),
-            Safe::Off => (Relay::Off, host.outlets.iter().filter(|o| !cut.contains(o)).collect()),
+            Safe::Off => {
+                // Those that are on again as well.
+                let again: BTreeSet<&OutletId> =
+                    of(Relay::On).filter(|s| done(s)).map(|s| &s.outlet).collect();
+                let is_off = |o: &&OutletId| cut.contains(o) && !again.contains(o);
+                (Relay::Off, host.outlets.iter().filter(|o| !is_off(o)).collect())
+            }
         };
         for outlet in outlets {
             let word = relay.word();

@@ -213,9 +213,13 @@ impl Picture {
     /// What a plan for these outlets is made for.
     pub fn mark<'o>(&self, outlets: impl Iterator<Item = &'o OutletId>) -> Mark {
         let mut mark = Mark::default();
+        let mut hosts = BTreeMap::new();
         for outlet in outlets {
             let Some(at) = self.outlets.get(outlet) else { continue };
             let of = &self.world.outlets[*at];
+            if let Some(host) = of.host {
+                hosts.insert(outlet.clone(), self.world.hosts[host].id.clone());
+            }
             mark.relays.insert(outlet.clone(), of.relay.word().to_owned());
             for share in &of.over {
                 let (limit, told) = (&self.world.limits[share.limit], &self.told[share.limit]);
@@ -228,7 +232,7 @@ impl Picture {
                 }
             }
         }
-        mark
+        Mark { hosts: Some(hosts), ..mark }
     }
 }
 
