@@ -163,6 +163,25 @@ impl Picture {
         }
     }
 
+    /// Counts a limit as full that was read too long ago to switch anything on under it, for whoever looks.
+    pub fn fills_what_is_not_read(&mut self, now: Tick, fresh: Span) {
+        for (at, told) in self.told.iter_mut().enumerate() {
+            let limit = &mut self.world.limits[at];
+            let ago = told.seen.map(|seen| now - seen);
+            if let Some(ago) = ago.filter(|ago| *ago > fresh) {
+                limit.load = limit.load.max(limit.budget);
+                told.why.push_str(&format!(
+                    "; it was last read {ago} ago, and counts as full until it is read again"
+                ));
+            }
+            // Where all of it is not known no part of it can be told.
+            let is_full = self.shown[at] >= limit.budget && ago.is_none();
+            if is_full || ago.is_some_and(|ago| ago > fresh) {
+                self.shown[at] = limit.load;
+            }
+        }
+    }
+
     /// Counts a first moment among those that are not over.
     pub(super) fn begins(&mut self, moment: &[(usize, i64)]) {
         for (limit, first) in moment {

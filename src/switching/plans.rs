@@ -502,6 +502,7 @@ impl Switching {
         self.with_runs(|runs, sight| {
             let mut picture = runs.picture(sight, None, None);
             picture.adds_what_is_not_read_yet(sight.now, &runs.memory);
+            picture.fills_what_is_not_read(sight.now, sight.site.fresh);
             picture
         })
     }

@@ -406,6 +406,10 @@ async fn nothing_is_cycled_under_a_limit_that_is_not_read() {
     b.fails();
     let last = observed(&gateway.curl().get("/v1/pdus/pdu-b"));
     gateway.wait_for("/v1/pdus/pdu-a", |body| observed(body) > last + 5_000);
+    let limits = gateway.curl().get("/v1/limits");
+    let room = limits["limits"].as_array().unwrap().iter().find(|limit| limit["id"] == "room");
+    let (left, why) = (&room.unwrap()["headroom_w"], room.unwrap()["why"].as_str().unwrap());
+    assert!(left == 0.0 && why.contains("counts as full until it is read again"), "{limits}");
     assert_eq!(run(&gateway.curl(), &plan).status, 202);
     // Long enough for the off, which otherwise comes at once.
     for _ in 0..50 {
