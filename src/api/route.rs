@@ -120,8 +120,18 @@ impl Routes {
             return method_not_allowed(&method, found.value);
         };
         let policy = state.site.borrow().policy.clone();
+        // Of those who only read nobody needs to know.
+        let asks = !matches!(route.permission, Permission::Read);
+        let told = asks.then(|| (state.clone(), who.clone(), format!("{method} {path}")));
+        let refuses = |problem: &Problem| {
+            if let Some((state, who, asked)) = &told {
+                state.switching.refuses(who, asked, &problem.detail);
+            }
+        };
         if let Err(denied) = policy.allow(&who, route.permission) {
-            return problem::response(&crate::switching::Refusal::from(denied).into());
+            let problem = crate::switching::Refusal::from(denied).into();
+            refuses(&problem);
+            return problem::response(&problem);
         }
         let params: BTreeMap<String, String> =
             found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -130,7 +140,14 @@ impl Routes {
             Err(problem) => return problem::response(&problem),
         };
         let context = Context { state, who, params, query, headers, body };
-        (route.handler)(context).await.unwrap_or_else(|problem| problem::response(&problem))
+        (route.handler)(context).await.unwrap_or_else(|problem| {
+            // A plan that is not made as it does not fit changes nothing.
+            let is_told = problem.status == 403 || problem.status == 409 && path != "/v1/plans";
+            if is_told {
+                refuses(&problem);
+            }
+            problem::response(&problem)
+        })
     }
 }
 

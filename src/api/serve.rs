@@ -196,6 +196,11 @@ impl Server {
         .await
     }
 
+    fn refuses(&self, who: &Identity, head: &hyper::http::request::Parts, why: &str) {
+        let asked = format!("{} {}", head.method, head.uri.path());
+        self.state.switching.refuses(who, &asked, why);
+    }
+
     async fn respond(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -209,11 +214,13 @@ impl Server {
         // A connection may outlive the certificate that opened it.
         if self.state.clock.stamp().0 / 1_000 > until {
             let detail = format!("the certificate {} of {who} has expired", who.serial);
+            self.refuses(&who, &head, &detail);
             let next = "connect with a new certificate";
             return Ok(problem::response(&Problem::new(403, "Forbidden", detail, next)));
         }
         if self.state.site.borrow().revoked.contains(&who.serial) {
             let detail = format!("the certificate {} of {who} is revoked", who.serial);
+            self.refuses(&who, &head, &detail);
             return Ok(problem::response(&Problem::new(
                 403,
                 "Forbidden",

@@ -108,6 +108,8 @@ pub struct Switching {
     /// Those of them that no rule switched off: no rule has them on again.
     pub(super) let_go: Arc<Mutex<BTreeSet<OutletId>>>,
     watched: Arc<Mutex<Watched>>,
+    /// What was refused to whom of late.
+    pub(super) refused: Arc<Mutex<super::audit::Refused>>,
     /// Keys whose plan is being made, and plans that are being run or cancelled: a second request waits.
     pub(super) turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
     /// Places of webhooks that are out.
@@ -145,6 +147,7 @@ impl Switching {
             unwanted: Arc::default(),
             let_go: Arc::default(),
             watched: Arc::default(),
+            refused: Arc::default(),
             turns: Arc::default(),
             webhooks: Arc::new(tokio::sync::Semaphore::new(WEBHOOKS)),
             wake: Arc::new(watch::Sender::new(None)),

@@ -243,3 +243,29 @@ async fn a_plan_in_which_nothing_happens_for_a_while_is_followed_to_its_end() {
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.trim_end().ends_with(&format!("plan {id}: done")), "{out}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_to_whom_is_in_the_audit_and_does_not_fill_it() {
+    let (_a, _b, gateway) =
+        two_pdus("[[outlet]]\nid = \"pdu-a/6\"\ncritical = \"the core switch\"\n").await;
+    let viewer = Curl::new(gateway.dir.path(), &gateway.url, "viewer");
+    for _ in 0..40 {
+        assert_eq!(viewer.power("pdu-a/5", "off").status, 403);
+    }
+    assert_eq!(gateway.curl().power("pdu-a/6", "off").status, 409);
+    let refused = |lines: &[Value]| -> Vec<(String, String)> {
+        let text = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
+        let of_kind = lines.iter().filter(|line| line["kind"] == "request.refused");
+        of_kind.map(|line| (text(line, "by"), text(line, "text"))).collect()
+    };
+    gateway.wait_for("/v1/audit?last=1000", |page| {
+        refused(page["entries"].as_array().unwrap())
+            .iter()
+            .any(|(_, text)| text.contains("pdu-a/6"))
+    });
+    let told = refused(&all_lines(&gateway.curl()));
+    let of = |name: &str| told.iter().filter(|(by, _)| by.starts_with(name)).collect::<Vec<_>>();
+    assert_eq!((of("viewer").len(), of("client").len()), (30, 1), "{told:?}");
+    assert!(of("viewer")[0].1.starts_with("POST /v1/pdus/pdu-a/outlets/5/power: "), "{told:?}");
+    assert!(of("client")[0].1.contains("critical: the core switch"), "{told:?}");
+}
