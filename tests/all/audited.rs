@@ -189,6 +189,7 @@ async fn a_plan_under_way_tells_each_step_as_an_event() {
             [format!("outlet.switching {outlet}"), format!("outlet.off {outlet}")]
         })
         .collect();
+    told.insert(0, "plan.accepted -".into());
     told.push("plan.done -".into());
     assert_eq!(story, told);
 }
