@@ -116,8 +116,9 @@ where
     M: FnOnce(&mut Outgoing) -> Result<(), Stopped> + Send + 'static,
 {
     let ending =
-        |_| Problem::new(503, "Shutting down", "the gateway ends", "ask again in a moment");
-    let turn = turns.working.clone().acquire_owned().await.map_err(ending)?;
+        |()| Problem::new(503, "Shutting down", "the gateway ends", "ask again in a moment");
+    let turn = turns.working.clone().acquire_owned().await.map_err(|_| ending(()))?;
+    let stop = turns.stop.clone();
     let (sender, mut pieces) = mpsc::channel(AHEAD);
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
@@ -137,6 +138,7 @@ where
         Some(Piece::Some(first)) => first,
         Some(Piece::Whole(all)) => return Ok(bytes(hyper::StatusCode::OK, kind, all)),
         Some(Piece::Failed(problem)) => return Err(problem),
+        Some(Piece::End) | None if stop.is_cancelled() => return Err(ending(())),
         Some(Piece::End) | None => return Err(internal(&"the answer was not made")),
     };
     let body: Body = Coming { first: Some(first), pieces, over: false }.boxed();

@@ -19,7 +19,7 @@ pub fn print(plan: &Value, limits: &[Value]) {
         let rows: Vec<Vec<String>> = lines.iter().map(|line| row(line, limits)).collect();
         out::line("");
         out::table(&["LIMIT", "RATED W", "MAY W", "NOW W", "PEAK W", "AT", "OF MAY"], &rows);
-        if lines.iter().any(|line| share(line).is_some_and(|share| share > 1.0)) {
+        if lines.iter().any(passes_for_a_moment) {
             out::line(BRIEFLY);
         }
         out::line("");
@@ -48,6 +48,13 @@ fn row(line: &Value, limits: &[Value]) -> Vec<String> {
         at.map_or_else(unknown, seconds),
         share(line).map_or_else(unknown, |share| format!("{:.0} %", 100.0 * share)),
     ]
+}
+
+/// Whether a plan takes a limit beyond what may flow for long; what flows already is no doing of its.
+fn passes_for_a_moment(line: &Value) -> bool {
+    let points = points(line);
+    let rises = highest(&points).zip(points.first()).is_some_and(|(peak, first)| peak.1 > first.1);
+    rises && share(line).is_some_and(|share| share > 1.0)
 }
 
 /// The most that will flow, as a part of what may flow for long.
@@ -145,6 +152,13 @@ mod tests {
             [json!({"id": "feed-b"}), json!({"id": "feed-a", "rating_w": 1000.0, "load_w": 190.0})];
         assert_eq!(row(&line, &limits), ["feed-a", "1000", "800", "190", "600", "2.5 s", "75 %"]);
         assert_eq!(row(&line, &[])[1], "?", "a limit that is gone");
+        let of = |loads: [f64; 2]| {
+            json!({"limit": "feed-a", "budget_w": 800.0, "points": [
+                {"at_ms": 0, "load_w": loads[0]}, {"at_ms": 900, "load_w": loads[1]}]})
+        };
+        assert!(passes_for_a_moment(&of([200.0, 900.0])));
+        assert!(!passes_for_a_moment(&of([900.0, 200.0])), "it flows already");
+        assert!(!passes_for_a_moment(&of([200.0, 800.0])));
         assert_eq!(seconds(130_499), "2 min 10 s");
     }
 }

@@ -402,14 +402,17 @@ impl Picture {
         load: i64,
         site: &Site,
     ) -> Option<Share> {
-        let amperes = drawn.value(Scope::Outlet, at, Metric::Rating).filter(|a| *a > 0)?;
+        let tells = drawn.value(Scope::Outlet, at, Metric::Rating).filter(|a| *a > 0);
+        let says = site.ratings.get(&(drawn.view.id.clone(), part.id.clone())).copied();
+        let amperes = tells.into_iter().chain(says).min()?;
+        let who = if tells == Some(amperes) { "the PDU tells" } else { "the site configures" };
         let told = Told {
             kind: "outlet".into(),
             rating: mva(amperes, volts),
             amperes: Some((amperes, volts)),
             derating: site.derating,
             inrush: site.inrush.unwrap_or(site.derating),
-            why: format!("the PDU tells a rating of {} A", amperes / 1_000),
+            why: format!("{who} a rating of {} A", amperes / 1_000),
             seen: drawn.view.observed,
             phases: 1,
         };

@@ -191,7 +191,8 @@ impl Mark {
             let told = |of: Option<&HostId>| {
                 of.map_or_else(|| "no host".to_owned(), |host| format!("host {host}"))
             };
-            for outlet in self.relays.keys().filter(|of| had.get(of) != have.get(of)) {
+            let there = self.relays.keys().filter(|of| now.relays.contains_key(*of));
+            for outlet in there.filter(|of| had.get(*of) != have.get(*of)) {
                 let (was, is) = (told(had.get(outlet)), told(have.get(outlet)));
                 said.push(format!("{outlet} fed {was} and feeds {is}"));
             }

@@ -46,8 +46,9 @@ fn in_other_orders(world: &World, goals: &[Goal], refused: &OutletId) -> Option<
         }
     }
     let mut turns: BTreeMap<usize, usize> = BTreeMap::new();
-    let tries = if goals.len() <= MANY { ORDERS } else { 0 };
-    for _ in 0..tries {
+    // Each of them is ordered in several ways.
+    let tries = WORK / (16 * goals.len().max(1));
+    for _ in 0..tries.min(ORDERS) {
         let (host, places) = dropped_feeds(world, &goals).into_iter().find(|(_, places)| {
             places.iter().any(|place| world.outlets[goals[*place].outlet].id == refused)
         })?;

@@ -24,17 +24,19 @@ pub struct Page {
     pub verified: Option<Result<u64, String>>,
 }
 
-/// So many lines of what was refused to one client in a minute; more are counted: nobody is to fill the audit with them.
-const REFUSED: u32 = 30;
-const MINUTE: Span = Span::seconds(60);
+/// So many lines of what was refused to one client at once, and one more each time that this is over; the rest is counted:
+/// nobody is to fill the audit with them.
+const REFUSED: u64 = 30;
+const EVERY: Span = Span::seconds(180);
 /// A client's address may be long.
 const CHARS: usize = 400;
 
 /// What was refused to a client of late.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lately {
+    /// How many lines there may be, as of when.
+    lines: u64,
     since: Tick,
-    lines: u32,
     /// Those of which no line tells.
     more: u32,
 }
@@ -42,20 +44,40 @@ pub(super) struct Lately {
 /// The same, by client.
 pub(super) type Refused = HashMap<String, Lately>;
 
+impl Lately {
+    /// Whether there may be a line.
+    fn takes_a_line(&mut self, now: Tick) -> bool {
+        let gained = (now - self.since).0 / EVERY.0;
+        self.since = self.since + Span(gained * EVERY.0);
+        self.lines = (self.lines + gained).min(REFUSED);
+        let takes = self.lines > 0;
+        self.lines -= u64::from(takes);
+        takes
+    }
+}
+
 /// Whether one more is to be told of, and of how many before it none was.
 fn tells(refused: &mut Refused, who: &str, now: Tick) -> Option<u32> {
-    refused.retain(|_, of| of.more > 0 || now - of.since < MINUTE);
-    let new = Lately { since: now, lines: 0, more: 0 };
+    let all = Span(EVERY.0 * REFUSED);
+    refused.retain(|_, of| of.more > 0 || now - of.since < all);
+    let new = Lately { lines: REFUSED, since: now, more: 0 };
     let of = refused.entry(who.to_owned()).or_insert(new);
-    if now - of.since >= MINUTE {
-        *of = Lately { more: of.more, ..new };
+    if of.takes_a_line(now) {
+        return Some(std::mem::take(&mut of.more));
     }
-    if of.lines >= REFUSED {
-        of.more += 1;
-        return None;
+    of.more = of.more.saturating_add(1);
+    None
+}
+
+/// Clients of which more was refused than was told, and how much, where there may be a line again or no time is left.
+fn untold(refused: &mut Refused, now: Tick, is_over: bool) -> Vec<(String, u32)> {
+    let mut told = Vec::new();
+    for (who, of) in refused.iter_mut().filter(|(_, of)| of.more > 0) {
+        if of.takes_a_line(now) || is_over {
+            told.push((who.clone(), std::mem::take(&mut of.more)));
+        }
     }
-    of.lines += 1;
-    Some(std::mem::take(&mut of.more))
+    told
 }
 
 impl Switching {
@@ -71,6 +93,21 @@ impl Switching {
         if more > 0 {
             text.push_str(&format!(" (and {more} more before it)"));
         }
+        self.writes_refused(by, text);
+    }
+
+    /// Writes down how much more was refused than was told.
+    pub(super) fn tells_what_else_was_refused(&self, is_over: bool) {
+        let told = {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            untold(&mut refused, self.clock.tick(), is_over)
+        };
+        for (by, more) in told {
+            self.writes_refused(by, format!("{more} more were refused"));
+        }
+    }
+
+    fn writes_refused(&self, by: String, text: String) {
         let this = self.clone();
         self.tasks.spawn(async move {
             if let Err(error) = this.writes("request.refused", &by, text).await {
@@ -127,8 +164,18 @@ mod tests {
         assert_eq!(lines(&mut refused, "mallory", 1_000, 100), vec![0; 30]);
         // Another client has its own lines.
         assert_eq!(lines(&mut refused, "alice", 1_000, 1), [0]);
-        assert_eq!(lines(&mut refused, "mallory", 60_999, 1), [0; 0]);
-        assert_eq!(lines(&mut refused, "mallory", 500_000, 2), [71, 0]);
-        assert!(!refused.contains_key("alice"), "it is forgotten");
+        assert_eq!(lines(&mut refused, "mallory", 180_999, 1), [0; 0]);
+        assert!(untold(&mut refused, Tick(180_999), false).is_empty());
+        assert_eq!(lines(&mut refused, "mallory", 181_000, 2), [71]);
+        assert_eq!(untold(&mut refused, Tick(361_000), false), [("mallory".to_owned(), 1)]);
+        assert!(untold(&mut refused, Tick(361_000), true).is_empty());
+        assert_eq!(lines(&mut refused, "mallory", 361_000, 3), [0; 0]);
+        assert_eq!(untold(&mut refused, Tick(361_000), true), [("mallory".to_owned(), 3)]);
+        assert_eq!(lines(&mut refused, "bob", 90_000_000, 1), [0]);
+        assert_eq!(refused.len(), 1, "the others are forgotten: {refused:?}");
+        // In a day no more than these.
+        let day = (0..86_400)
+            .filter(|s| tells(&mut refused, "bob", Tick(90_000_000 + s * 1_000)).is_some());
+        assert_eq!(day.count(), 29 + 479);
     }
 }

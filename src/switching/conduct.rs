@@ -285,6 +285,7 @@ impl Switching {
                 () = rest => {}
             }
         }
+        self.tells_what_else_was_refused(true);
         self.done.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -77,8 +77,10 @@ pub(super) struct Past {
     site: Option<Arc<Site>>,
     search: Option<Search>,
     day: Option<JoinHandle<Day>>,
-    /// Outlets that are off and were looked for.
+    /// Outlets that were off when they were looked for.
     off: BTreeSet<OutletId>,
+    /// The looking for them.
+    recalling: Option<JoinHandle<()>>,
 }
 
 impl Past {
@@ -89,6 +91,7 @@ impl Past {
         }
         if self.site.as_ref().is_none_or(|of| !Arc::ptr_eq(of, site)) {
             self.done.clear();
+            self.off.clear();
             self.site = Some(site.clone());
         }
         // A device is learned anew now and then, and mostly is what it was.
@@ -167,63 +170,84 @@ impl Switching {
     /// Remembers what outlets that an outage left dark drew before it, as of those that are switched off here: a default
     /// would be too little for some and leave no room for others.
     pub(super) async fn recalls(&self, dark: &[OutletId], archive: &Arc<Archive>) {
-        let alone = self.drew_before(dark.iter(), archive).await;
-        self.with_runs(|runs, _| runs.memory.drew.extend(alone));
-    }
-
-    /// Remembers of outlets that are off, and that this run has not seen on, what they drew when they were on, where that is
-    /// more than the default: what was refused before a restart is not to pass after it.
-    pub(super) fn recalls_what_is_off(&self, past: &mut Past, archive: &Arc<Archive>) {
-        let off: BTreeSet<OutletId> = self.with_runs(|runs, sight| {
-            let seen = sight.views.iter().filter(|view| view.observed.is_some());
-            let outlets =
-                seen.flat_map(|view| view.outlets().map(move |(at, part)| (view, at, part)));
-            let off = outlets.filter(|(view, at, _)| view.outlet_state(*at) == Ok(Word::Off));
-            let ids =
-                off.map(|(view, _, part)| OutletId { pdu: view.id.clone(), number: part.number });
-            ids.filter(|id| !runs.memory.drew.contains_key(id)).collect()
-        });
-        past.off.retain(|of| off.contains(of));
-        let new: Vec<OutletId> = off.difference(&past.off).cloned().collect();
-        if new.is_empty() {
-            return;
-        }
-        past.off = off;
-        let (this, archive) = (self.clone(), archive.clone());
-        self.tasks.spawn(async move {
-            let alone = this.drew_before(new.iter(), &archive).await;
-            let least = this.site.borrow().default_draw.steady;
-            this.with_runs(|runs, _| {
-                for (outlet, load) in alone.into_iter().filter(|(_, load)| *load > least) {
-                    runs.memory.drew.entry(outlet).or_insert(load);
-                }
-            });
-        });
-    }
-
-    /// What outlets drew in the last hour in which they were on, mVA, each with what the other feeds of its host did.
-    async fn drew_before(
-        &self,
-        of: impl Iterator<Item = &OutletId>,
-        archive: &Arc<Archive>,
-    ) -> BTreeMap<OutletId, i64> {
-        let feeds: BTreeMap<OutletId, Vec<OutletId>> = self.with_runs(|_, sight| {
+        let (feeds, lit) = self.with_runs(|_, sight| {
             let feeds = |outlet: &OutletId| {
                 let host = sight.site.host_of(outlet).map(|(_, host)| host.outlets.clone());
                 (outlet.clone(), host.unwrap_or_else(|| vec![outlet.clone()]))
             };
-            of.map(feeds).collect()
+            let feeds: BTreeMap<OutletId, Vec<OutletId>> = dark.iter().map(feeds).collect();
+            let is_on = |outlet: &&OutletId| {
+                let view = sight.view(&outlet.pdu);
+                let at = view.and_then(|view| Some((view, view.layout.outlet(outlet.number)?)));
+                at.is_some_and(|(view, at)| view.outlet_state(at) == Ok(Word::On))
+            };
+            let lit: BTreeSet<OutletId> = feeds.values().flatten().filter(is_on).cloned().collect();
+            (feeds, lit)
         });
-        let wanted: BTreeSet<&OutletId> = feeds.values().flatten().collect();
+        let wanted: BTreeSet<OutletId> = feeds.values().flatten().cloned().collect();
+        let drew = self.drew_before(wanted, archive).await;
+        let alone = carried_alone(&feeds, &drew, &lit);
+        self.with_runs(|runs, _| runs.memory.drew.extend(alone));
+    }
+
+    /// Remembers of outlets that are off, and that this run has not seen on, what they drew when they were on, where that is
+    /// more than is known otherwise: what was refused before a restart is not to pass after it. A PDU at a time.
+    pub(super) fn recalls_what_is_off(&self, past: &mut Past, archive: &Arc<Archive>) {
+        if past.recalling.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let known = &mut past.off;
+        let new = self.with_runs(|runs, sight| {
+            let mut new: BTreeMap<PduId, BTreeSet<OutletId>> = BTreeMap::new();
+            for view in sight.views {
+                for (at, part) in view.outlets() {
+                    let id = OutletId { pdu: view.id.clone(), number: part.number };
+                    match view.outlet_state(at) {
+                        Ok(Word::On) => drop(known.remove(&id)),
+                        Ok(Word::Off)
+                            if !known.contains(&id) && !runs.memory.drew.contains_key(&id) =>
+                        {
+                            new.entry(view.id.clone()).or_default().insert(id);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            new.pop_first()
+        });
+        let Some((_, new)) = new else { return };
+        known.extend(new.iter().cloned());
+        let (this, archive) = (self.clone(), archive.clone());
+        past.recalling = Some(self.tasks.spawn(async move {
+            let drew = this.drew_before(new, &archive).await;
+            this.with_runs(|runs, sight| {
+                let memory = &mut runs.memory;
+                for (outlet, load) in drew.into_iter().filter_map(|(id, load)| Some((id, load?))) {
+                    let host = sight.site.host_of(&outlet).map(|(_, host)| host);
+                    let learned = memory.learned.get(&outlet).copied();
+                    if load > sight.site.draw(&outlet, host, learned, None).steady {
+                        memory.drew.entry(outlet).or_insert(load);
+                    }
+                }
+            });
+        }));
+    }
+
+    /// What outlets drew in the last hour in which they were on, mVA; nothing of those that were not metered then.
+    async fn drew_before(
+        &self,
+        wanted: BTreeSet<OutletId>,
+        archive: &Arc<Archive>,
+    ) -> BTreeMap<OutletId, Option<i64>> {
         let sought: Vec<Vec<Sought>> = self.with_runs(|_, sight| {
             let is_wanted = |of: &Sought| wanted.contains(&of.outlet);
             let views = sight.views.iter();
             views.map(|view| unconfigured(view, sight).filter(is_wanted).collect()).collect()
         });
-        let (archive, now) = (archive.clone(), self.clock.stamp());
+        let (archive, now, stop) = (archive.clone(), self.clock.stamp(), self.stop.clone());
         let found = tokio::task::spawn_blocking(move || {
             let began = std::time::Instant::now();
-            let in_time = || began.elapsed() < LONGEST.duration();
+            let in_time = || began.elapsed() < LONGEST.duration() && !stop.is_cancelled();
             let mut drew = BTreeMap::new();
             for outlets in sought {
                 let result = drew_last(&archive, &outlets, now, &in_time, &mut drew);
@@ -234,24 +258,25 @@ impl Switching {
             }
             drew
         });
-        match found.await {
-            Ok(drew) => carried_alone(&feeds, &drew),
-            Err(error) => {
-                tracing::error!(%error, "what outlets drew before was not looked for");
-                BTreeMap::new()
-            }
-        }
+        found.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "what outlets drew before was not looked for");
+            BTreeMap::new()
+        })
     }
 }
 
 /// What outlets draw if each carries its host alone, as the first that is switched on does; nothing where it is not known
-/// what another feed of the host drew.
+/// what another feed of the host drew. One beside which another is lit takes its own part again.
 fn carried_alone(
     feeds: &BTreeMap<OutletId, Vec<OutletId>>,
     drew: &BTreeMap<OutletId, Option<i64>>,
+    lit: &BTreeSet<OutletId>,
 ) -> BTreeMap<OutletId, i64> {
     let load = |of: &OutletId| drew.get(of).copied().flatten();
     let alone = |(outlet, feeds): (&OutletId, &Vec<OutletId>)| {
+        if feeds.iter().any(|of| of != outlet && lit.contains(of)) {
+            return Some((outlet.clone(), load(outlet)?));
+        }
         let loads: Option<Vec<i64>> = feeds.iter().map(load).collect();
         Some((outlet.clone(), loads?.iter().sum()))
     };
@@ -410,11 +435,17 @@ mod tests {
         let both = vec![a.clone(), b.clone()];
         let feeds = BTreeMap::from([(a.clone(), both.clone()), (b.clone(), both)]);
         let with = |b_drew| BTreeMap::from([(a.clone(), Some(150)), (b.clone(), b_drew)]);
-        let alone = carried_alone(&feeds, &with(Some(160)));
+        let alone = carried_alone(&feeds, &with(Some(160)), &BTreeSet::new());
         assert_eq!(alone, BTreeMap::from([(a.clone(), 310), (b.clone(), 310)]));
+        // The other one is on, and carries all of it by now.
+        let beside = carried_alone(&feeds, &with(Some(310)), &BTreeSet::from([b.clone()]));
+        assert_eq!(beside[&a], 150);
         // Of one nobody knows: it may have carried nearly all.
-        assert!(carried_alone(&feeds, &with(None)).is_empty());
+        assert!(carried_alone(&feeds, &with(None), &BTreeSet::new()).is_empty());
         let feeds = BTreeMap::from([(c.clone(), vec![c.clone()]), (a.clone(), vec![a.clone()])]);
-        assert_eq!(carried_alone(&feeds, &with(None)), BTreeMap::from([(a.clone(), 150)]));
+        assert_eq!(
+            carried_alone(&feeds, &with(None), &BTreeSet::new()),
+            BTreeMap::from([(a.clone(), 150)])
+        );
     }
 }

@@ -19,7 +19,7 @@ use crate::plan::record::{OnFailure, OnOverload, Record, Select, Selected, StepR
 use crate::plan::shed::{Act, Candidate, Flow, LeftOut, Rule, Standing};
 use crate::plan::starts::Starts;
 use crate::plan::world::Relays;
-use crate::plan::{Picture, Runs, Sight, Strange};
+use crate::plan::{Draw, Picture, Runs, Sight, Strange};
 use crate::store::Archive;
 use crate::store::journal::{Commit, JournalError};
 
@@ -55,6 +55,8 @@ struct Watch {
     rounds: Rounds,
     /// What the configuration names and PDUs do not have; told once.
     strange: BTreeSet<String>,
+    /// The default draw that what was learned rests on.
+    default: Option<Draw>,
 }
 
 /// What one look comes to.
@@ -92,6 +94,7 @@ impl Switching {
                         this.look_around(&mut watch, &store).await;
                         this.look_back(&mut watch, &store).await;
                         this.keep_delays(&mut watch.rounds);
+                        this.tells_what_else_was_refused(false);
                     }
                     () = this.stop.cancelled() => return,
                 }
@@ -135,6 +138,10 @@ impl Switching {
     /// Learns what outlets draw that nothing is known of, out of the store.
     async fn look_back(&self, watch: &mut Watch, store: &Arc<Archive>) {
         self.recalls_what_is_off(&mut watch.past, store);
+        let default = Some(self.site.borrow().default_draw);
+        if std::mem::replace(&mut watch.default, default) != default {
+            self.learn(&watch.starts);
+        }
         let (site, raw_days) = (self.site.borrow().clone(), store.settings.raw_days);
         let (past, starts) = (&mut watch.past, &watch.starts);
         self.with_runs(|_, sight| past.begin(&site, sight, starts, raw_days));

@@ -446,4 +446,8 @@ async fn a_rating_of_a_part_that_the_pdu_does_not_have_is_told_and_stands_as_an_
     let told = wait_for(&gateway, "pdu.unknown_part");
     assert!(told[0].starts_with("ratings_a of PDU pdu-a rates X9, and it has no such"), "{told:?}");
     assert_eq!(gateway.curl().get("/v1/status")["alarms"], json!(told));
+    // Of an outlet it holds.
+    let limits = gateway.curl().get("/v1/limits");
+    let of = limits["limits"].as_array().unwrap().iter().find(|limit| limit["id"] == "pdu-a/3");
+    assert_eq!(of.unwrap()["rating_a"], 8.0, "{limits}");
 }

@@ -161,7 +161,6 @@ fn host(
     Some((id, spec, HostHooks { before_off, after_on }))
 }
 
-/// A list of outlets, each once and on a known PDU.
 /// An outlet that may be there.
 pub(super) fn outlet(item: &Item<'_>, devices: &[Settings]) -> Option<OutletId> {
     let outlet: OutletId = item.parsed()?;
@@ -173,6 +172,7 @@ pub(super) fn outlet(item: &Item<'_>, devices: &[Settings]) -> Option<OutletId> 
     Some(outlet)
 }
 
+/// A list of outlets, each once and on a known PDU.
 fn outlets_of(list: Option<Item<'_>>, devices: &[Settings]) -> Vec<OutletId> {
     let mut outlets: Vec<OutletId> = Vec::new();
     for item in list.map_or(Vec::new(), |list| list.list()) {

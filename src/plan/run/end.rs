@@ -320,9 +320,9 @@ fn safe_plan(record: &Record, sight: &Sight<'_>) -> Option<Record> {
             Safe::Stay => continue,
             Safe::On => (Relay::On, back),
             Safe::Off => {
-                // Those that are on again as well.
-                let again: BTreeSet<&OutletId> =
-                    of(Relay::On).filter(|s| done(s)).map(|s| &s.outlet).collect();
+                // Those that are on again as well, or may be.
+                let begun = of(Relay::On).filter(|s| s.state.outcome() != Some(Outcome::Skipped));
+                let again: BTreeSet<&OutletId> = begun.map(|s| &s.outlet).collect();
                 let is_off = |o: &&OutletId| cut.contains(o) && !again.contains(o);
                 (Relay::Off, host.outlets.iter().filter(|o| !is_off(o)).collect())
             }
