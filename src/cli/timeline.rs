@@ -19,7 +19,7 @@ pub fn print(plan: &Value, limits: &[Value]) {
         let rows: Vec<Vec<String>> = lines.iter().map(|line| row(line, limits)).collect();
         out::line("");
         out::table(&["LIMIT", "RATED W", "MAY W", "NOW W", "PEAK W", "AT", "OF MAY"], &rows);
-        if lines.iter().any(passes_for_a_moment) {
+        if lines.iter().any(|line| passes_for_a_moment(line, limits)) {
             out::line(BRIEFLY);
         }
         out::line("");
@@ -51,9 +51,12 @@ fn row(line: &Value, limits: &[Value]) -> Vec<String> {
 }
 
 /// Whether a plan takes a limit beyond what may flow for long; what flows already is no doing of its.
-fn passes_for_a_moment(line: &Value) -> bool {
+fn passes_for_a_moment(line: &Value, limits: &[Value]) -> bool {
     let points = points(line);
-    let rises = highest(&points).zip(points.first()).is_some_and(|(peak, first)| peak.1 > first.1);
+    // What begins at once is in the first point.
+    let now = limits.iter().find(|limit| limit["id"] == line["limit"]);
+    let now = now.and_then(|limit| limit["load_w"].as_f64()).or(points.first().map(|of| of.1));
+    let rises = highest(&points).zip(now).is_some_and(|(peak, now)| peak.1 > now + 0.5);
     rises && share(line).is_some_and(|share| share > 1.0)
 }
 
@@ -156,9 +159,10 @@ mod tests {
             json!({"limit": "feed-a", "budget_w": 800.0, "points": [
                 {"at_ms": 0, "load_w": loads[0]}, {"at_ms": 900, "load_w": loads[1]}]})
         };
-        assert!(passes_for_a_moment(&of([200.0, 900.0])));
-        assert!(!passes_for_a_moment(&of([900.0, 200.0])), "it flows already");
-        assert!(!passes_for_a_moment(&of([200.0, 800.0])));
+        assert!(passes_for_a_moment(&of([200.0, 900.0]), &limits));
+        assert!(passes_for_a_moment(&of([900.0, 200.0]), &limits), "it comes on at once");
+        assert!(!passes_for_a_moment(&of([900.0, 200.0]), &[]), "it flows already");
+        assert!(!passes_for_a_moment(&of([200.0, 800.0]), &limits));
         assert_eq!(seconds(130_499), "2 min 10 s");
     }
 }

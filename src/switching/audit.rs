@@ -32,13 +32,14 @@ const EVERY: Span = Span::seconds(180);
 const CHARS: usize = 400;
 
 /// What was refused to a client of late.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Lately {
     /// How many lines there may be, as of when.
     lines: u64,
     since: Tick,
-    /// Those of which no line tells.
+    /// Those of which no line tells, and the last of them.
     more: u32,
+    last: String,
 }
 
 /// The same, by client.
@@ -57,24 +58,26 @@ impl Lately {
 }
 
 /// Whether one more is to be told of, and of how many before it none was.
-fn tells(refused: &mut Refused, who: &str, now: Tick) -> Option<u32> {
+fn tells(refused: &mut Refused, who: &str, text: &str, now: Tick) -> Option<u32> {
     let all = Span(EVERY.0 * REFUSED);
     refused.retain(|_, of| of.more > 0 || now - of.since < all);
-    let new = Lately { lines: REFUSED, since: now, more: 0 };
+    let new = Lately { lines: REFUSED, since: now, more: 0, last: String::new() };
     let of = refused.entry(who.to_owned()).or_insert(new);
     if of.takes_a_line(now) {
         return Some(std::mem::take(&mut of.more));
     }
     of.more = of.more.saturating_add(1);
+    text.clone_into(&mut of.last);
     None
 }
 
 /// Clients of which more was refused than was told, and how much, where there may be a line again or no time is left.
-fn untold(refused: &mut Refused, now: Tick, is_over: bool) -> Vec<(String, u32)> {
+fn untold(refused: &mut Refused, now: Tick, is_over: bool) -> Vec<(String, u32, String)> {
     let mut told = Vec::new();
     for (who, of) in refused.iter_mut().filter(|(_, of)| of.more > 0) {
         if of.takes_a_line(now) || is_over {
-            told.push((who.clone(), std::mem::take(&mut of.more)));
+            let last = std::mem::take(&mut of.last);
+            told.push((who.clone(), std::mem::take(&mut of.more), last));
         }
     }
     told
@@ -84,12 +87,12 @@ impl Switching {
     /// Writes down that a client asked for something and may not, or that it was not done. Returns at once.
     pub fn refuses(&self, who: &Identity, asked: &str, why: &str) {
         let (by, now) = (who.to_string(), self.clock.tick());
+        let mut text: String = format!("{asked}: {why}").chars().take(CHARS).collect();
         let told = {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            tells(&mut refused, &by, now)
+            tells(&mut refused, &by, &text, now)
         };
         let Some(more) = told else { return };
-        let mut text: String = format!("{asked}: {why}").chars().take(CHARS).collect();
         if more > 0 {
             text.push_str(&format!(" (and {more} more before it)"));
         }
@@ -102,8 +105,8 @@ impl Switching {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
             untold(&mut refused, self.clock.tick(), is_over)
         };
-        for (by, more) in told {
-            self.writes_refused(by, format!("{more} more were refused"));
+        for (by, more, last) in told {
+            self.writes_refused(by, format!("{more} more were refused, the last of them {last}"));
         }
     }
 
@@ -159,7 +162,7 @@ mod tests {
     fn what_is_refused_too_often_is_counted_and_told_once() {
         let mut refused = Refused::new();
         let lines = |refused: &mut Refused, who: &str, at: u64, count: u32| -> Vec<u32> {
-            (0..count).filter_map(|_| tells(refused, who, Tick(at))).collect()
+            (0..count).filter_map(|n| tells(refused, who, &format!("no. {n}"), Tick(at))).collect()
         };
         assert_eq!(lines(&mut refused, "mallory", 1_000, 100), vec![0; 30]);
         // Another client has its own lines.
@@ -167,15 +170,16 @@ mod tests {
         assert_eq!(lines(&mut refused, "mallory", 180_999, 1), [0; 0]);
         assert!(untold(&mut refused, Tick(180_999), false).is_empty());
         assert_eq!(lines(&mut refused, "mallory", 181_000, 2), [71]);
-        assert_eq!(untold(&mut refused, Tick(361_000), false), [("mallory".to_owned(), 1)]);
+        let mallory = |more, last: &str| [("mallory".to_owned(), more, last.to_owned())];
+        assert_eq!(untold(&mut refused, Tick(361_000), false), mallory(1, "no. 1"));
         assert!(untold(&mut refused, Tick(361_000), true).is_empty());
         assert_eq!(lines(&mut refused, "mallory", 361_000, 3), [0; 0]);
-        assert_eq!(untold(&mut refused, Tick(361_000), true), [("mallory".to_owned(), 3)]);
+        assert_eq!(untold(&mut refused, Tick(361_000), true), mallory(3, "no. 2"));
         assert_eq!(lines(&mut refused, "bob", 90_000_000, 1), [0]);
         assert_eq!(refused.len(), 1, "the others are forgotten: {refused:?}");
         // In a day no more than these.
         let day = (0..86_400)
-            .filter(|s| tells(&mut refused, "bob", Tick(90_000_000 + s * 1_000)).is_some());
+            .filter(|s| tells(&mut refused, "bob", "", Tick(90_000_000 + s * 1_000)).is_some());
         assert_eq!(day.count(), 29 + 479);
     }
 }

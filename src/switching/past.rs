@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::model::id::{OutletId, PduId};
 use crate::model::metric::{Metric, Scope, Word};
-use crate::model::time::{Span, Stamp};
+use crate::model::time::{Span, Stamp, Tick};
 use crate::model::topology::Layout;
 use crate::model::view::PduView;
 use crate::plan::Sight;
@@ -25,6 +25,9 @@ const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 /// How long one day may be read: an appliance reads one in some milliseconds; what takes longer is left out.
 const LONGEST: Span = Span::seconds(5);
+/// When what was not gone through is asked for again.
+const RESTS: Span = Span::seconds(60);
+const RESTS_AT_MOST: Span = Span::seconds(3_600);
 
 /// An outlet whose starts are looked for.
 #[derive(Debug, Clone)]
@@ -79,8 +82,11 @@ pub(super) struct Past {
     day: Option<JoinHandle<Day>>,
     /// Outlets that were off when they were looked for.
     off: BTreeSet<OutletId>,
-    /// The looking for them.
-    recalling: Option<JoinHandle<()>>,
+    /// The looking for some of them; whether all was gone through.
+    recalling: Option<(JoinHandle<bool>, BTreeSet<OutletId>)>,
+    /// After one that was not whole, twice as long each time.
+    rests_until: Option<Tick>,
+    rests: Span,
 }
 
 impl Past {
@@ -169,36 +175,44 @@ impl Past {
 impl Switching {
     /// Remembers what outlets that an outage left dark drew before it, as of those that are switched off here: a default
     /// would be too little for some and leave no room for others.
-    pub(super) async fn recalls(&self, dark: &[OutletId], archive: &Arc<Archive>) {
-        let (feeds, lit) = self.with_runs(|_, sight| {
-            let feeds = |outlet: &OutletId| {
-                let host = sight.site.host_of(outlet).map(|(_, host)| host.outlets.clone());
-                (outlet.clone(), host.unwrap_or_else(|| vec![outlet.clone()]))
-            };
-            let feeds: BTreeMap<OutletId, Vec<OutletId>> = dark.iter().map(feeds).collect();
-            let is_on = |outlet: &&OutletId| {
-                let view = sight.view(&outlet.pdu);
-                let at = view.and_then(|view| Some((view, view.layout.outlet(outlet.number)?)));
-                at.is_some_and(|(view, at)| view.outlet_state(at) == Ok(Word::On))
-            };
-            let lit: BTreeSet<OutletId> = feeds.values().flatten().filter(is_on).cloned().collect();
-            (feeds, lit)
+    pub(super) async fn recalls(&self, dark: &BTreeSet<OutletId>, archive: &Arc<Archive>) {
+        let wanted = self.feeds_beside(dark);
+        let (drew, _) = self.drew_before(wanted, archive, false).await;
+        self.with_runs(|runs, sight| {
+            let (feeds, lit) = feeds_and_lit(dark, sight);
+            runs.memory.drew.extend(carried_alone(&feeds, &drew, &lit));
         });
-        let wanted: BTreeSet<OutletId> = feeds.values().flatten().cloned().collect();
-        let drew = self.drew_before(wanted, archive).await;
-        let alone = carried_alone(&feeds, &drew, &lit);
-        self.with_runs(|runs, _| runs.memory.drew.extend(alone));
+    }
+
+    /// Outlets with the other feeds of their hosts.
+    fn feeds_beside(&self, of: &BTreeSet<OutletId>) -> BTreeSet<OutletId> {
+        self.with_runs(|_, sight| feeds_and_lit(of, sight).0.into_values().flatten().collect())
     }
 
     /// Remembers of outlets that are off, and that this run has not seen on, what they drew when they were on, where that is
-    /// more than is known otherwise: what was refused before a restart is not to pass after it. A PDU at a time.
-    pub(super) fn recalls_what_is_off(&self, past: &mut Past, archive: &Arc<Archive>) {
-        if past.recalling.as_ref().is_some_and(|task| !task.is_finished()) {
+    /// more than is known otherwise: what was refused before a restart is not to pass after it.
+    pub(super) async fn recalls_what_is_off(&self, past: &mut Past, archive: &Arc<Archive>) {
+        if past.recalling.as_ref().is_some_and(|(task, _)| !task.is_finished()) {
+            return;
+        }
+        if let Some((task, of)) = past.recalling.take() {
+            let is_whole = task.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "what outlets drew before was not looked for");
+                false
+            });
+            if !is_whole {
+                // The disk may be at something else; it is asked again in a while.
+                past.off.retain(|outlet| !of.contains(outlet));
+                past.rests = Span((past.rests.0 * 2).clamp(RESTS.0, RESTS_AT_MOST.0));
+                past.rests_until = Some(self.clock.tick() + past.rests);
+            }
+        }
+        if past.rests_until.is_some_and(|until| self.clock.tick() < until) {
             return;
         }
         let known = &mut past.off;
         let new = self.with_runs(|runs, sight| {
-            let mut new: BTreeMap<PduId, BTreeSet<OutletId>> = BTreeMap::new();
+            let mut new: BTreeSet<OutletId> = BTreeSet::new();
             for view in sight.views {
                 for (at, part) in view.outlets() {
                     let id = OutletId { pdu: view.id.clone(), number: part.number };
@@ -207,38 +221,50 @@ impl Switching {
                         Ok(Word::Off)
                             if !known.contains(&id) && !runs.memory.drew.contains_key(&id) =>
                         {
-                            new.entry(view.id.clone()).or_default().insert(id);
+                            new.insert(id);
                         }
                         _ => {}
                     }
                 }
             }
-            new.pop_first()
+            new
         });
-        let Some((_, new)) = new else { return };
+        if new.is_empty() {
+            return;
+        }
         known.extend(new.iter().cloned());
         let (this, archive) = (self.clone(), archive.clone());
-        past.recalling = Some(self.tasks.spawn(async move {
-            let drew = this.drew_before(new, &archive).await;
+        let of = new.clone();
+        let task = self.tasks.spawn(async move {
+            let (drew, is_whole) = this.drew_before(this.feeds_beside(&new), &archive, true).await;
             this.with_runs(|runs, sight| {
                 let memory = &mut runs.memory;
-                for (outlet, load) in drew.into_iter().filter_map(|(id, load)| Some((id, load?))) {
-                    let host = sight.site.host_of(&outlet).map(|(_, host)| host);
-                    let learned = memory.learned.get(&outlet).copied();
-                    if load > sight.site.draw(&outlet, host, learned, None).steady {
-                        memory.drew.entry(outlet).or_insert(load);
+                let (feeds, lit) = feeds_and_lit(&new, sight);
+                let mut alone = carried_alone(&feeds, &drew, &lit);
+                for outlet in &new {
+                    // Where nobody knows what another feed carried it is this at least.
+                    let own = drew.get(outlet).copied().flatten();
+                    let Some(load) = alone.remove(outlet).or(own) else { continue };
+                    let host = sight.site.host_of(outlet).map(|(_, host)| host);
+                    let learned = memory.learned.get(outlet).copied();
+                    if load > sight.site.draw(outlet, host, learned, None).steady {
+                        memory.drew.entry(outlet.clone()).or_insert(load);
                     }
                 }
             });
-        }));
+            is_whole
+        });
+        past.recalling = Some((task, of));
     }
 
-    /// What outlets drew in the last hour in which they were on, mVA; nothing of those that were not metered then.
+    /// What outlets drew in the last hour in which they were on, mVA; nothing of those that were not metered then. And
+    /// whether all was gone through within the time there is, for all of them or for `each` PDU.
     async fn drew_before(
         &self,
         wanted: BTreeSet<OutletId>,
         archive: &Arc<Archive>,
-    ) -> BTreeMap<OutletId, Option<i64>> {
+        each: bool,
+    ) -> (BTreeMap<OutletId, Option<i64>>, bool) {
         let sought: Vec<Vec<Sought>> = self.with_runs(|_, sight| {
             let is_wanted = |of: &Sought| wanted.contains(&of.outlet);
             let views = sight.views.iter();
@@ -246,23 +272,46 @@ impl Switching {
         });
         let (archive, now, stop) = (archive.clone(), self.clock.stamp(), self.stop.clone());
         let found = tokio::task::spawn_blocking(move || {
-            let began = std::time::Instant::now();
-            let in_time = || began.elapsed() < LONGEST.duration() && !stop.is_cancelled();
-            let mut drew = BTreeMap::new();
+            let mut began = std::time::Instant::now();
+            let (mut drew, mut is_whole) = (BTreeMap::new(), true);
             for outlets in sought {
+                if each {
+                    began = std::time::Instant::now();
+                }
+                let in_time = || began.elapsed() < LONGEST.duration() && !stop.is_cancelled();
                 let result = drew_last(&archive, &outlets, now, &in_time, &mut drew);
+                is_whole &= result.is_ok() && in_time();
                 if let (Err(error), Some(first)) = (result, outlets.first()) {
                     let pdu = &first.outlet.pdu;
                     tracing::warn!(%pdu, %error, "what {pdu} drew is not looked for in the store");
                 }
             }
-            drew
+            (drew, is_whole)
         });
         found.await.unwrap_or_else(|error| {
             tracing::error!(%error, "what outlets drew before was not looked for");
-            BTreeMap::new()
+            (BTreeMap::new(), false)
         })
     }
+}
+
+/// Outlets, each with all feeds of its host, and those of all these that are on.
+fn feeds_and_lit(
+    of: &BTreeSet<OutletId>,
+    sight: &Sight<'_>,
+) -> (BTreeMap<OutletId, Vec<OutletId>>, BTreeSet<OutletId>) {
+    let feeds = |outlet: &OutletId| {
+        let host = sight.site.host_of(outlet).map(|(_, host)| host.outlets.clone());
+        (outlet.clone(), host.unwrap_or_else(|| vec![outlet.clone()]))
+    };
+    let feeds: BTreeMap<OutletId, Vec<OutletId>> = of.iter().map(feeds).collect();
+    let is_on = |outlet: &&OutletId| {
+        let view = sight.view(&outlet.pdu);
+        let at = view.and_then(|view| Some((view, view.layout.outlet(outlet.number)?)));
+        at.is_some_and(|(view, at)| view.outlet_state(at) == Ok(Word::On))
+    };
+    let lit = feeds.values().flatten().filter(is_on).cloned().collect();
+    (feeds, lit)
 }
 
 /// What outlets draw if each carries its host alone, as the first that is switched on does; nothing where it is not known

@@ -137,7 +137,7 @@ impl Switching {
 
     /// Learns what outlets draw that nothing is known of, out of the store.
     async fn look_back(&self, watch: &mut Watch, store: &Arc<Archive>) {
-        self.recalls_what_is_off(&mut watch.past, store);
+        self.recalls_what_is_off(&mut watch.past, store).await;
         let default = Some(self.site.borrow().default_draw);
         if std::mem::replace(&mut watch.default, default) != default {
             self.learn(&watch.starts);
@@ -279,7 +279,9 @@ impl Switching {
                 names.join(", ")
             );
             self.tell("restore.begun", text);
-            self.recalls(&found.dark, store).await;
+            // Those as well that were dark before: what carried them may be dark by now.
+            let dark = watch.lit.wanted().iter().chain(&found.dark).cloned().collect();
+            self.recalls(&dark, store).await;
             let next = self.clock.tick();
             watch.restoring = Some(Restoring {
                 began: next,
@@ -293,8 +295,7 @@ impl Switching {
         if let Some(mut restoring) = watch.restoring.take() {
             if !restoring.recalled && self.clock.tick() >= restoring.next {
                 restoring.recalled = true;
-                let wanted: Vec<OutletId> = watch.lit.wanted().iter().cloned().collect();
-                self.recalls(&wanted, store).await;
+                self.recalls(watch.lit.wanted(), store).await;
             }
             watch.restoring = self.restore(&mut watch.lit, restoring).await;
         } else if let Some(how) = site.restore.filter(|_| !watch.lit.wanted().is_empty()) {
