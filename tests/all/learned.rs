@@ -134,19 +134,23 @@ async fn the_first_moment_of_a_load_is_not_taken_for_what_it_draws() {
     .unwrap();
 }
 
-/// What was refused before a restart is refused after it: the store knows what the outlet drew.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_outlet_that_is_off_drew_is_known_over_a_restart() {
-    let sim = Sim::start(Family::ApcRpdu2, 8).await;
-    let load = Load {
-        steady_mw: 400_000,
+/// A load that draws the same from the first moment on.
+fn steady(steady_mw: i64) -> Load {
+    Load {
+        steady_mw,
         boot_percent: 100,
         boot: Span(0),
         inrush_percent: 100,
         inrush: Span(0),
         power_factor: 10_000,
-    };
-    sim.pdu.lock().unwrap().load_all(load);
+    }
+}
+
+/// What was refused before a restart is refused after it: the store knows what the outlet drew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_outlet_that_is_off_drew_is_known_over_a_restart() {
+    let sim = Sim::start(Family::ApcRpdu2, 8).await;
+    sim.pdu.lock().unwrap().load_all(steady(400_000));
     let sections = format!(
         "[switching]\ndefault_draw = {{ steady_w = 150, boot_w = 150, boot_s = 1, inrush_w = 200, inrush_ms = 100 }}\n\
          [[limit]]\nid = \"tight\"\nrating_w = 800\nof = [\"pdu-a/5\", \"pdu-a/6\"]\n{}",
@@ -171,6 +175,53 @@ async fn what_an_outlet_that_is_off_drew_is_known_over_a_restart() {
             gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
             gateway.wait_online("pdu-a");
         }
+    })
+    .await
+    .unwrap();
+}
+
+/// Of a host with two feeds each is reckoned to carry all of it where both are off, over a restart too; beside one that is
+/// on, it takes its own part again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dark_host_is_reckoned_over_a_restart_with_what_both_its_feeds_drew() {
+    let (a, b) = (Sim::start(Family::ApcRpdu2, 8).await, Sim::start(Family::ApcRpdu2, 8).await);
+    for sim in [&a, &b] {
+        sim.pdu.lock().unwrap().load_all(steady(200_000));
+    }
+    let device = "write_gap_ms = 0\nfast_s = 1";
+    let sections = format!(
+        "[switching]\nhold_s = 1\ndefault_draw = {{ steady_w = 50, boot_w = 50, boot_s = 1, inrush_w = 50, inrush_ms = 100 }}\n\
+         [[limit]]\nid = \"tight\"\nrating_w = 750\nof = [\"pdu-a/5\", \"pdu-a/6\"]\n{}{}\
+         [[host]]\nid = \"h1\"\noutlets = [\"pdu-a/5\", \"pdu-b/5\"]\n",
+        pdu_section("pdu-a", a.address, device),
+        pdu_section("pdu-b", b.address, device),
+    );
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        for pdu in ["pdu-a", "pdu-b"] {
+            gateway.wait_online(pdu);
+            let series = format!("/v1/series?target={pdu}/5&metric=power_w&start=-10m");
+            gateway.wait_for(&series, |series| {
+                series["points"].as_array().is_some_and(|points| points.len() >= 2)
+            });
+        }
+        let off = gateway.curl().post("/v1/hosts/h1/power", r#"{"action":"off"}"#, &[]);
+        assert_eq!(off.status, 200, "{off:?}");
+        let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
+        let steady_of = |limits: &Value| draw_of(limits, "pdu-a/5")["steady_w"].as_f64();
+        // Both parts, beside what pdu-a/6 draws: over 600 W.
+        let limits = gateway.wait_for("/v1/limits", |limits| steady_of(limits) > Some(350.0));
+        assert!(steady_of(&limits) < Some(450.0), "{limits}");
+        let refused = gateway.curl().power("pdu-a/5", "on");
+        assert_eq!(refused.status, 409, "{refused:?}");
+        assert!(refused.body.contains("tight"), "{refused:?}");
+        // Beside the other one, its own part.
+        assert_eq!(gateway.curl().power("pdu-b/5", "on").status, 200);
+        let gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
+        let limits = gateway.wait_for("/v1/limits", |limits| steady_of(limits) > Some(150.0));
+        assert!(steady_of(&limits) < Some(250.0), "{limits}");
+        let on = gateway.curl().power("pdu-a/5", "on");
+        assert_eq!(on.status, 200, "{on:?}");
     })
     .await
     .unwrap();
