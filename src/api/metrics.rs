@@ -79,6 +79,7 @@ impl Collector for Everything {
             }
         }
         own(&mut families, &self.state);
+        limits(&mut families, &self.state);
         for (name, family) in &families {
             let unit = family.unit.map(|unit| Unit::Other(unit.to_owned()));
             let kind = if family.counts { MetricType::Counter } else { MetricType::Gauge };
@@ -221,6 +222,21 @@ fn readings(
                 labels(),
                 kept as f64 / 1_000.0,
             );
+        }
+    }
+}
+
+/// The limits as `GET /v1/limits` tells them.
+fn limits(families: &mut BTreeMap<String, Family>, state: &State) {
+    for limit in crate::switching::body::limits(&state.switching.limits()) {
+        let labels = vec![("limit", limit.id), ("kind", limit.kind)];
+        for (name, help, watts) in [
+            ("budget", "What may flow over the limit for long, derated", limit.budget_w),
+            ("load", "What flows over the limit, with what plans have taken of it", limit.load_w),
+            ("headroom", "What is left of the limit", limit.headroom_w),
+        ] {
+            let name = format!("pmgate_limit_{name}");
+            put(families, &name, help, Some("watts"), false, labels.clone(), watts);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use utoipa::OpenApi;
-use utoipa::openapi::{RefOr, Response as ResponseSpec};
+use utoipa::openapi::{Content, Ref, RefOr, Response as ResponseSpec, ResponseBuilder};
 
 use super::context::{Answer, Context, json};
 use super::{
@@ -48,9 +48,20 @@ pub async fn document(context: Context) -> Answer {
             for (status, response) in &mut operation.responses.responses {
                 describe(status, response);
             }
+            // What may go wrong anywhere (a shutdown, a full disk, a PDU that refuses) is told in one form.
+            operation.responses.responses.insert("default".into(), RefOr::T(problem()));
         }
     }
     json(StatusCode::OK, &document)
+}
+
+/// What any other status comes with.
+fn problem() -> ResponseSpec {
+    let schema = Ref::from_schema_name("Problem");
+    ResponseBuilder::new()
+        .description("Any other status: what is in the way, and the step that helps")
+        .content("application/problem+json", Content::new(Some(schema)))
+        .build()
 }
 
 /// A description is required (OpenAPI 3.1, Response Object): the status's own words where there is no better.

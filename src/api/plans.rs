@@ -310,5 +310,13 @@ pub async fn show(context: Context) -> Answer {
     let missing = || not_found(&format!("plan \"{}\"", text.chars().take(64).collect::<String>()));
     let id: PlanId = text.parse().map_err(|_| missing())?;
     let ticket = context.state.switching.ticket(&id).await?.ok_or_else(missing)?;
-    json(StatusCode::OK, &body::at(&ticket.now(), context.state.clock.stamp()))
+    let record = ticket.now();
+    let mut body = body::at(&record, context.state.clock.stamp());
+    if body.waiting_until.is_none() {
+        for (at, why) in context.state.switching.waits(&record) {
+            let step = body.steps.get_mut(at).filter(|step| step.detail.is_none());
+            step.into_iter().for_each(|step| step.detail = Some(why.clone()));
+        }
+    }
+    json(StatusCode::OK, &body)
 }

@@ -5,7 +5,7 @@ use hyper::{Response, StatusCode};
 use crate::model::switching::Outcome;
 use crate::plan::guard::Hindrance;
 use crate::store::StoreError;
-use crate::switching::{Record, Refusal};
+use crate::switching::{Record, Refusal, body};
 use crate::wire::problem::Problem;
 
 use super::context::{Body, bytes};
@@ -55,6 +55,7 @@ impl From<Refusal> for Problem {
             Refusal::Calendar(_) | Refusal::Conflict { .. } | Refusal::NotBefore => {
                 (400, "Bad request")
             }
+            Refusal::TooMany => (409, "Too many plans"),
             Refusal::Changed { .. } => (409, "Plan does not fit any more"),
             Refusal::OtherDigest { .. } => (409, "Other digest"),
             Refusal::NotPlanned { .. } => (409, "Plan cannot be run"),
@@ -116,6 +117,6 @@ pub fn of_plan(record: &Record) -> Problem {
         record.next().unwrap_or("see the plan"),
     );
     problem.plan = Some(record.id.to_string());
-    problem.outcome = record.outcome().map(|outcome| outcome.word().to_owned());
+    problem.outcome = body::outcome(record).map(|outcome| outcome.word().to_owned());
     problem
 }

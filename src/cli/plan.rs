@@ -1,5 +1,7 @@
 //! `pmgate plan …`.
 
+use std::collections::BTreeSet;
+
 use anyhow::anyhow;
 use hyper::Method;
 use serde_json::{Value, json};
@@ -23,7 +25,8 @@ pub async fn run(command: Plan) -> Outcome {
         Plan::Run { id, digest, follow, client } => {
             let mut gateway = Gateway::connect(&client).await?;
             let begun = with_digest(&mut gateway, &id, digest, "run").await?;
-            if follow && begun["state"] == "running" {
+            // One that has ended by now has its end told, and what it has left off.
+            if follow && begun["state"] != "scheduled" {
                 return self::follow(&mut gateway, &id, &client).await;
             }
             show(&begun, &client)
@@ -109,20 +112,21 @@ fn parse(text: &str) -> Result<Value, Exit> {
     serde_json::from_str(text).map_err(Exit::failed)
 }
 
+fn strange(id: &str) -> Exit {
+    Exit::usage(anyhow!("\"{id}\" is neither pdu-a, pdu-a/7, host:web-01 nor group:web"))
+}
+
 async fn make(wish: &Wish, dry_run: bool) -> Outcome {
     let mut goals = Vec::new();
     for (action, ids) in [("on", &wish.on), ("off", &wish.off), ("cycle", &wish.cycle)] {
         for id in ids {
-            let select = match id.split_once(':') {
+            let select = match id.split_once(':').filter(|(_, name)| !name.is_empty()) {
                 Some(("host", host)) => json!({ "hosts": [host] }),
                 Some(("group", group)) => json!({ "groups": [group] }),
+                None if id.is_empty() || id.ends_with(':') => return Err(strange(id)),
                 None if id.contains('/') => json!({ "outlets": [id] }),
                 None => json!({ "pdus": [id] }),
-                Some(_) => {
-                    return Err(Exit::usage(anyhow!(
-                        "\"{id}\" is neither pdu-a, pdu-a/7, host:web-01 nor group:web"
-                    )));
-                }
+                Some(_) => return Err(strange(id)),
             };
             goals
                 .push(json!({ "select": select, "action": action, "drop_hosts": wish.drop_hosts }));
@@ -181,6 +185,31 @@ fn what_next(made: &Value, dry_run: bool) -> String {
     }
 }
 
+/// Who agreed to a plan that somebody has to agree to, and whose locks are lifted for it; nothing where that is not asked.
+fn agreed(plan: &Value) -> Option<String> {
+    let by = |of: &Value| text(of, "by");
+    let mut said = Vec::new();
+    if let Some(needed) = plan["needs_approvals"].as_u64().filter(|count| *count > 0) {
+        let given = plan["approvals"].as_array().map_or(&[][..], Vec::as_slice);
+        let names: Vec<String> = given.iter().map(by).collect();
+        said.push(match names.len() {
+            0 => format!("needs {needed} approvals, has none"),
+            count => format!("needs {needed} approvals, has {count}: {}", names.join(", ")),
+        });
+    }
+    if let Some(locked) = plan["over_locks"].as_array().filter(|locked| !locked.is_empty()) {
+        let locked: Vec<&str> = locked.iter().filter_map(Value::as_str).collect();
+        let lifted = &plan["lifted_by"];
+        let lifted = if lifted.is_null() {
+            "not lifted".to_owned()
+        } else {
+            format!("lifted by {}", by(lifted))
+        };
+        said.push(format!("goes over the locks of {}, {lifted}", locked.join(", ")));
+    }
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
 /// How a plan ended that did not end well: what was done of it, what it has left off, and what is to be done.
 fn ended_badly(plan: &Value) -> String {
     let steps = plan["steps"].as_array().map_or(&[][..], Vec::as_slice);
@@ -195,6 +224,7 @@ fn ended_badly(plan: &Value) -> String {
     }
     let left = match off.len() {
         0 => String::new(),
+        1 => format!(", and {} is off", off.join(", ")),
         _ => format!(", and {} are off", off.join(", ")),
     };
     let next = plan["next"].as_str().map_or(String::new(), |next| format!("; {next}"));
@@ -220,6 +250,8 @@ fn show(plan: &Value, client: &Client) -> Outcome {
         ));
     }
     for (key, word) in [
+        ("reason", "since"),
+        ("by", "asked for by"),
         ("not_before", "not before"),
         ("calendar", "by the calendar"),
         ("next_run_at", "next run at"),
@@ -230,6 +262,9 @@ fn show(plan: &Value, client: &Client) -> Outcome {
         if let Some(value) = plan[key].as_str() {
             out::line(&format!("{word} {value}"));
         }
+    }
+    if let Some(line) = agreed(plan) {
+        out::line(&line);
     }
     let steps = plan["steps"].as_array().cloned().unwrap_or_else(Vec::new);
     let row = |step: &Value| {
@@ -244,17 +279,19 @@ fn show(plan: &Value, client: &Client) -> Outcome {
 
 /// Prints how a plan goes on until it has ended; fails where it did. On a terminal a bar stays at the bottom.
 async fn follow(gateway: &mut Gateway, id: &str, client: &Client) -> Outcome {
-    let mut told: Vec<bool> = Vec::new();
+    // By outlet and action: a plan that is planned anew has its steps in other places.
+    let mut told: BTreeSet<(String, String)> = BTreeSet::new();
     let bar = out::is_terminal() && !client.json;
     // Opened before the first look, so that nothing is missed in between.
     let mut watch = Watch::of(id, client).await;
     loop {
         let plan = gateway.get(&path(id)).await?;
         let steps = plan["steps"].as_array().cloned().unwrap_or_else(Vec::new);
-        told.resize(steps.len(), false);
-        for (step, told) in steps.iter().zip(&mut told) {
-            let over = !matches!(step["state"].as_str(), Some("pending" | "intended"));
-            if !over || std::mem::replace(told, true) {
+        let is_over =
+            |step: &&Value| !matches!(step["state"].as_str(), Some("pending" | "intended"));
+        let done = steps.iter().filter(is_over).count();
+        for step in steps.iter().filter(is_over) {
+            if !told.insert((text(step, "outlet"), text(step, "action"))) {
                 continue;
             }
             if client.json {
@@ -277,7 +314,6 @@ async fn follow(gateway: &mut Gateway, id: &str, client: &Client) -> Outcome {
                 out::line(&line);
             }
         }
-        let done = told.iter().filter(|told| **told).count();
         let at_work = steps.iter().filter(|step| step["state"] == "intended");
         let at_work: Vec<String> = at_work.map(|step| text(step, "outlet")).collect();
         if bar {
@@ -295,7 +331,10 @@ async fn follow(gateway: &mut Gateway, id: &str, client: &Client) -> Outcome {
             if bar {
                 out::line("");
             }
-            if !client.json {
+            if client.json {
+                // The last line is the plan as it ended.
+                out::json(&plan)?;
+            } else {
                 out::line(&format!("plan {id}: {state}"));
             }
             let failed = || Exit::failed(anyhow!("plan {id} is {state}: {}", ended_badly(&plan)));

@@ -23,8 +23,8 @@ pub enum OrderError {
     /// The task has ended.
     #[error("the PDU is no longer configured")]
     Gone,
-    /// The device has not been adopted.
-    #[error("the PDU has not been reached yet: {0}")]
+    /// The device is not adopted: it was not reached yet, or does not answer any more.
+    #[error("the PDU is not reached: {0}")]
     NotAdopted(String),
     /// There is no such outlet, or it cannot be switched.
     #[error("the outlet cannot be switched: {0}")]
@@ -35,12 +35,22 @@ pub enum OrderError {
     /// The state is not known well enough.
     #[error("nothing was sent: {0}")]
     Doubtful(String),
+    /// The device did not answer when it was looked at before a write.
+    #[error("nothing was sent: {0}")]
+    Silent(String),
     /// The device refused the write: nothing was switched.
     #[error("the PDU refused the command: {0}")]
     Refused(String),
     /// The device did not answer. A write may have taken effect all the same.
     #[error("the PDU {0}")]
     Link(#[from] LinkError),
+}
+
+impl OrderError {
+    /// Whether nothing was sent for no other reason than that the device did not answer, or had no time.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, OrderError::Busy | OrderError::NotAdopted(_) | OrderError::Silent(_))
+    }
 }
 
 /// An order to a device task. Outlets go by their numbers: places may have changed when its turn comes.

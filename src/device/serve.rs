@@ -144,7 +144,7 @@ impl Device {
         let looked = self.still_known(adopted, number, known).await;
         // Nothing was sent: a PDU that does not answer now is doubtful, not commanded.
         let outlet = looked.map_err(|error| match error {
-            OrderError::Link(error) => OrderError::Doubtful(format!("the PDU {error}")),
+            OrderError::Link(error) => OrderError::Silent(format!("the PDU {error}")),
             error => error,
         })?;
         let part = adopted.instance.layout.parts(Scope::Outlet).get(usize::from(outlet));

@@ -65,6 +65,10 @@ pub const STREAMS: u32 = 64;
 /// these wait for their turn, and their time begins with it.
 pub const WEBHOOKS: usize = 64;
 
+/// Plans that are under way or wait for their time. Whatever waits is in memory, and is looked at time and again; one more is
+/// not put off.
+pub const OPEN_PLANS: usize = 2_000;
+
 /// Readers of the store at one time. Each holds a thread while it scans; the journal needs threads too.
 pub const QUERIES: usize = 4;
 

@@ -83,7 +83,7 @@ pub fn of(record: &Record) -> PlanBody {
 }
 
 /// What came of a plan. One that ended before all of it was begun is not done, however well the rest went.
-fn outcome(record: &Record) -> Option<Outcome> {
+pub fn outcome(record: &Record) -> Option<Outcome> {
     let outcome = record.outcome()?;
     let is_short = record.state != PlanState::Done && outcome.is_success();
     Some(if is_short { Outcome::Skipped } else { outcome })

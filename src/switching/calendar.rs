@@ -14,10 +14,12 @@ use crate::store::journal::Commit;
 use super::conduct::draft;
 use super::plans::{Asker, Wish};
 use super::refusal::Refusal;
-use super::submit::{Switching, Ticket, claim, to_json};
+use super::submit::{Switching, Ticket, claim, new_id, to_json};
 
 /// How late a plan may begin: what was missed for longer, since the gateway was off, is not made up for.
 const LATE: Span = Span::seconds(60);
+/// How long after a time a plan may have been begun for it, ms: late, and tried again for as long.
+const BEGUN_MS: i64 = 3 * LATE.0 as i64;
 /// The longest sleep: the wall clock may be set meanwhile.
 const LONGEST: Span = Span::seconds(30);
 
@@ -87,6 +89,7 @@ impl Switching {
         mut record: Record,
         key: Option<(String, Vec<u8>)>,
     ) -> Result<Ticket, Refusal> {
+        self.has_place()?;
         record.state = PlanState::Scheduled;
         record.called = Some(Called { at: self.clock.stamp().0, what: None });
         let rule = record.calendar.clone().unwrap_or_default();
@@ -190,12 +193,11 @@ impl Switching {
         }
     }
 
-    /// The plan that was begun for a time already, if one was.
+    /// The plan that was begun for a time already, if one was. Plans of a clock that was ahead are for other times.
     async fn instance_of(&self, id: &PlanId, at: Stamp) -> Result<Option<PlanId>, Refusal> {
-        let latest = self.latest(LATEST, None).await?;
-        let is_of = |record: &&Record| {
-            record.parent.as_ref() == Some(id) && record.accepted.is_some_and(|since| since >= at.0)
-        };
+        let later = new_id(Stamp(at.0 + BEGUN_MS + 1));
+        let latest = self.latest(LATEST, Some(later)).await?;
+        let is_of = |record: &&Record| was_begun_for(record, id, at);
         Ok(latest.iter().find(is_of).map(|record| record.id.clone()))
     }
 
@@ -267,6 +269,14 @@ impl Switching {
             by_priority: parent.by_priority,
         };
         let mut record = self.preview(&wish)?.record;
+        // Those as well that are reckoned as switched already, and what is seen then may be another.
+        let lifted = parent.lifts();
+        for outlet in record.mark.relays.keys() {
+            self.check_with(outlet, &lifted).await?;
+        }
+        if self.with_runs(|runs, sight| runs.still_fits(&record, sight)).is_err() {
+            record = self.preview(&wish)?.record;
+        }
         // What it goes over now was lifted when it was put on the calendar, or it is not gone over.
         if let Some((outlet, reason)) =
             record.over_locks.iter().find(|lock| parent.over_locks.get(lock.0) != Some(lock.1))
@@ -329,6 +339,12 @@ impl Switching {
     }
 }
 
+/// Whether a plan is the one that was begun for a time of a plan on the calendar.
+fn was_begun_for(record: &Record, id: &PlanId, at: Stamp) -> bool {
+    let then = at.0..=at.0 + BEGUN_MS;
+    record.parent.as_ref() == Some(id) && record.accepted.is_some_and(|since| then.contains(&since))
+}
+
 /// Whether what others agreed to, or an admin lifted locks for, is all that an instance of a plan switches: a group may have
 /// grown since.
 fn covers(parent: &Record, instance: &Record) -> Result<(), Refusal> {
@@ -378,6 +394,24 @@ mod tests {
         // Where nobody has to agree it is the makers' rights that count.
         let free = Record { needs_approvals: 0, ..of(&["pdu-a/3"]) };
         assert_eq!(covers(&parent, &free), Ok(()));
+    }
+
+    #[test]
+    fn a_time_is_seen_to_by_the_plan_that_was_begun_for_it_and_by_no_later_one() {
+        use crate::model::switching::Action;
+        let (id, other): (PlanId, PlanId) = ("p1".parse().unwrap(), "p2".parse().unwrap());
+        let ten = at("2026-11-25T22:00:00Z");
+        let begun = |of: &PlanId, since: &str| {
+            let mut record =
+                Record::new("p3".parse().unwrap(), Action::Off, "lab".into(), "us".into(), ten);
+            (record.parent, record.accepted) = (Some(of.clone()), Some(at(since).0));
+            was_begun_for(&record, &id, ten)
+        };
+        assert!(begun(&id, "2026-11-25T22:00:00Z"));
+        assert!(begun(&id, "2026-11-25T22:01:55Z"), "late, and tried again");
+        assert!(!begun(&id, "2026-11-25T21:59:59Z"), "for the time before");
+        assert!(!begun(&id, "2026-12-25T22:00:00Z"), "by a clock that was ahead");
+        assert!(!begun(&other, "2026-11-25T22:00:00Z"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::plan::run::{Deed, Heard, Note, Save, Who, WriteEnd, in_turn};
 use crate::plan::{Runs, Sight};
 use crate::store::journal::{Commit, JournalError};
 
+use super::rights::BY_ITSELF;
 use super::submit::{Switching, to_json};
 
 /// How often old plans, keys and lines of the audit are forgotten.
@@ -72,7 +73,7 @@ impl Switching {
             Deed::Look { who, outlet, everything } => {
                 let this = self.clone();
                 self.tasks.spawn(async move {
-                    let seen = this.look(&outlet, everything).await;
+                    let seen = this.looks_for(&who, &outlet, everything).await;
                     this.hear(Heard::Looked { who, seen: seen.map_err(|e| e.to_string()) });
                 });
             }
@@ -141,15 +142,25 @@ impl Switching {
         let this = self.clone();
         self.tasks.spawn(async move {
             super::crash::point("before-write");
-            let end = match this.fleet.get(&outlet.pdu) {
-                None => WriteEnd::Not(OrderError::Gone.to_string()),
-                Some(handle) => match handle.write(outlet.number, relay, known).await {
-                    Ok(terms) => WriteEnd::Sent(terms),
+            let until = this.waits_until(&who, relay);
+            let mut known = known;
+            let end = loop {
+                let Some(handle) = this.fleet.get(&outlet.pdu) else {
+                    break WriteEnd::Not(OrderError::Gone.to_string());
+                };
+                match handle.write(outlet.number, relay, known).await {
+                    Ok(terms) => break WriteEnd::Sent(terms),
                     // The task that had the order is gone; whether it was sent, only looking tells.
-                    Err(OrderError::Lost) => WriteEnd::Lost,
-                    Err(error @ OrderError::Link(_)) => WriteEnd::Unclear(error.to_string()),
-                    Err(error) => WriteEnd::Not(error.to_string()),
-                },
+                    Err(OrderError::Lost) => break WriteEnd::Lost,
+                    Err(error @ OrderError::Link(_)) => break WriteEnd::Unclear(error.to_string()),
+                    Err(error) if error.may_pass() => {
+                        match this.may_yet_send(&who, &outlet, relay, until).await {
+                            Some(now) => known = now,
+                            None => break WriteEnd::Not(error.to_string()),
+                        }
+                    }
+                    Err(error) => break WriteEnd::Not(error.to_string()),
+                }
             };
             super::crash::point("written");
             this.hear(Heard::Written { who, end });
@@ -183,12 +194,15 @@ impl Switching {
                 commit.steps.push((save.plan.clone(), *place as u32, to_json(step)?));
             }
         }
-        commit.notes = save.notes.into_iter().map(|note| self.draft(note)).collect();
+        let cancelled = save.record.as_ref().and_then(|record| record.cancelled.as_deref());
+        let cancelled = cancelled.filter(|by| !by.starts_with(BY_ITSELF));
+        let line = |note: Note| {
+            // It is whoever cancels a plan that does it, and the gateway that does the rest.
+            let by = cancelled.filter(|_| note.kind == "plan.cancelled").unwrap_or("the gateway");
+            draft(self.clock.stamp().0, note.kind, by, &note.about, note.text)
+        };
+        commit.notes = save.notes.into_iter().map(line).collect();
         Ok(commit)
-    }
-
-    fn draft(&self, note: Note) -> Draft {
-        draft(self.clock.stamp().0, note.kind, "the gateway", &note.about, note.text)
     }
 
     /// Shows a plan to those who watch it.
@@ -320,7 +334,7 @@ impl Switching {
             let why = self.may_not_begin(&record).or_else(|| self.may_not_be_taken_up(&record));
             if let Some(why) = why {
                 self.tells_refused(&record.id, &why);
-                record.cancelled = Some(format!("the gateway: {why}"));
+                record.cancelled = Some(format!("{BY_ITSELF}{why}"));
             }
             self.show(record.clone());
             self.turn(|runs, sight| ((), runs.take_up(record, sight)));

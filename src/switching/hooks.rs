@@ -1,7 +1,7 @@
 //! Webhooks of hosts: called before a host goes dark and after it has come up, within a time. One that answers 202 is at
 //! it (a node is being drained), and is asked again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,11 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::model::event::About;
 use crate::model::id::{HostId, PlanId};
 use crate::model::secret::Secret;
 use crate::model::time::Span;
+use crate::plan::record::{OnFailure, StepRecord};
 use crate::plan::run::{Moment, Unanswered};
 use crate::resolve::Address;
+use crate::store::journal::JournalError;
 
 use super::submit::Switching;
 
@@ -27,6 +30,11 @@ const AGAIN: Span = Span::seconds(2);
 const LAST: Span = Span(300);
 /// How long one call may take.
 const ONE_CALL: Span = Span::seconds(30);
+
+/// The nodes that are not taken back yet, each with the plan that switched it on.
+pub(super) type Unheard = BTreeSet<(PlanId, HostId)>;
+/// How the journal names them.
+const UNHEARD: &str = "unheard";
 
 /// A webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,20 +106,29 @@ impl Switching {
             Moment::AfterOn => "after_on",
         };
         let ending = "the gateway is ending";
-        let _place = tokio::select! {
-            biased;
-            place = self.webhooks.acquire() => place,
-            // It was never asked, so it is not at it.
-            () = self.stop.cancelled() => return Err(Unanswered { why: ending.into(), refused: true }),
+        // A node is not drained any further for a plan that goes no further; it is taken back all the same.
+        let goes_on = || moment == Moment::AfterOn || self.goes_on(plan);
+        let stopped = |asked: bool| {
+            let why = format!("plan {plan} goes no further");
+            Err(Unanswered { why, refused: !asked })
+        };
+        let _place = loop {
+            tokio::select! {
+                biased;
+                place = self.webhooks.acquire() => break place,
+                // It was never asked, so it is not at it.
+                () = self.stop.cancelled() => {
+                    self.leaves(plan, host, moment).await;
+                    return Err(Unanswered { why: ending.into(), refused: true });
+                }
+                () = tokio::time::sleep(AGAIN.duration()) => if !goes_on() { return stopped(false) },
+            }
         };
         let deadline = self.clock.tick() + hook.within;
         let mut asked = false;
         loop {
-            // A node is not drained any further for a plan that was cancelled; it is taken back all the same.
-            let open = self.runs().record(plan).is_some_and(|record| record.cancelled.is_none());
-            if !open && moment == Moment::BeforeOff {
-                let why = format!("plan {plan} was cancelled");
-                return Err(Unanswered { why, refused: !asked });
+            if !goes_on() {
+                return stopped(asked);
             }
             asked = true;
             let rest = Span((deadline - self.clock.tick()).0.min(ONE_CALL.0));
@@ -130,9 +147,64 @@ impl Switching {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause.duration()) => {}
-                () = self.stop.cancelled() => return Err(unanswered(ending.into())),
+                () = self.stop.cancelled() => {
+                    self.leaves(plan, host, moment).await;
+                    return Err(unanswered(ending.into()));
+                }
             }
         }
+    }
+
+    /// Whether a plan may yet begin something: nobody cancelled it, and none of it failed that it stops for.
+    fn goes_on(&self, plan: &PlanId) -> bool {
+        let runs = self.runs();
+        let Some(record) = runs.record(plan) else { return false };
+        let failed = |step: &StepRecord| step.state.outcome().is_some_and(|of| !of.is_success());
+        let stops = record.on_failure == OnFailure::Stop && record.steps.iter().any(failed);
+        record.cancelled.is_none() && !stops
+    }
+
+    /// A node that is not taken back yet, as the gateway ends: the next start does it.
+    async fn leaves(&self, plan: &PlanId, host: &HostId, moment: Moment) {
+        if moment == Moment::AfterOn {
+            let mut left = self.unheard.lock().await;
+            left.insert((plan.clone(), host.clone()));
+            self.remember(UNHEARD, &*left).await;
+        }
+    }
+
+    /// Takes back the nodes that the last run has left; a plan that was taken up does that itself. Call once, after that.
+    pub(super) async fn takes_back_what_was_left(&self) -> Result<(), JournalError> {
+        let mut left: Unheard = self.remembered(UNHEARD).await?;
+        left.retain(|(plan, _)| self.runs().record(plan).is_none());
+        self.unheard.lock().await.clone_from(&left);
+        for (plan, host) in left {
+            let this = self.clone();
+            self.tasks.spawn(async move { this.takes_back_one(plan, host).await });
+        }
+        Ok(())
+    }
+
+    async fn takes_back_one(&self, plan: PlanId, host: HostId) {
+        let answer = self.call(&plan, &host, Moment::AfterOn).await;
+        if self.stop.is_cancelled() && answer.is_err() {
+            return;
+        }
+        let when = format!("the webhook of host {host} after it came on");
+        let (kind, text) = match answer {
+            Ok(()) => (
+                "host.taken_back",
+                format!("{when} by plan {plan} is answered, after a restart of the gateway"),
+            ),
+            Err(Unanswered { why, .. }) => {
+                ("host.no_answer", format!("{when} by plan {plan}, which is over: {why}"))
+            }
+        };
+        let about = About { host: Some(host.clone()), ..About::plan(&plan) };
+        self.events.tell(kind, about, text);
+        let mut left = self.unheard.lock().await;
+        left.remove(&(plan, host));
+        self.remember(UNHEARD, &*left).await;
     }
 }
 

@@ -15,6 +15,7 @@ pub mod hooks;
 mod keys;
 mod locks;
 mod past;
+mod patience;
 mod plans;
 mod refusal;
 mod restore;

@@ -23,6 +23,8 @@ use super::submit::Switching;
 
 const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
+/// How long a load takes at most to start up, as far as what it drew before an off is concerned.
+const STARTS_UP: Span = Span::seconds(180);
 /// How long one day may be read: an appliance reads one in some milliseconds; what takes longer is left out.
 const LONGEST: Span = Span::seconds(5);
 /// When what was not gone through is asked for again.
@@ -80,8 +82,8 @@ pub(super) struct Past {
     site: Option<Arc<Site>>,
     search: Option<Search>,
     day: Option<JoinHandle<Day>>,
-    /// Outlets that were off when they were looked for.
-    off: BTreeSet<OutletId>,
+    /// Outlets that were off when they were looked for, each with whether another feed of its host was on.
+    off: BTreeMap<OutletId, bool>,
     /// The looking for some of them; whether all was gone through.
     recalling: Option<(JoinHandle<bool>, BTreeSet<OutletId>)>,
     /// After one that was not whole, twice as long each time.
@@ -202,7 +204,7 @@ impl Switching {
             });
             if !is_whole {
                 // The disk may be at something else; it is asked again in a while.
-                past.off.retain(|outlet| !of.contains(outlet));
+                past.off.retain(|outlet, _| !of.contains(outlet));
                 past.rests = Span((past.rests.0 * 2).clamp(RESTS.0, RESTS_AT_MOST.0));
                 past.rests_until = Some(self.clock.tick() + past.rests);
             }
@@ -218,10 +220,14 @@ impl Switching {
                     let id = OutletId { pdu: view.id.clone(), number: part.number };
                     match view.outlet_state(at) {
                         Ok(Word::On) => drop(known.remove(&id)),
-                        Ok(Word::Off)
-                            if !known.contains(&id) && !runs.memory.drew.contains_key(&id) =>
-                        {
-                            new.insert(id);
+                        Ok(Word::Off) => {
+                            let (shares, lit) = beside(&id, sight);
+                            // What this run saw it draw is its own part of a host: it carries all of that once it is alone.
+                            let wanted = shares || !runs.memory.drew.contains_key(&id);
+                            if wanted && known.get(&id) != Some(&lit) {
+                                known.insert(id.clone(), lit);
+                                new.insert(id);
+                            }
                         }
                         _ => {}
                     }
@@ -232,7 +238,6 @@ impl Switching {
         if new.is_empty() {
             return;
         }
-        known.extend(new.iter().cloned());
         let (this, archive) = (self.clone(), archive.clone());
         let of = new.clone();
         let task = self.tasks.spawn(async move {
@@ -245,6 +250,13 @@ impl Switching {
                     // Where nobody knows what another feed carried it is this at least.
                     let own = drew.get(outlet).copied().flatten();
                     let Some(load) = alone.remove(outlet).or(own) else { continue };
+                    let (shares, is_lit) = beside(outlet, sight);
+                    let before = memory.drew.get(outlet).copied();
+                    if let Some(before) = before.filter(|_| shares) {
+                        let load = if is_lit { load } else { load.max(before) };
+                        memory.drew.insert(outlet.clone(), load);
+                        continue;
+                    }
                     let host = sight.site.host_of(outlet).map(|(_, host)| host);
                     let learned = memory.learned.get(outlet).copied();
                     if load > sight.site.draw(outlet, host, learned, None).steady {
@@ -295,6 +307,13 @@ impl Switching {
     }
 }
 
+/// Whether an outlet shares its host with others, and whether one of those is on.
+fn beside(outlet: &OutletId, sight: &Sight<'_>) -> (bool, bool) {
+    let (feeds, lit) = feeds_and_lit(&BTreeSet::from([outlet.clone()]), sight);
+    let shares = feeds.values().any(|feeds| feeds.len() > 1);
+    (shares, lit.iter().any(|of| of != outlet))
+}
+
 /// Outlets, each with all feeds of its host, and those of all these that are on.
 fn feeds_and_lit(
     of: &BTreeSet<OutletId>,
@@ -332,8 +351,48 @@ fn carried_alone(
     feeds.iter().filter_map(alone).collect()
 }
 
-/// Of an outlet: the last hour in which it was on, and what it drew in each.
-type Hours = (Option<i64>, BTreeMap<i64, Vec<i64>>);
+/// Of an outlet, oldest first: when it was on and when not, and what it drew.
+#[derive(Default)]
+struct Course {
+    on: Vec<(Stamp, bool)>,
+    loads: Vec<(Stamp, i64)>,
+}
+
+impl Course {
+    /// Notes what it is: the first and the last of what is the same all the while.
+    fn sees(&mut self, at: Stamp, on: bool) {
+        match &mut self.on[..] {
+            [.., (_, before), (last, now)] if *before == on && *now == on => *last = at,
+            _ => self.on.push((at, on)),
+        }
+    }
+
+    fn was_on(&self) -> bool {
+        self.on.iter().any(|(_, on)| *on)
+    }
+
+    /// What it drew in the last hour in which it was on; nothing if it was not, or was not metered then.
+    fn last(&self) -> Option<i64> {
+        let hour_of = |at: Stamp| at.0.div_euclid(HOUR_MS);
+        let last = self.on.iter().rev().find(|(_, on)| *on)?.0;
+        let own: Vec<(Stamp, i64)> =
+            self.loads.iter().filter(|(at, _)| hour_of(*at) == hour_of(last)).copied().collect();
+        let all: Vec<i64> = own.iter().map(|(_, load)| *load).collect();
+        // Once it has started up, if it was on for that long since it was seen off.
+        let begun = self.on.windows(2).filter(|pair| !pair[0].1 && pair[1].1 && pair[1].0 <= last);
+        let begun: Vec<Stamp> = begun.map(|pair| pair[1].0).collect();
+        let is_up = |at: Stamp| {
+            let since = begun.iter().rev().find(|begun| **begun <= at);
+            since.is_none_or(|since| at.since(*since) >= STARTS_UP)
+        };
+        let up: Vec<i64> = own
+            .iter()
+            .filter(|(at, load)| is_up(*at) && *load > 0)
+            .map(|(_, load)| *load)
+            .collect();
+        if up.is_empty() { mostly(&all) } else { mostly(&up) }
+    }
+}
 
 /// What outlets of a PDU drew in the last hour in which they were on, for most of it at most, mVA: what a meter catches of a
 /// first moment, or while a load starts up, is not what it draws. Nothing of one that was not metered then.
@@ -358,14 +417,14 @@ fn drew_last(
         let (end, start) = (Stamp(now.0 - back), Stamp(now.0 - (back * 2).max(HOUR_MS)));
         back = now.0 - start.0;
         let asked = Scan { pdu: &first.outlet.pdu, columns: &columns, start, end, step: None };
-        let mut hours: Vec<Hours> = vec![Default::default(); left.len()];
+        let mut courses: Vec<Course> = left.iter().map(|_| Course::default()).collect();
         scan(archive, &asked, &mut |column, item| {
             let Item::Sample((at, Ok(value))) = item else { return in_time() };
-            let (hour, of) = (at.0.div_euclid(HOUR_MS), &mut hours[column / 2]);
+            let of = &mut courses[column / 2];
             if column % 2 == 1 {
-                of.1.entry(hour).or_default().push(left[column / 2].load(value));
-            } else if Word::from_number(value) == Some(Word::On) {
-                of.0 = of.0.max(Some(hour));
+                of.loads.push((at, left[column / 2].load(value)));
+            } else if let Some(word @ (Word::On | Word::Off)) = Word::from_number(value) {
+                of.sees(at, word == Word::On);
             }
             in_time()
         })?;
@@ -373,9 +432,9 @@ fn drew_last(
             // What was seen may be half of it.
             break;
         }
-        for (of, (on, loads)) in left.iter().zip(hours) {
-            if let Some(hour) = on {
-                drew.insert(of.outlet.clone(), loads.get(&hour).and_then(|all| mostly(all)));
+        for (of, course) in left.iter().zip(courses) {
+            if course.was_on() {
+                drew.insert(of.outlet.clone(), course.last());
             }
         }
     }
@@ -475,6 +534,34 @@ mod tests {
         hour.extend(vec![0; 5_000]);
         assert_eq!(mostly(&hour), Some(305));
         assert_eq!(mostly(&[0, 0]), Some(0));
+    }
+
+    #[test]
+    fn what_an_outlet_drew_while_it_started_up_is_not_what_it_drew() {
+        let at = |second: i64| Stamp(40 * HOUR_MS + second * 1_000);
+        let mut course = Course::default();
+        for second in 0..600 {
+            course.sees(at(second), (100..400).contains(&second));
+            let load = match second {
+                100..160 => 900,
+                160..400 => 600,
+                _ => 0,
+            };
+            course.loads.push((at(second), load));
+        }
+        assert_eq!(course.on.len(), 6, "{:?}", course.on);
+        assert_eq!(course.last(), Some(600));
+        // Off before it was up: all that is known of it.
+        let mut short = Course::default();
+        for second in 0..60 {
+            short.sees(at(second), second >= 30);
+            short.loads.push((at(second), if second >= 30 { 900 } else { 0 }));
+        }
+        assert_eq!(short.last(), Some(900));
+        assert!(!Course::default().was_on());
+        let mut unmetered = Course::default();
+        unmetered.sees(at(0), true);
+        assert_eq!((unmetered.was_on(), unmetered.last()), (true, None));
     }
 
     #[test]

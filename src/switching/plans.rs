@@ -421,6 +421,9 @@ impl Switching {
             }
             None => None,
         };
+        if record.not_before.is_some() {
+            self.has_place()?;
+        }
         if record.calendar.is_some() {
             return self.put_on_calendar(record, key).await;
         }

@@ -1,6 +1,7 @@
 //! Why something is not switched. Each says what to do.
 
 use crate::access::Denied;
+use crate::model::limits::OPEN_PLANS;
 use crate::plan::guard::Hindrance;
 use crate::store::journal::JournalError;
 
@@ -90,6 +91,9 @@ pub enum Refusal {
     /// The calendar cannot be read.
     #[error("{0}")]
     Calendar(String),
+    /// As many plans wait for their time as may.
+    #[error("{OPEN_PLANS} plans are under way or wait for their time: no further one is put off")]
+    TooMany,
     /// It is put off to a time that is no such time.
     #[error("not_before is no time from an hour ago until 7 days ahead")]
     NotBefore,
@@ -191,6 +195,9 @@ impl Refusal {
             Refusal::NothingToLift { .. } => "run it: POST /v1/plans/{id}/run with its digest",
             Refusal::Calendar(_) => {
                 "write it as \"Mon-Fri 07:30 Europe/Berlin\", \"daily 22:00\" or \"Sun 03:15 UTC\""
+            }
+            Refusal::TooMany => {
+                "cancel some that are not needed: GET /v1/plans, POST /v1/plans/{id}/cancel"
             }
             Refusal::NotBefore => "write it as 2026-01-31T22:00:00Z",
             Refusal::KeyReused => "use a new Idempotency-Key for a new request",

@@ -11,17 +11,23 @@ use crate::model::time::{Span, Stamp, Tick};
 use crate::model::view::Health;
 use crate::plan::lit::Lit;
 use crate::plan::record::{PlanState, Record, Select, StepRecord, StepState};
+use crate::plan::shed::Standing;
 use crate::plan::{Runs, Sight};
+use crate::store::journal::{Journal, JournalError};
 
 use super::refusal::Refusal;
-use super::submit::Switching;
-use super::watch::{RULE, wish};
+use super::rights::BY_ITSELF;
+use super::submit::{Switching, new_id, parse};
+use super::watch::{is_of_rule, is_shed, wish};
 
 /// How often a restore that is refused for a reason that may pass is tried again, and how long.
 const AGAIN: Span = Span::seconds(10);
 const TRIES: u32 = 60;
 /// How long after an off it is noted that nobody wants the outlet back, at most, ms.
 const NOTED_MS: i64 = 10_000;
+
+/// How many plans are looked through for outlets that were switched off last.
+const LATEST: usize = 200;
 
 /// A restore that goes on, for as long as something is wanted back.
 pub(super) struct Restoring {
@@ -116,7 +122,11 @@ impl Switching {
             if lit.wanted().len() < of.left || of.left == 0 {
                 (of.left, of.tries) = (lit.wanted().len(), 0);
             }
-            of.tries += 1;
+            // A plan of it that waits for room may yet bring it on.
+            let is_at_it = |outlet: &OutletId| self.runs().claimed_by(outlet).is_some();
+            if !lit.wanted().iter().any(is_at_it) {
+                of.tries += 1;
+            }
             let first = !of.told;
             let why = match self.begin_restore(&mut found.open, first).await {
                 Ok(_) => {
@@ -141,6 +151,43 @@ impl Switching {
             self.remember("lit", lit).await;
         }
         (!lit.wanted().is_empty()).then_some(of)
+    }
+
+    /// At the start: what was switched off last, or wished off, and was perhaps not noted any more, is not wanted back.
+    pub(super) async fn forgets_what_went_off(
+        &self,
+        lit: &mut Lit,
+        sheds: &mut BTreeMap<String, Standing>,
+    ) -> Result<(), JournalError> {
+        // The last before now as well: the clock may have been ahead.
+        let now = new_id(self.clock.stamp());
+        let read = move |journal: &Journal| {
+            let mut kept = journal.latest(LATEST, None)?;
+            kept.extend(journal.latest(LATEST, Some(&now))?);
+            Ok(kept)
+        };
+        let kept = self.in_journal(read).await?;
+        let plans: Result<Vec<Record>, _> = kept.iter().map(|kept| parse("a plan", kept)).collect();
+        let plans = plans?;
+        lit.forget(went_off(&plans, lit.at()).iter());
+        let let_go = let_go(&plans);
+        let mut changed = false;
+        for (id, standing) in sheds.iter_mut() {
+            let went_before = |outlet: &OutletId, at: i64| {
+                let of = standing.fed.iter().filter(|(_, fed)| fed.contains(outlet));
+                of.filter_map(|(name, _)| standing.since(name)).any(|since| since <= at)
+            };
+            let own = let_go.iter().filter(|(outlet, at)| went_before(outlet, **at));
+            let own: BTreeSet<OutletId> = own.map(|(outlet, _)| outlet.clone()).collect();
+            changed |= !own.is_empty();
+            for name in standing.lets_go(&own) {
+                self.tell("shed.dropped", is_let_go(id, &name));
+            }
+        }
+        if changed {
+            self.remember("sheds", sheds).await;
+        }
+        Ok(())
     }
 
     /// Takes out what somebody wants off, or had taken back.
@@ -250,13 +297,13 @@ impl Switching {
 /// What nobody wants back by a plan that was accepted, or is over: what somebody wishes off, also where it was off already;
 /// and what was to be restored by one that somebody cancelled.
 pub(super) fn unwanted(record: &Record) -> Vec<OutletId> {
-    let by_somebody = record.cancelled.as_ref().is_some_and(|by| !by.starts_with("the gateway: "));
+    let by_somebody = record.cancelled.as_ref().is_some_and(|by| !by.starts_with(BY_ITSELF));
     let went_well = |step: &StepRecord| step.state.outcome().is_some_and(Outcome::is_success);
     let of = |relay: Relay, well: bool| {
         let steps = record.steps.iter().filter(move |step| step.relay == relay);
         steps.filter(move |step| went_well(step) == well).map(|step| step.outlet.clone())
     };
-    let brings_back = record.by == RESTORE || record.by.starts_with(RULE);
+    let brings_back = record.by == RESTORE || is_of_rule(record);
     if record.by == RESTORE || by_somebody && brings_back {
         let is_off = record.finished.is_some() && by_somebody;
         return if is_off { of(Relay::On, false).collect() } else { Vec::new() };
@@ -273,18 +320,43 @@ pub(super) fn unwanted(record: &Record) -> Vec<OutletId> {
     asked.chain(over).collect()
 }
 
-/// What plans have switched off last, and not so long before a moment that it was noted by then.
+/// That a rule does not bring something back.
+pub(super) fn is_let_go(rule: &str, name: &str) -> String {
+    format!("rule {rule} does not bring {name} back, as somebody wishes it off")
+}
+
+/// When somebody wished outlets off last, by plans that are kept, ms since 1970: no rule has them on again that switched
+/// them off before that.
+pub(super) fn let_go(plans: &[Record]) -> BTreeMap<OutletId, i64> {
+    let mut last = BTreeMap::new();
+    for plan in plans.iter().filter(|plan| !is_shed(plan)) {
+        let Some(at) = wished(plan) else { continue };
+        for outlet in unwanted(plan) {
+            let known = last.entry(outlet).or_insert(at);
+            *known = at.max(*known);
+        }
+    }
+    last
+}
+
+/// When a plan made known what nobody wants back by it: as it was accepted or its time came, or by its end where it was to
+/// bring it back.
+fn wished(plan: &Record) -> Option<i64> {
+    let called_off = plan.by == RESTORE || is_of_rule(plan) && !is_shed(plan);
+    if called_off { plan.finished } else { plan.accepted.max(plan.not_before) }
+}
+
+/// What plans have switched off last, or were wished off by them, and not so long before a moment that it was noted by then.
 pub(super) fn went_off(plans: &[Record], noted: Stamp) -> Vec<OutletId> {
     let mut last: BTreeMap<&OutletId, (i64, Relay)> = BTreeMap::new();
-    let cancelled = |plan: &&Record| plan.finished.is_some_and(|at| at + NOTED_MS >= noted.0);
-    let restores = plans.iter().filter(|plan| plan.by == RESTORE).filter(cancelled);
-    let called_off = restores.flat_map(|plan| {
-        let at = plan.finished.unwrap_or(plan.created);
-        unwanted(plan).into_iter().map(move |outlet| (outlet, at))
-    });
+    let called_off = plans.iter().filter_map(|plan| Some((plan, wished(plan)?)));
+    let called_off = called_off.filter(|(_, at)| at + NOTED_MS >= noted.0);
+    let called_off = called_off
+        .flat_map(|(plan, at)| unwanted(plan).into_iter().map(move |outlet| (outlet, at)));
     let called_off: Vec<(OutletId, i64)> = called_off.collect();
     for (outlet, at) in &called_off {
-        last.insert(outlet, (*at, Relay::Off));
+        let known = last.entry(outlet).or_insert((*at, Relay::Off));
+        *known = (known.0.max(*at), Relay::Off);
     }
     for step in plans.iter().flat_map(|plan| &plan.steps) {
         let was_written = matches!(
@@ -303,4 +375,61 @@ pub(super) fn went_off(plans: &[Record], noted: Stamp) -> Vec<OutletId> {
     }
     let off = last.into_iter().filter(|(_, (_, relay))| *relay == Relay::Off);
     off.map(|(outlet, _)| outlet.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::record::Maker;
+
+    fn outlet(text: &str) -> OutletId {
+        text.parse().unwrap()
+    }
+
+    /// A plan of some outlets that was accepted at a moment and has ended well, as all of them were so already.
+    fn plan(id: &str, by: &str, action: Action, outlets: &[&str], at: i64) -> Record {
+        let mut plan =
+            Record::new(id.parse().unwrap(), action, "lab".into(), by.into(), Stamp(at - 5));
+        plan.asks = vec![(None, outlets.iter().map(|text| outlet(text)).collect(), action)];
+        (plan.accepted, plan.finished, plan.state) = (Some(at), Some(at + 3), PlanState::Done);
+        plan
+    }
+
+    #[test]
+    fn what_was_wished_off_where_it_was_off_already_is_known_after_a_restart() {
+        let noted = Stamp(1_000_000);
+        let off = |at| plan("p1", "ops (operator)", Action::Off, &["pdu-a/1", "pdu-a/2"], at);
+        assert_eq!(went_off(&[off(noted.0)], noted), [outlet("pdu-a/1"), outlet("pdu-a/2")]);
+        // It was noted by then.
+        assert!(went_off(&[off(noted.0 - NOTED_MS - 1)], noted).is_empty());
+        // One of them was switched on since.
+        let mut on = plan("p2", "ops (operator)", Action::On, &["pdu-a/2"], noted.0 + 50);
+        let mut step = StepRecord::pending(outlet("pdu-a/2"), Relay::On, 0, String::new());
+        (step.state, step.at) = (StepState::Ended(Outcome::Done), Some(noted.0 + 60));
+        on.steps = vec![step];
+        assert_eq!(went_off(&[on, off(noted.0)], noted), [outlet("pdu-a/1")]);
+        // Its time has not come yet.
+        let mut late = off(noted.0);
+        (late.not_before, late.finished) = (Some(noted.0 + 60_000), None);
+        late.state = PlanState::Running;
+        assert!(went_off(&[late], noted).is_empty());
+    }
+
+    #[test]
+    fn what_a_rule_switched_off_is_let_go_by_the_last_wish_of_somebody_else() {
+        let off = |by: &str, at| plan("p1", by, Action::Off, &["pdu-a/1"], at);
+        let known = let_go(&[off("ops (operator)", 500), off("ops (operator)", 700)]);
+        assert_eq!(known, BTreeMap::from([(outlet("pdu-a/1"), 700)]));
+        assert!(let_go(&[off("rule r1", 700)]).is_empty());
+        // Somebody is called as rules are.
+        let mut client = off("rule (operator)", 900);
+        let [domain, role, name, serial] = ["site", "operator", "rule", "01"].map(str::to_owned);
+        client.makers = vec![Maker { domain, role, name, serial }];
+        assert_eq!(let_go(&[client]), BTreeMap::from([(outlet("pdu-a/1"), 900)]));
+        // It was put off: what it wishes it wished when its time came.
+        let mut late = off("ops (operator)", 500);
+        late.not_before = Some(800);
+        assert_eq!(let_go(&[late]), BTreeMap::from([(outlet("pdu-a/1"), 800)]));
+        assert!(let_go(&[plan("p1", "ops (operator)", Action::On, &["pdu-a/1"], 5)]).is_empty());
+    }
 }

@@ -11,6 +11,9 @@ use crate::plan::record::{Approval, Maker, PlanState, Record, StepState};
 use super::refusal::Refusal;
 use super::submit::Switching;
 
+/// How it is noted that the gateway cancelled a plan by itself: this and why.
+pub(super) const BY_ITSELF: &str = "the gateway: ";
+
 /// A plan of which nothing is begun is not taken up after so long: who wished it has helped himself otherwise by then.
 const TOO_LATE: Span = Span::seconds(3_600);
 
@@ -217,7 +220,7 @@ impl Switching {
             let Some(why) = record.and_then(|record| self.may_not_begin(record)) else {
                 return (None, Vec::new());
             };
-            let (found, deeds) = runs.cancel(plan, &format!("the gateway: {why}"), sight);
+            let (found, deeds) = runs.cancel(plan, &format!("{BY_ITSELF}{why}"), sight);
             (found.then_some(why), deeds)
         });
         if let Some(why) = why {

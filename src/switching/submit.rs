@@ -14,7 +14,7 @@ use crate::device::Fleet;
 use crate::events::Events;
 use crate::model::event::About;
 use crate::model::id::{GroupId, HostId, OutletId, PlanId};
-use crate::model::limits::{QUIESCE_MS, WEBHOOKS};
+use crate::model::limits::{OPEN_PLANS, QUIESCE_MS, WEBHOOKS};
 use crate::model::metric::Word;
 use crate::model::switching::{Action, Relay};
 use crate::model::time::{Clock, Stamp};
@@ -28,7 +28,7 @@ use super::awake::{Awake, LATENCY};
 use super::conduct::{Wake, Watched, draft};
 use super::keys::{Bound, asked, scoped};
 use super::locks::Locks;
-use super::plans::Named;
+use super::plans::{Named, unfit};
 use super::refusal::Refusal;
 use super::site::Site;
 
@@ -114,6 +114,8 @@ pub struct Switching {
     pub(super) turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
     /// Places of webhooks that are out.
     pub(super) webhooks: Arc<tokio::sync::Semaphore>,
+    /// Nodes that the end of the gateway found not taken back yet.
+    pub(super) unheard: Arc<tokio::sync::Mutex<super::hooks::Unheard>>,
     pub(super) wake: Wake,
     awake: Awake,
     pub(super) quiet: Arc<tokio::sync::Notify>,
@@ -150,6 +152,7 @@ impl Switching {
             refused: Arc::default(),
             turns: Arc::default(),
             webhooks: Arc::new(tokio::sync::Semaphore::new(WEBHOOKS)),
+            unheard: Arc::default(),
             wake: Arc::new(watch::Sender::new(None)),
             awake: Awake::by(std::path::Path::new(LATENCY)),
             quiet: Arc::default(),
@@ -273,7 +276,22 @@ impl Switching {
         self.runs().records().count()
     }
 
+    /// Accepts a wish. Where there is no room for it, and something was switched a moment ago, what flows is read anew first.
     async fn accept(
+        &self,
+        request: Request,
+        site: &Site,
+        key: Option<String>,
+    ) -> Result<Ticket, Refusal> {
+        let first = self.accept_as_read(request.clone(), site, key.clone()).await;
+        let is_full = matches!(first, Err(Refusal::Unfit(crate::plan::Refusal::Limit { .. })));
+        if !is_full || !self.reads_what_was_switched().await {
+            return first;
+        }
+        self.accept_as_read(request, site, key).await
+    }
+
+    async fn accept_as_read(
         &self,
         request: Request,
         site: &Site,
@@ -290,8 +308,15 @@ impl Switching {
         if site.approvals.needed(&record, site) > 0 {
             return Err(Refusal::NeedsPlan);
         }
-        for outlet in record.outlets() {
+        // Those of a group as well that are reckoned as switched already.
+        let beside = record.mark.relays.keys().cloned();
+        for outlet in record.outlets().into_iter().chain(beside).collect::<BTreeSet<_>>() {
             self.check(&outlet).await?;
+        }
+        let fits = |record: &Record| self.with_runs(|runs, sight| runs.still_fits(record, sight));
+        if record.scheduled.is_some() && fits(&record).is_err() {
+            // It was planned for what was seen before that.
+            record = self.planned_at_once(&request)?;
         }
         record.state = PlanState::Running;
         record.accepted = Some(now.0);
@@ -336,7 +361,10 @@ impl Switching {
         self.with_runs(|runs, sight| {
             if record.scheduled.is_none() {
                 keeps_feeds(record, sight)?;
+                comes_after(record, sight)?;
                 runs.has_headroom(record, sight)?;
+            } else {
+                runs.still_fits(record, sight).map_err(|why| unfit(&record.id, why))?;
             }
             claim(runs, record)
         })
@@ -473,6 +501,11 @@ impl Switching {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether one more plan may be kept that waits for its time: each is looked at time and again.
+    pub(super) fn has_place(&self) -> Result<(), Refusal> {
+        if self.watched().len() < OPEN_PLANS { Ok(()) } else { Err(Refusal::TooMany) }
+    }
+
     /// Notes what nobody wants back by a plan.
     pub(super) fn unwants(&self, record: &Record) {
         let outlets = super::restore::unwanted(record);
@@ -517,11 +550,31 @@ fn keeps_feeds(record: &Record, sight: &Sight<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Whether the hosts are up after which hosts are to come on that were named.
+fn comes_after(record: &Record, sight: &Sight<'_>) -> Result<(), Refusal> {
+    let is_off = |outlet: &OutletId| {
+        let view = sight.view(&outlet.pdu)?;
+        view.outlet_state(view.layout.outlet(outlet.number)?).ok().map(|word| word == Word::Off)
+    };
+    for (host, _, action) in &record.asks {
+        let Some(host) = host.as_ref().filter(|_| *action == Action::On) else { continue };
+        let after = sight.site.hosts.get(host).map_or(&[][..], |of| &of.after);
+        let is_dark = |before: &&HostId| {
+            let outlets = sight.site.hosts.get(*before).map_or(&[][..], |of| &of.outlets);
+            !outlets.is_empty() && outlets.iter().all(|outlet| is_off(outlet) == Some(true))
+        };
+        if let Some(before) = after.iter().find(is_dark) {
+            let (host, needs) = (host.to_string(), before.to_string());
+            return Err(Refusal::Unfit(crate::plan::Refusal::Needs { host, needs }));
+        }
+    }
+    Ok(())
+}
+
 /// Takes the outlets of a plan.
 pub(super) fn claim(runs: &mut Runs, record: &Record) -> Result<(), Refusal> {
-    // What is off already needs no step: it must not be about to come on by another plan.
-    let off = record.asks.iter().filter(|(.., action)| *action == Action::Off);
-    for outlet in off.flat_map(|(_, outlets, _)| outlets) {
+    // What is as wished already needs no step: another plan must not be about to change that.
+    for outlet in record.asks.iter().flat_map(|(_, outlets, _)| outlets) {
         if let Some(plan) = runs.claimed_by(outlet).filter(|plan| **plan != record.id) {
             let (outlet, plan) = (outlet.to_string(), plan.to_string());
             return Err(Refusal::Busy { outlet, plan });

@@ -27,8 +27,8 @@ use super::delays::Rounds;
 use super::past::Past;
 use super::plans::{Asker, Wish};
 use super::refusal::Refusal;
-use super::restore::{Restoring, went_off};
-use super::submit::{Switching, parse, to_json};
+use super::restore::{Restoring, is_let_go};
+use super::submit::{Switching, to_json};
 
 /// How the plans of rules name who made them: this and the rule.
 pub(super) const RULE: &str = "rule ";
@@ -37,8 +37,6 @@ const EVERY: Span = Span::seconds(1);
 const LEFT_OUT: Span = Span::seconds(15);
 /// How many of those that were left out are named.
 const TOLD: usize = 8;
-/// How many plans are looked through for outlets that were switched off last.
-const LATEST: usize = 200;
 
 /// What is remembered from second to second.
 #[derive(Default)]
@@ -78,11 +76,8 @@ impl Switching {
             sheds: self.remembered("sheds").await?,
             ..Watch::default()
         };
-        // What was switched off last, and was perhaps not noted any more, is not wanted back.
-        let kept = self.in_journal(|journal| journal.latest(LATEST, None)).await?;
-        let kept: Result<Vec<Record>, _> = kept.iter().map(|kept| parse("a plan", kept)).collect();
-        let off = went_off(&kept?, watch.lit.at());
-        watch.lit.forget(off.iter());
+        self.forgets_what_went_off(&mut watch.lit, &mut watch.sheds).await?;
+        self.takes_back_what_was_left().await?;
         self.learn(&watch.starts);
         let this = self.clone();
         self.tasks.spawn(async move {
@@ -103,7 +98,7 @@ impl Switching {
         Ok(())
     }
 
-    async fn remembered<T: DeserializeOwned + Default>(
+    pub(super) async fn remembered<T: DeserializeOwned + Default>(
         &self,
         name: &'static str,
     ) -> Result<T, JournalError> {
@@ -180,9 +175,7 @@ impl Switching {
             let gone = standing.lets_go(&let_go);
             drops |= standing.fed != before;
             for name in gone {
-                let text =
-                    format!("rule {id} does not bring {name} back, as somebody wishes it off");
-                texts.push(("shed.dropped", text));
+                texts.push(("shed.dropped", is_let_go(id, &name)));
             }
         }
         drops |= !texts.is_empty();
@@ -505,7 +498,12 @@ fn dropped(sheds: &mut BTreeMap<String, Standing>, rules: &[Rule]) -> Vec<(&'sta
 
 /// Whether a plan is one by which a rule switches something off.
 pub(super) fn is_shed(record: &Record) -> bool {
-    record.by.starts_with(RULE) && record.cancelled.is_none()
+    is_of_rule(record) && record.cancelled.is_none()
+}
+
+/// Whether a plan is one of a rule; a client may be called as one.
+pub(super) fn is_of_rule(record: &Record) -> bool {
+    record.by.starts_with(RULE) && record.makers.is_empty()
 }
 
 /// What comes back of what a rule switched off: the outlets that were on.

@@ -479,6 +479,9 @@ fn metrics_pass_prometheus_own_check() {
         "pdu_inlet_power_watts{",
         "pdu_up{",
         "pdu_last_poll_timestamp_seconds{",
+        "pmgate_limit_budget_watts{",
+        "pmgate_limit_load_watts{",
+        "pmgate_limit_headroom_watts{limit=\"pdu-a/B1\",kind=\"branch\"}",
     ] {
         assert!(answer.body.contains(name), "no {name} in\n{}", answer.body);
     }

@@ -379,3 +379,30 @@ async fn a_reload_loses_no_poll_and_a_faulty_one_changes_nothing() {
     .await
     .unwrap();
 }
+
+#[test]
+fn what_would_count_twice_below_a_limit_is_refused() {
+    let told = checked(
+        r#"[[limit]]
+id = "l1"
+rating_w = 1000
+of = ["pdu-a"]
+[[limit]]
+id = "l2"
+rating_w = 2000
+of = ["limit:l1", "pdu-a/3"]
+[[limit]]
+id = "l3"
+rating_w = 2000
+of = ["limit:l1"]
+[[limit]]
+id = "room"
+rating_w = 3000
+of = ["limit:l3", "limit:l1"]
+"#,
+    );
+    insta::assert_snapshot!(told, @r#"
+    8:6: limit[1].of: counts pdu-a of "l1" and pdu-a/3 of "l2", so that some of it counts twice: name it once
+    16:6: limit[3].of: counts pdu-a of "l1" twice: name it once
+    "#);
+}

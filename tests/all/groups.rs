@@ -182,3 +182,33 @@ async fn a_grant_for_a_group_reaches_what_is_in_it_and_no_further() {
     let (out, err, code) = pmgate(&["config", "check", path.to_str().unwrap()], &[]);
     assert!(code == 1 && (out + &err).contains("no [[group]] with id \"db\""), "{err}");
 }
+
+/// What a group's outlet did when it was read last is not what it does: it is looked at, and what is planned is planned for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outlet_of_a_group_that_is_thought_to_be_off_already_is_looked_at() {
+    use crate::rig::{Gateway, Sim, pdu_section};
+    let sim = Sim::start(pmgate::sim::families::Family::ApcRpdu2, 8).await;
+    let sections = format!(
+        "[switching]\nfresh_s = 1\nhold_s = 1\n{}[[group]]\nid = \"lab\"\noutlets = [\"pdu-a/5\", \"pdu-a/6\"]\n",
+        pdu_section(
+            "pdu-a",
+            sim.address,
+            "write_gap_ms = 0\nfast_s = 600\nslow_s = 600\nstale_after_s = 900"
+        )
+    );
+    tokio::task::spawn_blocking(move || {
+        let gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        let curl = gateway.curl();
+        assert_eq!(curl.power("pdu-a/5", "off").status, 200);
+        // Somebody presses the button at the PDU, and nobody reads it.
+        sim.pdu.lock().unwrap().switch(4, Relay::On, pmgate::model::time::Tick(0));
+        gateway.wait_for("/v1/pdus/pdu-a", |pdu| pdu["age_ms"].as_u64() > Some(6_000));
+        assert_eq!(curl.get("/v1/pdus/pdu-a/outlets/5")["state"], "off", "it was not read since");
+        let off = curl.post("/v1/groups/lab/power", r#"{"action":"off"}"#, &[]);
+        assert_eq!((off.status, &off.json()["state"]), (200, &"done".into()), "{off:?}");
+        assert_eq!((relay(&sim, 5), relay(&sim, 6)), (Relay::Off, Relay::Off), "{off:?}");
+    })
+    .await
+    .unwrap();
+}

@@ -17,9 +17,9 @@ use crate::rig::{Curl, Gateway, Sim, pdu_section};
 
 /// What a webhook's server was sent.
 #[derive(Debug, Clone)]
-struct Call {
+pub struct Call {
     /// Method and path.
-    line: String,
+    pub line: String,
     /// In lower case, as name: value.
     headers: Vec<String>,
     body: String,
@@ -29,22 +29,22 @@ struct Call {
 }
 
 impl Call {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find_map(|header| header.strip_prefix(&format!("{name}: ")))
     }
 }
 
 /// A server that answers one call after the other as it was told, and the rest with 200; 0 for no answer at all.
 #[derive(Clone)]
-struct Server {
+pub struct Server {
     address: SocketAddr,
     calls: Arc<Mutex<Vec<Call>>>,
-    answers: Arc<Mutex<Vec<u16>>>,
+    pub answers: Arc<Mutex<Vec<u16>>>,
     look: Arc<Mutex<Box<dyn FnMut() -> String + Send>>>,
 }
 
 impl Server {
-    async fn start(answers: &[u16]) -> Self {
+    pub async fn start(answers: &[u16]) -> Self {
         let (server, listener) = Self::bound(answers).await;
         let this = server.clone();
         tokio::spawn(async move {
@@ -113,19 +113,19 @@ impl Server {
         *self.look.lock().unwrap() = Box::new(look);
     }
 
-    fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
     }
 }
 
 /// A host on outlets 5 with hooks.
-fn node(hooks: &str) -> String {
+pub fn node(hooks: &str) -> String {
     format!(
         "[[host]]\nid = \"node\"\noutlets = [\"pdu-a/5\", \"pdu-b/5\"]\ndraw = {{ steady_w = 200, boot_s = 1 }}\n{hooks}\n"
     )
 }
 
-fn hook(key: &str, server: &Server, more: &str) -> String {
+pub fn hook(key: &str, server: &Server, more: &str) -> String {
     format!("{key} = {{ url = \"http://{}/{key}?host=node\"{more} }}\n", server.address)
 }
 
@@ -375,6 +375,11 @@ async fn a_plan_that_is_cancelled_while_a_node_is_drained_cuts_nothing_and_asks_
     let off_and_on = cycle_of_another(&gateway);
     assert_eq!(off_and_on["state"], "done", "{off_and_on}");
     assert_eq!(server.calls().len(), calls, "the drain of a cancelled plan is asked for no more");
+    // It is whoever cancelled it that did.
+    let audit = curl.get("/v1/audit?last=1000");
+    let lines = audit["entries"].as_array().unwrap();
+    let line = lines.iter().find(|line| line["kind"] == "plan.cancelled").unwrap();
+    assert_eq!(line["by"], "client (operator)", "{line}");
 }
 
 /// A drain may take a quarter of an hour, and nothing is written meanwhile.

@@ -87,6 +87,13 @@ pub(super) fn feeds(
                 fault("of", format!("\"{id}\" stands above \"{below}\", which stands above it"));
             }
         }
+        let is_round = feed
+            .of
+            .iter()
+            .any(|of| matches!(of, Member::Feed(below) if stands_above(&feeds, below, id)));
+        if let Some(text) = twice(&feeds, id).filter(|_| !is_round) {
+            fault("of", text);
+        }
         let Some(pair) = &feed.pair else { continue };
         if pair == id {
             fault("pair", "names itself: name the other limit, and write pair in both".to_owned());
@@ -105,6 +112,52 @@ pub(super) fn feeds(
         }
     }
     feeds
+}
+
+/// How many limits are looked through below one.
+const MOST_BELOW: usize = 10_000;
+
+/// What flows over a limit twice as it is written, if anything does: by itself and within another, or within two.
+fn twice(feeds: &BTreeMap<String, Feed>, id: &str) -> Option<String> {
+    let pdu_of = |member: &Member| match member {
+        Member::Pdu(pdu) | Member::Part(pdu, _) => Some(pdu.clone()),
+        Member::Outlet(outlet) => Some(outlet.pdu.clone()),
+        Member::Feed(_) => None,
+    };
+    // What is below it, each with the limit that names it, and when that was come to. What one names twice is told there.
+    let mut below: Vec<(&Member, &str, usize)> = Vec::new();
+    let (mut open, mut passed) = (vec![id], 0);
+    while let Some(of) = open.pop() {
+        passed += 1;
+        if passed > MOST_BELOW {
+            // A circle below it, which is told there.
+            return None;
+        }
+        let Some((name, feed)) = feeds.get_key_value(of) else { continue };
+        for member in &feed.of {
+            if let Member::Feed(next) = member {
+                open.push(next);
+                continue;
+            }
+            let is_same = |other: &Member| {
+                let whole = matches!(member, Member::Pdu(_)) || matches!(other, Member::Pdu(_));
+                other == member || whole && pdu_of(other) == pdu_of(member)
+            };
+            if let Some((other, by, _)) =
+                below.iter().find(|(other, _, at)| *at != passed && is_same(other))
+            {
+                return Some(if (*other, *by) == (member, name.as_str()) {
+                    format!("counts {member} of \"{name}\" twice: name it once")
+                } else {
+                    format!(
+                        "counts {member} of \"{name}\" and {other} of \"{by}\", so that some of it counts twice: name it once"
+                    )
+                });
+            }
+            below.push((member, name, passed));
+        }
+    }
+    None
 }
 
 /// Whether one limit stands above another, over others or by itself.
