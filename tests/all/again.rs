@@ -98,3 +98,23 @@ async fn the_same_wish_has_the_same_digest_and_an_outlet_that_feeds_a_host_by_no
     assert!(late["steps"][0]["detail"].to_string().contains("feeds host new"), "{late}");
     assert_eq!(relay(&a, 7), Relay::On);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_comes_after_one_that_is_off_is_not_switched_on_by_hand_either() {
+    let hosts = "[[host]]\nid = \"db\"\noutlets = [\"pdu-a/5\"]\n[[host]]\nid = \"shop\"\noutlets = [\"pdu-a/6\"]\nafter = [\"db\"]\n";
+    let (a, _b, gateway) = two_pdus_with(hosts, "").await;
+    let curl = gateway.curl();
+    let host = |id: &str, action: Value| {
+        curl.post(&format!("/v1/hosts/{id}/power"), &action.to_string(), &[])
+    };
+    for id in ["db", "shop"] {
+        assert_eq!(host(id, json!({"action": "off"})).status, 200);
+    }
+    let refused = host("shop", json!({"action": "on"}));
+    assert_eq!(refused.status, 409, "{refused:?}");
+    assert!(refused.body.contains("db"), "{refused:?}");
+    assert_eq!(relay(&a, 6), Relay::Off);
+    assert_eq!(host("db", json!({"action": "on"})).status, 200);
+    assert_eq!(host("shop", json!({"action": "on"})).status, 200);
+    assert_eq!(relay(&a, 6), Relay::On);
+}
