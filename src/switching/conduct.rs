@@ -142,8 +142,7 @@ impl Switching {
         let this = self.clone();
         self.tasks.spawn(async move {
             super::crash::point("before-write");
-            let until = this.waits_until(&who, relay);
-            let mut known = known;
+            let (mut known, mut until, mut waited) = (known, None, false);
             let end = loop {
                 let Some(handle) = this.fleet.get(&outlet.pdu) else {
                     break WriteEnd::Not(OrderError::Gone.to_string());
@@ -154,6 +153,9 @@ impl Switching {
                     Err(OrderError::Lost) => break WriteEnd::Lost,
                     Err(error @ OrderError::Link(_)) => break WriteEnd::Unclear(error.to_string()),
                     Err(error) if error.may_pass() => {
+                        if !std::mem::replace(&mut waited, true) {
+                            until = this.waits_until(&who, relay);
+                        }
                         match this.may_yet_send(&who, &outlet, relay, until).await {
                             Some(now) => known = now,
                             None => break WriteEnd::Not(error.to_string()),

@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::model::event::About;
 use crate::model::id::{HostId, PlanId};
 use crate::model::secret::Secret;
+use crate::model::switching::Outcome;
 use crate::model::time::Span;
 use crate::plan::record::{OnFailure, StepRecord};
 use crate::plan::run::{Moment, Unanswered};
@@ -130,6 +131,9 @@ impl Switching {
             if !goes_on() {
                 return stopped(asked);
             }
+            if let Some(other) = self.is_drained_anew(plan, host) {
+                return Err(unanswered(format!("plan {other} is at it by now")));
+            }
             asked = true;
             let rest = Span((deadline - self.clock.tick()).0.min(ONE_CALL.0));
             let call = once(&hook, word, host, plan);
@@ -156,12 +160,28 @@ impl Switching {
     }
 
     /// Whether a plan may yet begin something: nobody cancelled it, and none of it failed that it stops for.
-    fn goes_on(&self, plan: &PlanId) -> bool {
+    pub(super) fn goes_on(&self, plan: &PlanId) -> bool {
         let runs = self.runs();
         let Some(record) = runs.record(plan) else { return false };
-        let failed = |step: &StepRecord| step.state.outcome().is_some_and(|of| !of.is_success());
+        // What was left out as it was planned anew stops nothing.
+        let failed = |step: &StepRecord| {
+            let outcome = step.state.outcome();
+            outcome.is_some_and(|of| !of.is_success() && of != Outcome::Skipped)
+        };
         let stops = record.on_failure == OnFailure::Stop && record.steps.iter().any(failed);
         record.cancelled.is_none() && !stops
+    }
+
+    /// The plan that has a host by now, where the one that it is to be taken back for is over: that takes it back itself, and
+    /// may drain it meanwhile.
+    fn is_drained_anew(&self, plan: &PlanId, host: &HostId) -> Option<PlanId> {
+        let site = self.site.borrow().clone();
+        let runs = self.runs();
+        if runs.record(plan).is_some() {
+            return None;
+        }
+        let outlets = &site.hosts.get(host)?.outlets;
+        outlets.iter().find_map(|outlet| runs.claimed_by(outlet).cloned())
     }
 
     /// A node that is not taken back yet, as the gateway ends: the next start does it.
@@ -176,7 +196,11 @@ impl Switching {
     /// Takes back the nodes that the last run has left; a plan that was taken up does that itself. Call once, after that.
     pub(super) async fn takes_back_what_was_left(&self) -> Result<(), JournalError> {
         let mut left: Unheard = self.remembered(UNHEARD).await?;
+        let before = left.len();
         left.retain(|(plan, _)| self.runs().record(plan).is_none());
+        if left.len() < before {
+            self.remember(UNHEARD, &left).await;
+        }
         self.unheard.lock().await.clone_from(&left);
         for (plan, host) in left {
             let this = self.clone();
@@ -194,7 +218,7 @@ impl Switching {
         let (kind, text) = match answer {
             Ok(()) => (
                 "host.taken_back",
-                format!("{when} by plan {plan} is answered, after a restart of the gateway"),
+                format!("{when} by plan {plan} is seen to, after a restart of the gateway"),
             ),
             Err(Unanswered { why, .. }) => {
                 ("host.no_answer", format!("{when} by plan {plan}, which is over: {why}"))

@@ -8,14 +8,15 @@ use crate::model::id::{OutletId, PduId, PlanId};
 use crate::model::switching::{Known, Relay, Seen};
 use crate::model::time::{Span, Tick};
 use crate::plan::guard::{Guarded, Hindrance};
+use crate::plan::memory::Written;
 use crate::plan::record::{PlanState, Record, StepRecord, StepState};
-use crate::plan::run::Who;
+use crate::plan::run::{Who, by_hand};
 use crate::plan::{After, Goal, Runs, Sight, Want, fits};
 
 use super::submit::Switching;
 
-/// How long an on of a plan that has begun waits for its PDU.
-const PATIENCE: Span = Span::seconds(60);
+/// How long an on of a plan that has begun waits for its PDU. One that is silent is asked less and less often.
+const PATIENCE: Span = Span::seconds(120);
 /// How long one of a plan does that brings hosts to their safe state: cards start up slowly.
 const LONG_PATIENCE: Span = Span::seconds(15 * 60);
 /// How long ago something may have been switched for what flows to be read anew, where there is no room by what was read.
@@ -23,7 +24,7 @@ const RECENT: Span = Span::seconds(60);
 /// How long that may take.
 const READ: Span = Span::seconds(3);
 /// Of how many steps it is told what they wait for.
-const TOLD: usize = 16;
+const TOLD: usize = 4;
 /// Between two tries.
 const PAUSE: Span = Span(500);
 
@@ -78,7 +79,7 @@ impl Switching {
         who: &Who,
         outlet: &OutletId,
         relay: Relay,
-        until: Option<Tick>,
+        mut until: Option<Tick>,
     ) -> Option<Known> {
         let mut asked = self.clock.tick();
         while self.pauses(who, until).await {
@@ -90,9 +91,16 @@ impl Switching {
                 asked = self.clock.tick();
                 continue;
             }
+            if self.stop.is_cancelled() || !self.goes_on(&who.plan) {
+                return None;
+            }
             match self.with_runs(|runs, sight| may_send(runs, who, outlet, relay, sight)) {
                 May::Send(known) => return Some(known),
-                May::Wait => asked = self.clock.tick(),
+                May::Wait => {
+                    // Its PDU is kept for it all the while, and an off there may be what makes room.
+                    asked = self.clock.tick();
+                    until = until.min(Some(asked + PATIENCE));
+                }
                 May::Never => return None,
             }
         }
@@ -109,8 +117,7 @@ impl Switching {
             () = tokio::time::sleep(PAUSE.duration()) => {}
             () = self.stop.cancelled() => return false,
         }
-        let runs = self.runs();
-        runs.record(&who.plan).is_some_and(|record| record.cancelled.is_none())
+        self.goes_on(&who.plan)
     }
 
     /// Reads PDUs anew of which something was switched a moment ago; false if nothing was. One that does not answer is not
@@ -148,28 +155,20 @@ impl Switching {
         };
         let open = record.steps.iter().enumerate().filter(|(_, step)| is_open(step));
         let lifts = record.lifts();
-        self.with_runs(|runs, sight| {
-            let why = |(at, step): (usize, &StepRecord)| {
-                let why = match sight.guard(&step.outlet, &lifts) {
-                    Guarded::Not(why) => why.to_string(),
-                    Guarded::Aged(_) => {
-                        let health = &sight.view(&step.outlet.pdu)?.health;
-                        format!(
-                            "PDU {} is {}: {}",
-                            step.outlet.pdu,
-                            health.word(),
-                            health.reason()?
-                        )
-                    }
-                    Guarded::Known(..) if step.relay == Relay::Off => return None,
-                    Guarded::Known(..) => {
-                        fits_alone(runs, &record.id, &step.outlet, sight).err()?
-                    }
-                };
-                Some((at, format!("waits: {why}")))
-            };
-            open.take(TOLD).filter_map(why).collect()
-        })
+        let why = |(at, step): (usize, &StepRecord)| {
+            let why = self.with_runs(|runs, sight| match sight.guard(&step.outlet, &lifts) {
+                Guarded::Not(why) => Some(why.to_string()),
+                Guarded::Aged(_) => {
+                    let health = &sight.view(&step.outlet.pdu)?.health;
+                    let pdu = &step.outlet.pdu;
+                    Some(format!("PDU {pdu} is {}: {}", health.word(), health.reason()?))
+                }
+                Guarded::Known(..) if step.relay == Relay::Off => None,
+                Guarded::Known(..) => fits_alone(runs, &record.id, &step.outlet, sight).err(),
+            });
+            Some((at, format!("waits: {}", why?)))
+        };
+        open.take(TOLD).filter_map(why).collect()
     }
 
     fn step(&self, who: &Who) -> Option<StepRecord> {
@@ -181,23 +180,22 @@ impl Switching {
 /// room for it as measured now. Room that its plan has let others have was let with this step reckoned as sent.
 fn may_send(runs: &mut Runs, who: &Who, outlet: &OutletId, relay: Relay, sight: &Sight<'_>) -> May {
     let Some(record) = runs.record(&who.plan) else { return May::Never };
+    if record.cancelled.is_some() {
+        return May::Never;
+    }
     let known = match sight.guard(outlet, &record.lifts()) {
         Guarded::Known(known, word) if word != relay.state() => known,
         Guarded::Aged(_) | Guarded::Not(Hindrance::Doubtful { .. }) => return May::Wait,
         // Somebody else has switched it, or nobody may any more.
         Guarded::Known(..) | Guarded::Not(_) => return May::Never,
     };
-    let alone = record.scheduled.is_none().then(|| {
-        let step = record.steps[who.step].clone();
-        Record { steps: vec![step], ..record.clone() }
-    });
     // It counts as sent, and is not to count twice.
+    let plan = record.id.clone();
     let sent = runs.memory.written.remove(outlet);
-    let has_room = match alone {
-        Some(record) => runs.has_headroom(&record, sight).is_ok(),
-        None => fits_alone(runs, &who.plan, outlet, sight).is_ok(),
-    };
-    runs.memory.written.extend(sent.map(|sent| (outlet.clone(), sent)));
+    let has_room = fits_alone(runs, &plan, outlet, sight).is_ok();
+    let until_now =
+        |sent: Written| if has_room { Written { sent: sight.now, ..sent } } else { sent };
+    runs.memory.written.extend(sent.map(|sent| (outlet.clone(), until_now(sent))));
     if has_room { May::Send(known) } else { May::Wait }
 }
 
@@ -212,11 +210,24 @@ fn fits_alone(
     let mut picture = runs.picture(sight, Some(plan), Some(&about));
     let missing = || format!("{outlet} is not seen");
     let at = picture.outlets.get(outlet).copied().ok_or_else(missing)?;
-    let world = &mut picture.world;
+    let mut world = std::mem::take(&mut picture.world);
+    if runs.record(plan).is_some_and(|record| record.scheduled.is_none()) {
+        by_hand(&mut world, &picture.told, sight.site);
+    }
+    for share in &world.outlets[at].over {
+        let seen = picture.told[share.limit].seen;
+        if seen.is_some_and(|seen| sight.now - seen > sight.site.fresh) {
+            let name = &world.limits[share.limit].name;
+            return Err(format!(
+                "what flows over {name} was not read for longer than {}",
+                sight.site.fresh
+            ));
+        }
+    }
     world.outlets[at].min_off_ms = 0;
     world.hosts.iter_mut().for_each(|host| host.after.clear());
     let goal = Goal { outlet: at, want: Want::On, drops_host: true, why: String::new() };
-    match fits(world, &[goal]) {
+    match fits(&world, &[goal]) {
         Ok(0) => Ok(()),
         Ok(_) => Err("the first moment of what was switched on before it is not over".into()),
         Err(refusal) => Err(refusal.to_string()),

@@ -29,7 +29,7 @@ async fn silent_in_between(sections: &str, more: &str, hosts: &str) -> (Sim, Pro
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outlet_whose_pdu_is_silent_as_its_on_is_due_comes_on_all_the_same() {
     let (sim, proxy, gateway) =
-        silent_in_between("[switching]\nhold_s = 3\n", "timeout_ms = 1500\nattempts = 2", "").await;
+        silent_in_between("[switching]\nhold_s = 4\n", "timeout_ms = 1500\nattempts = 2", "").await;
     tokio::task::spawn_blocking(move || {
         proxy.take_requests();
         let mut off: Option<Instant> = None;
@@ -38,7 +38,7 @@ async fn an_outlet_whose_pdu_is_silent_as_its_on_is_due_comes_on_all_the_same() 
                 off.get_or_insert_with(Instant::now);
             }
             let since = off.map_or(0, |off| off.elapsed().as_millis());
-            is_set(request) || !(1_500..12_000).contains(&since)
+            is_set(request) || !(2_500..12_000).contains(&since)
         });
         let cycle = gateway.curl().power("pdu-a/5", "cycle");
         assert_eq!((cycle.status, &cycle.json()["state"]), (200, &"done".into()), "{cycle:?}");

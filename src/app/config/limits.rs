@@ -114,9 +114,6 @@ pub(super) fn feeds(
     feeds
 }
 
-/// How many limits are looked through below one.
-const MOST_BELOW: usize = 10_000;
-
 /// What flows over a limit twice as it is written, if anything does: by itself and within another, or within two.
 fn twice(feeds: &BTreeMap<String, Feed>, id: &str) -> Option<String> {
     let pdu_of = |member: &Member| match member {
@@ -124,14 +121,13 @@ fn twice(feeds: &BTreeMap<String, Feed>, id: &str) -> Option<String> {
         Member::Outlet(outlet) => Some(outlet.pdu.clone()),
         Member::Feed(_) => None,
     };
-    // What is below it, each with the limit that names it, and when that was come to. What one names twice is told there.
-    let mut below: Vec<(&Member, &str, usize)> = Vec::new();
-    let (mut open, mut passed) = (vec![id], 0);
+    // What is below it, each with the limit that names it. What one names twice is told there.
+    let mut below: Vec<(&Member, &str)> = Vec::new();
+    let (mut open, mut seen) = (vec![id], std::collections::BTreeSet::new());
     while let Some(of) = open.pop() {
-        passed += 1;
-        if passed > MOST_BELOW {
-            // A circle below it, which is told there.
-            return None;
+        // A limit that is come to twice counts once.
+        if !seen.insert(of) {
+            continue;
         }
         let Some((name, feed)) = feeds.get_key_value(of) else { continue };
         for member in &feed.of {
@@ -143,18 +139,13 @@ fn twice(feeds: &BTreeMap<String, Feed>, id: &str) -> Option<String> {
                 let whole = matches!(member, Member::Pdu(_)) || matches!(other, Member::Pdu(_));
                 other == member || whole && pdu_of(other) == pdu_of(member)
             };
-            if let Some((other, by, _)) =
-                below.iter().find(|(other, _, at)| *at != passed && is_same(other))
+            if let Some((other, by)) = below.iter().find(|(other, by)| by != name && is_same(other))
             {
-                return Some(if (*other, *by) == (member, name.as_str()) {
-                    format!("counts {member} of \"{name}\" twice: name it once")
-                } else {
-                    format!(
-                        "counts {member} of \"{name}\" and {other} of \"{by}\", so that some of it counts twice: name it once"
-                    )
-                });
+                return Some(format!(
+                    "counts {member} of \"{name}\" and {other} of \"{by}\", so that some of it counts twice: name it once"
+                ));
             }
-            below.push((member, name, passed));
+            below.push((member, name));
         }
     }
     None
