@@ -82,8 +82,8 @@ pub(super) struct Past {
     site: Option<Arc<Site>>,
     search: Option<Search>,
     day: Option<JoinHandle<Day>>,
-    /// Outlets that were off when they were looked for, each with whether another feed of its host was on.
-    off: BTreeMap<OutletId, bool>,
+    /// Outlets that were off when they were looked for.
+    off: BTreeSet<OutletId>,
     /// The looking for some of them; whether all was gone through.
     recalling: Option<(JoinHandle<bool>, BTreeSet<OutletId>)>,
     /// After one that was not whole, twice as long each time.
@@ -204,7 +204,7 @@ impl Switching {
             });
             if !is_whole {
                 // The disk may be at something else; it is asked again in a while.
-                past.off.retain(|outlet, _| !of.contains(outlet));
+                past.off.retain(|outlet| !of.contains(outlet));
                 past.rests = Span((past.rests.0 * 2).clamp(RESTS.0, RESTS_AT_MOST.0));
                 past.rests_until = Some(self.clock.tick() + past.rests);
             }
@@ -221,11 +221,9 @@ impl Switching {
                     match view.outlet_state(at) {
                         Ok(Word::On) => drop(known.remove(&id)),
                         Ok(Word::Off) => {
-                            let (shares, lit) = beside(&id, sight);
-                            // What this run saw it draw is its own part of a host: it carries all of that once it is alone.
-                            let wanted = shares || !runs.memory.drew.contains_key(&id);
-                            if wanted && known.get(&id) != Some(&lit) {
-                                known.insert(id.clone(), lit);
+                            let wanted = !runs.memory.drew.contains_key(&id);
+                            if wanted && !known.contains(&id) {
+                                known.insert(id.clone());
                                 new.insert(id);
                             }
                         }
@@ -250,13 +248,6 @@ impl Switching {
                     // Where nobody knows what another feed carried it is this at least.
                     let own = drew.get(outlet).copied().flatten();
                     let Some(load) = alone.remove(outlet).or(own) else { continue };
-                    let (shares, is_lit) = beside(outlet, sight);
-                    let before = memory.drew.get(outlet).copied();
-                    if let Some(before) = before.filter(|_| shares) {
-                        let load = if is_lit { load } else { load.max(before) };
-                        memory.drew.insert(outlet.clone(), load);
-                        continue;
-                    }
                     let host = sight.site.host_of(outlet).map(|(_, host)| host);
                     let learned = memory.learned.get(outlet).copied();
                     if load > sight.site.draw(outlet, host, learned, None).steady {
@@ -305,13 +296,6 @@ impl Switching {
             (BTreeMap::new(), false)
         })
     }
-}
-
-/// Whether an outlet shares its host with others, and whether one of those is on.
-fn beside(outlet: &OutletId, sight: &Sight<'_>) -> (bool, bool) {
-    let (feeds, lit) = feeds_and_lit(&BTreeSet::from([outlet.clone()]), sight);
-    let shares = feeds.values().any(|feeds| feeds.len() > 1);
-    (shares, lit.iter().any(|of| of != outlet))
 }
 
 /// Outlets, each with all feeds of its host, and those of all these that are on.
