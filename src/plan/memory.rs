@@ -203,7 +203,7 @@ impl Picture {
             let outlet = &self.world.outlets[at];
             match step.relay {
                 Relay::On => {
-                    let draw = outlet.draw.falling();
+                    let draw = self.draw_in(record, step, at).falling();
                     for share in &outlet.over {
                         let of = adds.entry(share.limit).or_default();
                         of.0 += share.of(draw.boot);

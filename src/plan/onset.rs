@@ -39,7 +39,9 @@ pub fn onsets(
     unit_ms: u64,
 ) -> Result<BTreeMap<OutletId, u64>, Refusal> {
     let unit_ms = unit_ms.max(1);
-    let mut world = picture.world.clone();
+    let mut picture = picture.clone();
+    picture.all_alone();
+    let mut world = std::mem::take(&mut picture.world);
     world.by_priority = true;
     for outlet in &world.outlets {
         let apart = delays.apart.get(&outlet.id.pdu).map_or(0, |apart| apart.0);

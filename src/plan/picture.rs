@@ -15,7 +15,7 @@ use crate::model::view::PduView;
 use super::memory::Memory;
 use super::site::{Site, Source};
 use super::wiring::Wiring;
-use super::world::{Host, Limit, Outlet, Relays, Share, World};
+use super::world::{Draw, Host, Limit, Outlet, Relays, Share, World};
 
 /// How long a step is reckoned to keep its device, ms, where nothing better is known.
 pub const STEP_MS: u64 = 1_500;
@@ -71,6 +71,10 @@ pub struct Picture {
     pub(super) flows: BTreeMap<PduId, Vec<Option<i64>>>,
     /// By outlet: where it comes from what it is reckoned to draw, and from how many starts that was learned.
     pub sources: Vec<(Source, usize)>,
+    /// Outlets, by place, that are on and whose meter shows what they draw for long.
+    pub(super) settled: BTreeSet<usize>,
+    /// Feeds, by place, of which the site does not say it: what each draws if it carries its host alone, where that is more.
+    pub(super) alone: BTreeMap<usize, Draw>,
     /// By outlet of such a PDU: the phases that it may be on, from 0, with the thousandths that flow through each.
     pub(super) lines: Vec<Vec<(usize, i64)>>,
 }
@@ -234,6 +238,7 @@ impl Picture {
         }
         picture.feeds(site);
         picture.hosts(site);
+        picture.alone(site);
         picture.failovers(site);
         // How long an outlet has been off: since this gateway told it so, or as long as this gateway runs.
         for outlet in &mut picture.world.outlets {
@@ -301,7 +306,8 @@ impl Picture {
             let begins = about.site.draw(&id, host, learned, None);
             let calm = read_after(begins.inrush_ms);
             let before = about.memory.drew.get(&id).copied();
-            let drew = read_after(begins.settles_ms()).or(before).or(calm);
+            let settled = read_after(begins.settles_ms());
+            let drew = settled.or(before).or(calm);
             let (draw, source) = about.site.draw_with_source(&id, host, learned, drew);
             self.sources.push((source, about.memory.starts.get(&id).copied().unwrap_or(0)));
             let load = match relay {
@@ -320,6 +326,9 @@ impl Picture {
             self.outlets.insert(id.clone(), place);
             if measured.is_some() {
                 self.metered.insert(place);
+            }
+            if settled.is_some() && relay == Relays::On {
+                self.settled.insert(place);
             }
             self.parts.push(if is_named { wiring.names(view) } else { BTreeSet::new() });
             self.lines.push(if phases.len() == 3 { wiring.on() } else { Vec::new() });

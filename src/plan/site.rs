@@ -231,6 +231,8 @@ pub enum Source {
     More,
     /// What it draws now, or drew before it was switched off here or by an outage.
     Now,
+    /// What all feeds of its host draw, or drew: it would carry them alone.
+    Alone,
     /// Nothing is known of it.
     Default,
 }
@@ -245,6 +247,9 @@ impl Source {
             Source::Learned => format!("learned from {starts} {ons}"),
             Source::More => format!("learned from {starts} {ons}, and it draws more now"),
             Source::Now => "what it draws, or drew before it was switched off".into(),
+            Source::Alone => {
+                "what all feeds of its host draw, or drew: it would be the only one on".into()
+            }
             Source::Default => "nothing is known of it: the default draw".into(),
         }
     }

@@ -178,17 +178,9 @@ impl Switching {
     /// Remembers what outlets that an outage left dark drew before it, as of those that are switched off here: a default
     /// would be too little for some and leave no room for others.
     pub(super) async fn recalls(&self, dark: &BTreeSet<OutletId>, archive: &Arc<Archive>) {
-        let wanted = self.feeds_beside(dark);
-        let (drew, _) = self.drew_before(wanted, archive, false).await;
-        self.with_runs(|runs, sight| {
-            let (feeds, lit) = feeds_and_lit(dark, sight);
-            runs.memory.drew.extend(carried_alone(&feeds, &drew, &lit));
-        });
-    }
-
-    /// Outlets with the other feeds of their hosts.
-    fn feeds_beside(&self, of: &BTreeSet<OutletId>) -> BTreeSet<OutletId> {
-        self.with_runs(|_, sight| feeds_and_lit(of, sight).0.into_values().flatten().collect())
+        let (drew, _) = self.drew_before(dark.clone(), archive, false).await;
+        let known = drew.into_iter().filter_map(|(outlet, load)| Some((outlet, load?)));
+        self.with_runs(|runs, _| runs.memory.drew.extend(known));
     }
 
     /// Remembers of outlets that are off, and that this run has not seen on, what they drew when they were on, where that is
@@ -239,19 +231,17 @@ impl Switching {
         let (this, archive) = (self.clone(), archive.clone());
         let of = new.clone();
         let task = self.tasks.spawn(async move {
-            let (drew, is_whole) = this.drew_before(this.feeds_beside(&new), &archive, true).await;
+            let (drew, is_whole) = this.drew_before(new, &archive, true).await;
             this.with_runs(|runs, sight| {
                 let memory = &mut runs.memory;
-                let (feeds, lit) = feeds_and_lit(&new, sight);
-                let mut alone = carried_alone(&feeds, &drew, &lit);
-                for outlet in &new {
-                    // Where nobody knows what another feed carried it is this at least.
-                    let own = drew.get(outlet).copied().flatten();
-                    let Some(load) = alone.remove(outlet).or(own) else { continue };
-                    let host = sight.site.host_of(outlet).map(|(_, host)| host);
-                    let learned = memory.learned.get(outlet).copied();
-                    if load > sight.site.draw(outlet, host, learned, None).steady {
-                        memory.drew.entry(outlet.clone()).or_insert(load);
+                for (outlet, load) in drew {
+                    let Some(load) = load else { continue };
+                    let host = sight.site.host_of(&outlet).map(|(_, host)| host);
+                    // Of one feed of several it is only a part of what the host draws.
+                    let is_part = host.is_some_and(|host| host.outlets.len() > 1);
+                    let learned = memory.learned.get(&outlet).copied();
+                    if is_part || load > sight.site.draw(&outlet, host, learned, None).steady {
+                        memory.drew.entry(outlet).or_insert(load);
                     }
                 }
             });
@@ -296,43 +286,6 @@ impl Switching {
             (BTreeMap::new(), false)
         })
     }
-}
-
-/// Outlets, each with all feeds of its host, and those of all these that are on.
-fn feeds_and_lit(
-    of: &BTreeSet<OutletId>,
-    sight: &Sight<'_>,
-) -> (BTreeMap<OutletId, Vec<OutletId>>, BTreeSet<OutletId>) {
-    let feeds = |outlet: &OutletId| {
-        let host = sight.site.host_of(outlet).map(|(_, host)| host.outlets.clone());
-        (outlet.clone(), host.unwrap_or_else(|| vec![outlet.clone()]))
-    };
-    let feeds: BTreeMap<OutletId, Vec<OutletId>> = of.iter().map(feeds).collect();
-    let is_on = |outlet: &&OutletId| {
-        let view = sight.view(&outlet.pdu);
-        let at = view.and_then(|view| Some((view, view.layout.outlet(outlet.number)?)));
-        at.is_some_and(|(view, at)| view.outlet_state(at) == Ok(Word::On))
-    };
-    let lit = feeds.values().flatten().filter(is_on).cloned().collect();
-    (feeds, lit)
-}
-
-/// What outlets draw if each carries its host alone, as the first that is switched on does; nothing where it is not known
-/// what another feed of the host drew. One beside which another is lit takes its own part again.
-fn carried_alone(
-    feeds: &BTreeMap<OutletId, Vec<OutletId>>,
-    drew: &BTreeMap<OutletId, Option<i64>>,
-    lit: &BTreeSet<OutletId>,
-) -> BTreeMap<OutletId, i64> {
-    let load = |of: &OutletId| drew.get(of).copied().flatten();
-    let alone = |(outlet, feeds): (&OutletId, &Vec<OutletId>)| {
-        if feeds.iter().any(|of| of != outlet && lit.contains(of)) {
-            return Some((outlet.clone(), load(outlet)?));
-        }
-        let loads: Option<Vec<i64>> = feeds.iter().map(load).collect();
-        Some((outlet.clone(), loads?.iter().sum()))
-    };
-    feeds.iter().filter_map(alone).collect()
 }
 
 /// Of an outlet, oldest first: when it was on and when not, and what it drew.
@@ -546,26 +499,5 @@ mod tests {
         let mut unmetered = Course::default();
         unmetered.sees(at(0), true);
         assert_eq!((unmetered.was_on(), unmetered.last()), (true, None));
-    }
-
-    #[test]
-    fn each_feed_of_a_host_is_reckoned_to_carry_it_alone() {
-        let outlet = |text: &str| -> OutletId { text.parse().unwrap() };
-        let (a, b, c) = (outlet("pdu-a/1"), outlet("pdu-b/1"), outlet("pdu-a/2"));
-        let both = vec![a.clone(), b.clone()];
-        let feeds = BTreeMap::from([(a.clone(), both.clone()), (b.clone(), both)]);
-        let with = |b_drew| BTreeMap::from([(a.clone(), Some(150)), (b.clone(), b_drew)]);
-        let alone = carried_alone(&feeds, &with(Some(160)), &BTreeSet::new());
-        assert_eq!(alone, BTreeMap::from([(a.clone(), 310), (b.clone(), 310)]));
-        // The other one is on, and carries all of it by now.
-        let beside = carried_alone(&feeds, &with(Some(310)), &BTreeSet::from([b.clone()]));
-        assert_eq!(beside[&a], 150);
-        // Of one nobody knows: it may have carried nearly all.
-        assert!(carried_alone(&feeds, &with(None), &BTreeSet::new()).is_empty());
-        let feeds = BTreeMap::from([(c.clone(), vec![c.clone()]), (a.clone(), vec![a.clone()])]);
-        assert_eq!(
-            carried_alone(&feeds, &with(None), &BTreeSet::new()),
-            BTreeMap::from([(a.clone(), 150)])
-        );
     }
 }

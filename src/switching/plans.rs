@@ -138,6 +138,7 @@ impl Switching {
                 let reason = "its relay is not known to be on or off".to_owned();
                 return Err(Hindrance::Doubtful { outlet, reason }.into());
             }
+            picture.goes_dark(&wished.goals);
             let made = plan::plan(&picture.world, &wished.goals)?;
             let mut preview = self.previewed(wish, &picture, wished, &made);
             preview.record.needs_approvals = site.approvals.needed(&preview.record, &site);

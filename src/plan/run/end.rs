@@ -150,6 +150,7 @@ impl Runs {
         let mut rest = run.record.clone();
         rest.steps.retain(|step| step.state.outcome().is_none());
         let mut goals = goals_of(&rest, &picture, false);
+        picture.goes_dark(&goals);
         let mut left: Vec<OutletId> = Vec::new();
         let mut why = String::new();
         let made = loop {

@@ -142,21 +142,23 @@ impl Runs {
     pub fn has_headroom(&self, record: &Record, sight: &Sight<'_>) -> Result<(), Refusal> {
         let about = record.steps.iter().map(|step| step.outlet.pdu.clone()).collect();
         let mut picture = self.picture(sight, Some(&record.id), Some(&about));
-        by_hand(&mut picture.world, &picture.told, sight.site);
         picture.world.hosts.iter_mut().for_each(|host| host.after.clear());
         let goals = goals_of(record, &picture, true);
+        picture.goes_dark(&goals);
+        by_hand(&mut picture.world, &picture.told, sight.site);
         fits(&picture.world, &goals)?;
         Ok(())
     }
 
     /// Whether the world is the one that a plan was made for, and its steps still fit into it.
     pub fn still_fits(&self, record: &Record, sight: &Sight<'_>) -> Result<(), Unfit> {
-        let picture = self.picture(sight, Some(&record.id), None);
+        let mut picture = self.picture(sight, Some(&record.id), None);
         let now = picture.mark(record.mark.relays.keys());
         if let Some(difference) = record.mark.difference(&now) {
             return Err(Unfit::Changed(difference));
         }
         let goals = goals_of(record, &picture, false);
+        picture.goes_dark(&goals);
         fits(&picture.world, &goals)?;
         Ok(())
     }

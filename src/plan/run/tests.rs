@@ -1,6 +1,7 @@
 //! Plans carried out on a PDU of three outlets, at times that are told. What is to be done is done at once, but for
 //! webhooks, and for writes while they are held.
 
+mod alone;
 mod worst;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -135,13 +136,13 @@ impl Rack {
             }
         }
         let outlets = (1..=on.len() as u16).map(part).collect();
-        let now = Some(Tick(self.now));
         PduView {
             health: Health::Online,
             layout: Layout::new([vec![], vec![], vec![], outlets, vec![]], slots),
             readings: readings.into(),
-            observed: now,
-            complete: now,
+            observed: Some(Tick(self.now)),
+            observed_at: Some(Stamp(0)),
+            complete: Some(Tick(self.now)),
             ..PduView::unknown(id.parse().unwrap(), id.into(), None)
         }
     }
