@@ -24,8 +24,10 @@ impl Part {
         let steady = draw.steady;
         match source {
             Source::Now => Self { steady, boot: steady * 5 / 4, inrush: steady * 3 / 2 },
-            // The declared default is of a load, by however many feeds it hangs.
-            Source::Default => Self::default(),
+            Source::Default => {
+                let falling = draw.falling();
+                Self { steady, boot: falling.boot, inrush: falling.inrush }
+            }
             Source::Outlet | Source::Host | Source::Learned | Source::More | Source::Alone => {
                 let boot = draw.falling().boot;
                 Self { steady, boot, inrush: boot }
@@ -38,6 +40,15 @@ impl Part {
             steady: self.steady + other.steady,
             boot: self.boot + other.boot,
             inrush: self.inrush + other.inrush,
+        }
+    }
+
+    /// This or the other, whichever is more: the declared default is of a load, by however many feeds it hangs.
+    fn or(self, other: Self) -> Self {
+        Self {
+            steady: self.steady.max(other.steady),
+            boot: self.boot.max(other.boot),
+            inrush: self.inrush.max(other.inrush),
         }
     }
 }
@@ -60,16 +71,15 @@ impl Picture {
         let is_on = |at: &usize| outlets[*at].relay == Relays::On;
         // Once the meter of one that is on shows it, what the others drew has moved to those that are on.
         let is_shown = feeds.iter().any(|at| is_on(at) && self.settled.contains(at));
-        let drawing = feeds.iter().filter(|at| !is_shown || is_on(at));
-        let whole = drawing
-            .map(|at| Part::of(outlets[*at].draw, self.sources[*at].0))
-            .fold(Part::default(), Part::and);
-        let unknown = feeds.iter().filter(|at| self.sources[**at].0 == Source::Default);
-        let least = unknown.map(|at| outlets[*at].draw.steady).max().unwrap_or(0);
+        let drawing = || feeds.iter().filter(|at| !is_shown || is_on(at)).copied();
+        let is_unknown = |at: &usize| self.sources[*at].0 == Source::Default;
+        let part = |at: usize| Part::of(outlets[at].draw, self.sources[at].0);
+        let known =
+            drawing().filter(|at| !is_unknown(at)).map(part).fold(Part::default(), Part::and);
+        let whole = drawing().filter(is_unknown).map(part).fold(known, Part::or);
         for at in feeds.iter().copied() {
             let (draw, source) = (self.world.outlets[at].draw, self.sources[at].0);
-            let is_more = whole.steady > draw.steady && whole.steady > least;
-            if source == Source::Outlet || !is_more {
+            if source == Source::Outlet || whole.steady <= draw.steady {
                 continue;
             }
             let alone = Draw {

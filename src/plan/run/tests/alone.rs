@@ -111,7 +111,9 @@ fn what_is_known_of_the_feeds_of_a_host_is_counted_once() {
     // Of one that nothing is known of: no less than the declared default, which is of a load.
     let mut half = rack(9_000_000, false, false);
     half.runs.memory.drew = [(other(), 300_000)].into();
-    assert_eq!(steady(&mut half), (400_000, 300_000));
+    assert_eq!(steady(&mut half), (400_000, 400_000));
+    half.runs.memory.drew = [(other(), 450_000)].into();
+    assert_eq!(steady(&mut half), (450_000, 450_000));
     assert_eq!(steady(&mut rack(9_000_000, false, false)), (400_000, 400_000));
     // Earlier starts tell it as well.
     let mut learned = rack(9_000_000, false, false);
