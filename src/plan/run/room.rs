@@ -140,6 +140,14 @@ impl Runs {
 
     /// Whether the ons of a plan that is not scheduled fit, one after the other, on top of what flows.
     pub fn has_headroom(&self, record: &Record, sight: &Sight<'_>) -> Result<(), Refusal> {
+        // What goes off and moves to no other feed needs none.
+        let needs_room = |step: &StepRecord| {
+            let host = sight.site.host_of(&step.outlet);
+            step.relay == Relay::On || host.is_some_and(|(_, host)| host.outlets.len() > 1)
+        };
+        if !record.steps.iter().any(needs_room) {
+            return Ok(());
+        }
         let about = record.steps.iter().map(|step| step.outlet.pdu.clone()).collect();
         let mut picture = self.picture(sight, Some(&record.id), Some(&about));
         picture.world.hosts.iter_mut().for_each(|host| host.after.clear());
