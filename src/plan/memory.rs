@@ -15,7 +15,7 @@ use super::record::{Record, StepState};
 use super::world::{Draw, Outlet, Relays, Share, World};
 
 /// How long a meter may lag behind what flows, ms: cards average over some seconds.
-const METER_LAG_MS: u64 = 5_000;
+pub(super) const METER_LAG_MS: u64 = 5_000;
 
 /// How long the first moment of a load may last that is not the one that was meant, ms.
 const FIRST_MS: u64 = 10_000;
@@ -56,6 +56,8 @@ pub struct Memory {
     pub written: BTreeMap<OutletId, Written>,
     /// What outlets drew before they were last switched off here, or by an outage, mVA.
     pub drew: BTreeMap<OutletId, i64>,
+    /// What hosts with several feeds, of which the site does not say it, drew by all of these, mVA; likewise.
+    pub whole: BTreeMap<Vec<OutletId>, i64>,
     /// What outlets draw after they are switched on, as the store shows it.
     pub learned: BTreeMap<OutletId, Draw>,
     /// From how many switch-ons that was learned.
@@ -194,6 +196,7 @@ impl Picture {
     pub(super) fn reserve(&mut self, record: &Record, written: &[usize]) {
         // For long, and beside it in first moments.
         let mut adds: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
+        let draws = self.draws_in(record);
         for (place, step) in record.steps.iter().enumerate() {
             let is_open = matches!(step.state, StepState::Pending | StepState::Intended);
             if !is_open || written.contains(&place) {
@@ -203,7 +206,7 @@ impl Picture {
             let outlet = &self.world.outlets[at];
             match step.relay {
                 Relay::On => {
-                    let draw = self.draw_in(record, step, at).falling();
+                    let draw = draws.get(&place).copied().unwrap_or(outlet.draw).falling();
                     for share in &outlet.over {
                         let of = adds.entry(share.limit).or_default();
                         of.0 += share.of(draw.boot);

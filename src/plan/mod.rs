@@ -2,7 +2,7 @@
 //! and steps under way included; or to a refusal that names the limit. And their carrying out, as far as it is
 //! decided: what is to be done next, for what was heard. Pure: the same input gives the same plan and the same deeds.
 
-mod alone;
+pub mod alone;
 pub mod bound;
 pub mod calendar;
 mod feeds;

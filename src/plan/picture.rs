@@ -75,6 +75,8 @@ pub struct Picture {
     pub(super) settled: BTreeSet<usize>,
     /// Feeds, by place, of which the site does not say it: what each draws if it carries its host alone, where that is more.
     pub(super) alone: BTreeMap<usize, Draw>,
+    /// Of those that are reckoned so: what each draws beside another that is on.
+    pub(super) own: BTreeMap<usize, Draw>,
     /// By outlet of such a PDU: the phases that it may be on, from 0, with the thousandths that flow through each.
     pub(super) lines: Vec<Vec<(usize, i64)>>,
 }
@@ -238,7 +240,7 @@ impl Picture {
         }
         picture.feeds(site);
         picture.hosts(site);
-        picture.alone(site);
+        picture.alone(site, memory, sight.now);
         picture.failovers(site);
         // How long an outlet has been off: since this gateway told it so, or as long as this gateway runs.
         for outlet in &mut picture.world.outlets {

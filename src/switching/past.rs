@@ -13,6 +13,7 @@ use crate::model::time::{Span, Stamp, Tick};
 use crate::model::topology::Layout;
 use crate::model::view::PduView;
 use crate::plan::Sight;
+use crate::plan::alone::together;
 use crate::plan::picture::{drawn_as, mva};
 use crate::plan::starts::{KEPT, LONGEST_GAP, Start, Starts, WATCHED, start_of};
 use crate::store::reader::{Item, Scan, scan};
@@ -25,6 +26,8 @@ const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 /// How long a load takes at most to start up, as far as what it drew before an off is concerned.
 const STARTS_UP: Span = Span::seconds(180);
+/// Feeds that went off within so long did so together.
+const TOGETHER: Span = Span::seconds(600);
 /// How long one day may be read: an appliance reads one in some milliseconds; what takes longer is left out.
 const LONGEST: Span = Span::seconds(5);
 /// When what was not gone through is asked for again.
@@ -178,9 +181,18 @@ impl Switching {
     /// Remembers what outlets that an outage left dark drew before it, as of those that are switched off here: a default
     /// would be too little for some and leave no room for others.
     pub(super) async fn recalls(&self, dark: &BTreeSet<OutletId>, archive: &Arc<Archive>) {
-        let (drew, _) = self.drew_before(dark.clone(), archive, false).await;
-        let known = drew.into_iter().filter_map(|(outlet, load)| Some((outlet, load?)));
-        self.with_runs(|runs, _| runs.memory.drew.extend(known));
+        let wanted = self.with_runs(|_, sight| feeds_beside(dark, sight));
+        let (found, _) = self.drew_before(wanted, archive, false).await;
+        self.with_runs(|runs, sight| {
+            for feeds in dark_hosts(dark, sight) {
+                if let Some(load) = drew_together(&feeds, &found, unmetered(&feeds, sight)) {
+                    runs.memory.whole.insert(feeds, load);
+                }
+            }
+            let own = found.into_iter().filter(|(outlet, _)| dark.contains(outlet));
+            let own = own.filter_map(|(outlet, last)| Some((outlet, last.load?)));
+            runs.memory.drew.extend(own);
+        });
     }
 
     /// Remembers of outlets that are off, and that this run has not seen on, what they drew when they were on, where that is
@@ -207,13 +219,17 @@ impl Switching {
         let known = &mut past.off;
         let new = self.with_runs(|runs, sight| {
             let mut new: BTreeSet<OutletId> = BTreeSet::new();
+            let is_whole = |id: &OutletId| {
+                let host = sight.site.host_of(id).map(|(_, host)| &host.outlets);
+                host.is_none_or(|feeds| feeds.len() == 1 || runs.memory.whole.contains_key(feeds))
+            };
             for view in sight.views {
                 for (at, part) in view.outlets() {
                     let id = OutletId { pdu: view.id.clone(), number: part.number };
                     match view.outlet_state(at) {
                         Ok(Word::On) => drop(known.remove(&id)),
                         Ok(Word::Off) => {
-                            let wanted = !runs.memory.drew.contains_key(&id);
+                            let wanted = !runs.memory.drew.contains_key(&id) || !is_whole(&id);
                             if wanted && !known.contains(&id) {
                                 known.insert(id.clone());
                                 new.insert(id);
@@ -231,11 +247,17 @@ impl Switching {
         let (this, archive) = (self.clone(), archive.clone());
         let of = new.clone();
         let task = self.tasks.spawn(async move {
-            let (drew, is_whole) = this.drew_before(new, &archive, true).await;
+            let wanted = this.with_runs(|_, sight| feeds_beside(&new, sight));
+            let (found, is_whole) = this.drew_before(wanted, &archive, true).await;
             this.with_runs(|runs, sight| {
                 let memory = &mut runs.memory;
-                for (outlet, load) in drew {
-                    let Some(load) = load else { continue };
+                for feeds in dark_hosts(&new, sight) {
+                    if let Some(load) = drew_together(&feeds, &found, unmetered(&feeds, sight)) {
+                        memory.whole.entry(feeds).or_insert(load);
+                    }
+                }
+                for (outlet, last) in found.into_iter().filter(|(outlet, _)| new.contains(outlet)) {
+                    let Some(load) = last.load else { continue };
                     let host = sight.site.host_of(&outlet).map(|(_, host)| host);
                     // Of one feed of several it is only a part of what the host draws.
                     let is_part = host.is_some_and(|host| host.outlets.len() > 1);
@@ -257,7 +279,7 @@ impl Switching {
         wanted: BTreeSet<OutletId>,
         archive: &Arc<Archive>,
         each: bool,
-    ) -> (BTreeMap<OutletId, Option<i64>>, bool) {
+    ) -> (BTreeMap<OutletId, Last>, bool) {
         let sought: Vec<Vec<Sought>> = self.with_runs(|_, sight| {
             let is_wanted = |of: &Sought| wanted.contains(&of.outlet);
             let views = sight.views.iter();
@@ -288,6 +310,53 @@ impl Switching {
     }
 }
 
+/// When an outlet was on last, and what it drew then, mVA; nothing if it was not metered.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    on: Stamp,
+    load: Option<i64>,
+}
+
+/// Outlets with the other feeds of their hosts.
+fn feeds_beside(of: &BTreeSet<OutletId>, sight: &Sight<'_>) -> BTreeSet<OutletId> {
+    let hosts = of.iter().filter_map(|outlet| sight.site.host_of(outlet));
+    hosts.flat_map(|(_, host)| &host.outlets).chain(of).cloned().collect()
+}
+
+/// The feeds of the hosts with several of which these are some, where all of them are off.
+fn dark_hosts(of: &BTreeSet<OutletId>, sight: &Sight<'_>) -> BTreeSet<Vec<OutletId>> {
+    let is_off = |outlet: &OutletId| {
+        let view = sight.view(&outlet.pdu);
+        let at = view.and_then(|view| Some((view, view.layout.outlet(outlet.number)?)));
+        at.is_some_and(|(view, at)| view.outlet_state(at) == Ok(Word::Off))
+    };
+    let hosts = of.iter().filter_map(|outlet| sight.site.host_of(outlet));
+    let feeds = hosts.map(|(_, host)| &host.outlets).filter(|feeds| feeds.len() > 1);
+    feeds.filter(|feeds| feeds.iter().all(is_off)).cloned().collect()
+}
+
+/// How many feeds have no meter: of those nothing is in the store.
+fn unmetered(feeds: &[OutletId], sight: &Sight<'_>) -> usize {
+    let is_unmetered = |outlet: &&OutletId| {
+        let view = sight.view(&outlet.pdu);
+        let at = view.and_then(|view| Some((view, view.layout.outlet(outlet.number)?)));
+        at.is_some_and(|(view, at)| drawn_as(view, sight.site, at, outlet).is_none())
+    };
+    feeds.iter().filter(is_unmetered).count()
+}
+
+/// What the feeds of a host drew together when they were on last. One that had been off for longer had left it to the others.
+fn drew_together(
+    feeds: &[OutletId],
+    found: &BTreeMap<OutletId, Last>,
+    unmetered: usize,
+) -> Option<i64> {
+    let found = || feeds.iter().filter_map(|feed| found.get(feed));
+    let last = found().map(|last| last.on).max()?;
+    let known = found().filter(|of| last.since(of.on) < TOGETHER).map(|of| of.load);
+    together(known.chain(std::iter::repeat_n(None, unmetered)))
+}
+
 /// Of an outlet, oldest first: when it was on and when not, and what it drew.
 #[derive(Default)]
 struct Course {
@@ -304,14 +373,14 @@ impl Course {
         }
     }
 
-    fn was_on(&self) -> bool {
-        self.on.iter().any(|(_, on)| *on)
+    fn last_on(&self) -> Option<Stamp> {
+        self.on.iter().rev().find(|(_, on)| *on).map(|(at, _)| *at)
     }
 
     /// What it drew in the last hour in which it was on; nothing if it was not, or was not metered then.
     fn last(&self) -> Option<i64> {
         let hour_of = |at: Stamp| at.0.div_euclid(HOUR_MS);
-        let last = self.on.iter().rev().find(|(_, on)| *on)?.0;
+        let last = self.last_on()?;
         let own: Vec<(Stamp, i64)> =
             self.loads.iter().filter(|(at, _)| hour_of(*at) == hour_of(last)).copied().collect();
         let all: Vec<i64> = own.iter().map(|(_, load)| *load).collect();
@@ -339,7 +408,7 @@ fn drew_last(
     outlets: &[Sought],
     now: Stamp,
     in_time: &dyn Fn() -> bool,
-    drew: &mut BTreeMap<OutletId, Option<i64>>,
+    drew: &mut BTreeMap<OutletId, Last>,
 ) -> Result<(), StoreError> {
     let farthest = archive.settings.raw_days.max(1) * DAY_MS;
     let mut back = 0;
@@ -370,8 +439,8 @@ fn drew_last(
             break;
         }
         for (of, course) in left.iter().zip(courses) {
-            if course.was_on() {
-                drew.insert(of.outlet.clone(), course.last());
+            if let Some(on) = course.last_on() {
+                drew.insert(of.outlet.clone(), Last { on, load: course.last() });
             }
         }
     }
@@ -495,9 +564,29 @@ mod tests {
             short.loads.push((at(second), if second >= 30 { 900 } else { 0 }));
         }
         assert_eq!(short.last(), Some(900));
-        assert!(!Course::default().was_on());
+        assert_eq!(Course::default().last_on(), None);
         let mut unmetered = Course::default();
         unmetered.sees(at(0), true);
-        assert_eq!((unmetered.was_on(), unmetered.last()), (true, None));
+        assert_eq!((unmetered.last_on(), unmetered.last()), (Some(at(0)), None));
+    }
+
+    #[test]
+    fn what_a_host_drew_is_what_those_of_its_feeds_did_that_were_on_last() {
+        let outlet = |text: &str| -> OutletId { text.parse().unwrap() };
+        let feeds = vec![outlet("pdu-a/1"), outlet("pdu-b/1")];
+        let last = |second: i64, load| Last { on: Stamp(second * 1_000), load };
+        let together =
+            |a, b| drew_together(&feeds, &[(feeds[0].clone(), a), (feeds[1].clone(), b)].into(), 0);
+        // The second a moment after the first: its hour is mostly one of both.
+        assert_eq!(together(last(9_000, Some(150)), last(9_030, Some(160))), Some(310));
+        // The first was off for long, and the second carried all.
+        assert_eq!(together(last(1_000, Some(150)), last(9_030, Some(310))), Some(310));
+        // One without a meter drew as much, for all that is known.
+        assert_eq!(together(last(9_000, None), last(9_030, Some(160))), Some(320));
+        assert_eq!(together(last(9_000, None), last(9_030, None)), None);
+        let one = [(feeds[0].clone(), last(9_000, Some(150)))].into();
+        assert_eq!(drew_together(&feeds, &one, 0), Some(150));
+        assert_eq!(drew_together(&feeds, &one, 1), Some(300));
+        assert_eq!(drew_together(&feeds, &BTreeMap::new(), 1), None);
     }
 }

@@ -17,6 +17,7 @@ use crate::model::view::Health;
 use crate::plan::lit::{Lit, Restore};
 use crate::plan::record::{OnFailure, OnOverload, Record, Select, Selected, StepRecord};
 use crate::plan::shed::{Act, Candidate, Flow, LeftOut, Rule, Standing};
+use crate::plan::site::Source;
 use crate::plan::starts::Starts;
 use crate::plan::world::Relays;
 use crate::plan::{Draw, Picture, Runs, Sight, Strange};
@@ -578,14 +579,20 @@ fn candidates(rule: &Rule, picture: &Picture, runs: &Runs, sight: &Sight<'_>) ->
             };
             open(Relay::Off) && !open(Relay::On)
         });
-        let (mut draws, mut returns) = (0, 0);
+        // What is reckoned of a host as a whole comes back by one of its feeds, or moves between them.
+        let (mut draws, mut returns, mut moves) = (0, 0, 0);
         for at in &places {
             let outlet = &picture.world.outlets[*at];
             for share in outlet.over.iter().filter(|share| Some(share.limit) == limit) {
                 draws += share.of(outlet.load);
-                returns += share.of(outlet.draw.falling().boot);
+                let boot = share.of(outlet.draw.falling().boot);
+                match picture.sources[*at].0 {
+                    Source::Host | Source::Alone => moves = boot.max(moves),
+                    _ => returns += boot,
+                }
             }
         }
+        returns += moves;
         let hindrance = own.iter().find_map(|outlet| {
             let plan = runs.claimed_by(outlet)?;
             Some(format!("outlet {outlet} is being switched by plan {plan}"))

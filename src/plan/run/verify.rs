@@ -8,7 +8,6 @@ use crate::model::switching::{Outcome, Relay, Seen, Terms, state_word};
 use crate::model::time::{Span, Tick};
 use crate::model::view::Health;
 
-use super::super::alone::parts;
 use super::super::loads::{LAG, Loads, STANDSTILL};
 use super::super::picture::{Picture, STEP_MS, Sight};
 use super::super::site::LEAST;
@@ -361,23 +360,14 @@ impl Runs {
         if within(draw.inrush_ms) || is_known && within(draw.settles_ms()) {
             return;
         }
-        if !picture.metered.contains(at) || load < LEAST {
-            return;
-        }
         // Of one feed of several, where the site does not say what its host draws, it is only a part.
-        let shared = sight.site.host_of(outlet).map(|(_, host)| &host.outlets);
-        let shared = shared.filter(|feeds| feeds.len() > 1 && !sight.site.is_configured(outlet));
-        let remembered = match shared {
-            None => vec![(outlet.clone(), load)],
-            Some(feeds) => parts(
-                outlet,
-                load,
-                feeds,
-                |feed| picture.draws_for_long(feed),
-                |feed| self.memory.drew.get(feed).copied(),
-            ),
-        };
-        self.memory.drew.extend(remembered.into_iter().filter(|(_, load)| *load >= LEAST));
+        let shared = sight.site.host_of(outlet).map(|(_, host)| host);
+        let shared = shared.filter(|of| of.outlets.len() > 1 && !sight.site.is_configured(outlet));
+        if let Some(host) = shared {
+            picture.remembers(host, &mut self.memory, sight.now);
+        } else if picture.metered.contains(at) && load >= LEAST {
+            self.memory.drew.insert(outlet.clone(), load);
+        }
     }
 
     /// Doubts about the last steps of plans that are over go on.

@@ -38,6 +38,7 @@ fn the_first_feed_of_a_dark_host_is_reckoned_with_what_all_of_them_drew() {
     {
         let mut rack = rack(rating, false, beside_on);
         rack.runs.memory.drew = [(outlet(3), 500_000), (other(), 500_000)].into();
+        rack.runs.memory.whole.insert(vec![outlet(3), other()], 1_000_000);
         let alone = if beside_on { 500_000 } else { 1_000_000 };
         assert_eq!(steady(&mut rack).0, alone);
         rack.begins(plan("one", &[(3, Relay::On)]));
@@ -76,79 +77,145 @@ fn a_host_that_is_cycled_has_room_on_the_feed_that_comes_on_first() {
 
 #[test]
 fn a_plan_that_has_a_host_dark_has_taken_the_room_that_its_first_feed_needs() {
-    for (keeps_host, taken) in [(false, 1_250_000), (true, 625_000)] {
-        let mut rack = rack(9_000_000, true, true);
-        let mut record = plan("one", &[(3, Relay::Off), (3, Relay::On)]);
-        record.steps[0].keeps_host = keeps_host;
+    let off_on = |outlet: OutletId| {
+        let step = |relay| StepRecord::pending(outlet.clone(), relay, 0, "asked for".into());
+        [step(Relay::Off), step(Relay::On)]
+    };
+    let taken = |rack: &mut Rack, record: &Record| {
+        let mut taken = 0;
         rack.sees(|runs, sight| {
             let mut picture = Picture::of(sight, &runs.memory, None);
             let load = |picture: &Picture| {
-                picture.world.limits.iter().find(|limit| limit.name == "feed").unwrap().load
+                let feed = |limit: &&crate::plan::Limit| limit.name == "feed";
+                picture.world.limits.iter().find(feed).unwrap().load
             };
             let before = load(&picture);
-            picture.reserve(&record, &[]);
-            assert_eq!(load(&picture) - before, taken, "keeps its host: {keeps_host}");
+            picture.reserve(record, &[]);
+            taken = load(&picture) - before;
             Vec::new()
         });
-    }
+        taken
+    };
+    let mut rack = rack(9_000_000, true, true);
+    rack.site.feeds.get_mut("feed").unwrap().of.push(Member::Pdu("pdu-b".parse().unwrap()));
+    let mut record = plan("one", &[]);
+    record.steps = off_on(outlet(3)).into_iter().chain(off_on(other())).collect();
+    assert_eq!(taken(&mut rack, &record), 1_250_000 + 625_000, "the first all, the other its part");
+    // One that stays on beside it, or is cycled after it, keeps the host.
+    record.steps.truncate(2);
+    assert_eq!(taken(&mut rack, &record), 625_000);
+    record.steps = off_on(outlet(3)).into_iter().chain(off_on(other())).collect();
+    record.steps.iter_mut().for_each(|step| step.keeps_host = step.relay == Relay::Off);
+    // What moves between its feeds as well.
+    assert_eq!(taken(&mut rack, &record), 2 * (625_000 + 500_000));
 }
 
 #[test]
-fn what_is_known_of_the_feeds_of_a_host_is_counted_once() {
+fn what_a_host_draws_is_what_its_feeds_do_that_are_on_and_what_it_drew_where_none_is() {
     // Both are on: each its part.
     assert_eq!(steady(&mut rack(9_000_000, true, true)), (500_000, 500_000));
-    // What the one that is off drew, the other draws by now.
+    // What one drew that has been off for long, the other draws by now.
     let mut one = rack(9_000_000, true, false);
     one.runs.memory.drew = [(other(), 400_000)].into();
     assert_eq!(steady(&mut one), (500_000, 400_000));
     // One that came on a moment ago shows nothing yet of what both drew.
     let sent = Tick(one.now - 1_000);
-    let written =
+    let on =
         Written { relay: Relay::On, sent, seen: Some(sent), acknowledged: true, takes: Span(0) };
-    one.runs.memory.written.insert(outlet(3), written);
-    one.runs.memory.drew.insert(outlet(3), 600_000);
+    one.runs.memory.written.insert(outlet(3), on);
+    one.runs.memory.whole.insert(vec![outlet(3), other()], 1_000_000);
     assert_eq!(steady(&mut one), (1_000_000, 400_000));
-    // Of one that nothing is known of: no less than the declared default, which is of a load.
+    // Nor one beside which the other went off a moment ago.
+    one.runs.memory.written = [(other(), Written { relay: Relay::Off, ..on })].into();
+    assert_eq!(steady(&mut one), (1_000_000, 400_000));
+    one.now += 60_000;
+    assert_eq!(steady(&mut one), (500_000, 400_000));
+    // Where nobody knows what both drew: their parts, and no less than the declared default, which is of a load.
     let mut half = rack(9_000_000, false, false);
-    half.runs.memory.drew = [(other(), 300_000)].into();
+    half.runs.memory.drew = [(outlet(3), 500_000), (other(), 400_000)].into();
+    assert_eq!(steady(&mut half), (900_000, 900_000));
+    half.runs.memory.drew = [(other(), 150_000)].into();
     assert_eq!(steady(&mut half), (400_000, 400_000));
-    half.runs.memory.drew = [(other(), 450_000)].into();
-    assert_eq!(steady(&mut half), (450_000, 450_000));
+    half.runs.memory.drew = [(other(), 300_000)].into();
+    assert_eq!(steady(&mut half), (600_000, 600_000), "of the other nothing is known: as much");
     assert_eq!(steady(&mut rack(9_000_000, false, false)), (400_000, 400_000));
-    // Earlier starts tell it as well.
-    let mut learned = rack(9_000_000, false, false);
-    let draw = Draw { inrush: 0, inrush_ms: 100, boot: 700_000, boot_ms: 9_000, steady: 300_000 };
-    learned.runs.memory.learned = [(outlet(3), draw), (other(), draw)].into();
-    assert_eq!(steady(&mut learned), (600_000, 600_000));
+    // One of two that are on has no meter.
+    let mut unmetered = rack(9_000_000, true, true);
+    unmetered.unmetered = vec![3];
+    unmetered.beside_on = true;
+    unmetered.sees(|runs, sight| {
+        let picture = Picture::of(sight, &runs.memory, None);
+        let alone = picture.alone.get(&picture.outlets[&outlet(3)]);
+        assert_eq!(alone.map(|draw| draw.steady), Some(1_000_000));
+        Vec::new()
+    });
+    // Who needs both never has to live on one.
+    let mut both = rack(9_000_000, false, false);
+    let mut host = both.site.hosts.values().next().unwrap().clone();
+    host.min_feeds = 2;
+    both.site.hosts.insert("h1".parse().unwrap(), host);
+    both.runs.memory.whole.insert(vec![outlet(3), other()], 1_000_000);
+    both.runs.memory.drew = [(outlet(3), 450_000), (other(), 550_000)].into();
+    assert_eq!(steady(&mut both), (500_000, 550_000));
     // What the site says is of a host that hangs on one feed.
     let mut said = rack(9_000_000, false, false);
     let mut host = HostSpec::fed_by("some", vec![outlet(3), other()]);
-    host.draw = Some(Draw { steady: 450_000, ..draw });
+    let draw = Draw { inrush: 0, inrush_ms: 100, boot: 700_000, boot_ms: 9_000, steady: 450_000 };
+    host.draw = Some(draw);
     said.site.hosts.insert("h1".parse().unwrap(), host);
-    said.runs.memory.drew = [(outlet(3), 500_000), (other(), 500_000)].into();
+    said.runs.memory.whole.insert(vec![outlet(3), other()], 1_000_000);
     assert_eq!(steady(&mut said), (450_000, 450_000));
 }
 
 #[test]
-fn what_a_host_drew_is_remembered_feed_by_feed_and_never_twice() {
+fn how_a_host_starts_up_is_learned_of_its_feeds_and_counted_once() {
+    let boot = |learned: [Draw; 2], whole: i64| {
+        let mut rack = rack(9_000_000, false, false);
+        rack.runs.memory.whole.insert(vec![outlet(3), other()], whole);
+        rack.runs.memory.learned = [(outlet(3), learned[0]), (other(), learned[1])].into();
+        let mut boot = 0;
+        rack.sees(|runs, sight| {
+            let picture = Picture::of(sight, &runs.memory, None);
+            boot = picture.world.outlets[picture.outlets[&outlet(3)]].draw.boot;
+            Vec::new()
+        });
+        boot
+    };
+    let draw = |boot, steady| Draw { inrush: 0, inrush_ms: 100, boot, boot_ms: 9_000, steady };
+    assert_eq!(boot([draw(480_000, 300_000), draw(320_000, 200_000)], 500_000), 800_000);
+    // One was learned as it carried the host alone.
+    assert_eq!(boot([draw(800_000, 500_000), draw(320_000, 200_000)], 600_000), 960_000);
+    // Learned while there was little to do.
+    assert_eq!(boot([draw(480_000, 60_000), draw(320_000, 50_000)], 500_000), 800_000);
+}
+
+#[test]
+fn what_a_host_drew_is_remembered_with_each_off_and_never_twice() {
     let mut rack = rack(9_000_000, true, true);
+    let feeds = vec![outlet(3), other()];
     let remembers = |rack: &mut Rack, of: OutletId| {
         rack.sees(|runs, sight| {
             runs.remember_load(&of, sight);
             Vec::new()
         });
-        rack.runs.memory.drew.clone()
+        let memory = &rack.runs.memory;
+        (memory.whole[&feeds], memory.drew.clone())
     };
-    // What the other drew before is no more than it draws now.
+    // What was remembered before is no more than what is drawn now.
     rack.runs.memory.drew = [(other(), 900_000)].into();
-    let both = [(outlet(3), 500_000), (other(), 500_000)].into();
-    assert_eq!(remembers(&mut rack, outlet(3)), both);
-    // The other one, while its meter shows its own part yet, and no more than all that the host draws.
+    rack.runs.memory.whole.insert(feeds.clone(), 1_900_000);
+    let both = BTreeMap::from([(outlet(3), 500_000), (other(), 500_000)]);
+    assert_eq!(remembers(&mut rack, outlet(3)), (1_000_000, both.clone()));
+    // The other one goes off a moment later: its meter shows its own part yet.
     rack.on[2] = false;
-    assert_eq!(remembers(&mut rack, other()), both);
-    rack.runs.memory.drew = [(outlet(3), 150_000)].into();
-    let whole = [(outlet(3), 150_000), (other(), 350_000)].into();
-    assert_eq!(remembers(&mut rack, other()), whole);
+    let sent = Tick(rack.now - 1_000);
+    let off =
+        Written { relay: Relay::Off, sent, seen: Some(sent), acknowledged: true, takes: Span(0) };
+    rack.runs.memory.written.insert(outlet(3), off);
+    assert_eq!(remembers(&mut rack, other()), (1_000_000, both.clone()));
+    // Much later that is all that the host draws.
+    rack.now += 60_000;
+    assert_eq!(remembers(&mut rack, other()), (500_000, both));
     rack.beside_on = false;
     assert_eq!(steady(&mut rack), (500_000, 500_000));
 }
