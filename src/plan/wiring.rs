@@ -78,7 +78,7 @@ fn unrated(site: &Site, view: &PduView) -> Option<Strange> {
 
 /// Where an outlet hangs, as the device and the site tell.
 pub(super) struct Wiring {
-    /// The part with its branch and phases.
+    /// The part's number, branch and phases; nothing else of it.
     pub part: Part,
     /// Whether it is on three phases.
     pub on_three: bool,
@@ -88,7 +88,9 @@ pub(super) struct Wiring {
 
 impl Wiring {
     pub(super) fn of(view: &PduView, part: &Part, site: &Site, id: &OutletId) -> Self {
-        let mut part = part.clone();
+        // Without its names: that is asked of every outlet at every step.
+        let Part { number, branch, phase, other_phase, .. } = *part;
+        let mut part = Part { number, branch, phase, other_phase, ..Part::default() };
         let spec = site.outlets.get(id);
         let place = |scope, name: &str| {
             let at = view.layout.parts(scope).iter().position(|part| part.id == name)?;
