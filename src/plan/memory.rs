@@ -2,7 +2,7 @@
 //! was learned of their starts. And what that means for the limits: loads that no meter shows yet, room that other
 //! plans have taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::id::OutletId;
 use crate::model::limits::QUIESCE_MS;
@@ -11,7 +11,7 @@ use crate::model::time::{Span, Tick};
 
 use super::picture::{Picture, STEP_MS};
 use super::planner::FOREVER;
-use super::record::{Record, StepState};
+use super::record::{Record, StepRecord, StepState};
 use super::world::{Draw, Outlet, Relays, Share, World};
 
 /// How long a meter may lag behind what flows, ms: cards average over some seconds.
@@ -103,10 +103,21 @@ pub(super) fn first_moment(world: &World, at: usize, memory: &Memory) -> (Vec<(u
 
 impl Picture {
     /// Adds what was switched on a moment ago and no meter shows yet, or that has still to start up.
-    pub(super) fn unseen(&mut self, now: Tick, memory: &Memory) {
+    pub(super) fn unseen(&mut self, now: Tick, fresh: Span, memory: &Memory) {
+        let mut feeds: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, outlet) in self.world.outlets.iter().enumerate() {
+            if let Some(host) = outlet.host {
+                feeds.entry(host).or_default().push(at);
+            }
+        }
         for (id, written) in &memory.written {
             let Some(at) = self.outlets.get(id).copied() else { continue };
             if written.relay != Relay::On {
+                let off = written.last(now);
+                // Where what flows was read before that, nothing is switched on by now.
+                if now <= off + Span(METER_LAG_MS) + fresh {
+                    self.moved_by_off(at, off, &feeds, memory);
+                }
                 continue;
             }
             let outlet = &self.world.outlets[at];
@@ -138,6 +149,39 @@ impl Picture {
                     *self.unconfirmed.entry(share.limit).or_default() += hidden;
                 }
             }
+        }
+    }
+
+    /// Adds what an outlet that went off left to the other feeds of its host, until their meters show it. Which of several
+    /// takes it is not known: each may.
+    fn moved_by_off(
+        &mut self,
+        at: usize,
+        off: Tick,
+        feeds: &BTreeMap<usize, Vec<usize>>,
+        memory: &Memory,
+    ) {
+        let outlet = &self.world.outlets[at];
+        let Some(host) = outlet.host.filter(|_| outlet.relay == Relays::Off) else { return };
+        let load = memory.drew.get(&outlet.id).copied().unwrap_or(outlet.draw.steady);
+        let shows = off + Span(METER_LAG_MS);
+        let mut onto: BTreeMap<usize, i64> = BTreeMap::new();
+        for other in feeds.get(&host).into_iter().flatten() {
+            let feed = &self.world.outlets[*other];
+            // One without a meter counts with all of its host already.
+            if feed.relay != Relays::On || !self.metered.contains(other) {
+                continue;
+            }
+            let is_old = self.read.get(other).is_some_and(|read| *read < shows);
+            for share in &feed.over {
+                if is_old || self.told[share.limit].seen.is_some_and(|seen| seen < shows) {
+                    let of = onto.entry(share.limit).or_default();
+                    *of = share.of(load).max(*of);
+                }
+            }
+        }
+        for (limit, load) in onto {
+            self.world.limits[limit].load += load;
         }
     }
 
@@ -192,11 +236,16 @@ impl Picture {
     }
 
     /// Adds the room that another plan has taken: what it has still to switch on, but no more than it was reckoned to
-    /// need at its worst moment. Steps that were written, by place, are counted already.
+    /// need at its worst moment, beyond what flowed at its begin: what it has switched off since, to switch it on again, has
+    /// left room that is its own. Steps that were written, by place, are counted already.
     pub(super) fn reserve(&mut self, record: &Record, written: &[usize]) {
         // For long, and beside it in first moments.
         let mut adds: BTreeMap<usize, (i64, i64)> = BTreeMap::new();
         let draws = self.draws_in(record);
+        let mut freed: BTreeMap<usize, i64> = BTreeMap::new();
+        let begun = |of: &&StepRecord| of.relay == Relay::Off && of.state != StepState::Pending;
+        let offs = record.steps.iter().filter(begun);
+        let off: BTreeSet<&OutletId> = offs.map(|of| &of.outlet).collect();
         for (place, step) in record.steps.iter().enumerate() {
             let is_open = matches!(step.state, StepState::Pending | StepState::Intended);
             if !is_open || written.contains(&place) {
@@ -212,6 +261,11 @@ impl Picture {
                         of.0 += share.of(draw.boot);
                         of.1 += share.of(draw.inrush - draw.boot);
                     }
+                    if off.contains(&step.outlet) {
+                        for share in &outlet.over {
+                            *freed.entry(share.limit).or_default() += share.of(draw.steady);
+                        }
+                    }
                 }
                 // What it draws moves to the host's other feeds.
                 Relay::Off => {
@@ -225,8 +279,10 @@ impl Picture {
             }
         }
         for (limit, (long, first)) in adds {
+            let freed = freed.get(&limit).copied().unwrap_or(0);
             let limit = &mut self.world.limits[limit];
             let most = record.reserve.get(&limit.name).copied().unwrap_or(i64::MAX);
+            let most = most.saturating_add(freed);
             limit.load += long.min(most);
             limit.surges(first.min(most.saturating_sub(long)), FOREVER);
         }

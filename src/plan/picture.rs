@@ -71,6 +71,8 @@ pub struct Picture {
     pub(super) flows: BTreeMap<PduId, Vec<Option<i64>>>,
     /// By outlet: where it comes from what it is reckoned to draw, and from how many starts that was learned.
     pub sources: Vec<(Source, usize)>,
+    /// By outlet with a meter: when that was read, if that is known.
+    pub(super) read: BTreeMap<usize, Tick>,
     /// Outlets, by place, that are on and whose meter shows what they draw for long.
     pub(super) settled: BTreeSet<usize>,
     /// Feeds, by place, of which the site does not say it: what each draws if it carries its host alone, where that is more.
@@ -251,7 +253,7 @@ impl Picture {
         picture.shown = picture.world.limits.iter().map(|limit| limit.load).collect();
         picture.world.tries = TRIES;
         picture.world.hold_ms = site.hold.0.max(QUIESCE_MS);
-        picture.unseen(sight.now, memory);
+        picture.unseen(sight.now, site.fresh, memory);
         picture
     }
 
@@ -328,6 +330,9 @@ impl Picture {
             self.outlets.insert(id.clone(), place);
             if measured.is_some() {
                 self.metered.insert(place);
+            }
+            if let Some((_, Some(read))) = told {
+                self.read.insert(place, read);
             }
             if settled.is_some() && relay == Relays::On {
                 self.settled.insert(place);

@@ -110,6 +110,57 @@ fn a_plan_that_has_a_host_dark_has_taken_the_room_that_its_first_feed_needs() {
     assert_eq!(taken(&mut rack, &record), 2 * (625_000 + 500_000));
 }
 
+/// What flows over the feed of the first PDU, as plans see it.
+fn flows(rack: &mut Rack, reserves: Option<&Record>) -> i64 {
+    let mut load = 0;
+    rack.sees(|runs, sight| {
+        let mut picture = Picture::of(sight, &runs.memory, None);
+        if let Some(record) = reserves {
+            picture.reserve(record, &[]);
+        }
+        let feed = |limit: &&crate::plan::Limit| limit.name == "feed";
+        load = picture.world.limits.iter().find(feed).unwrap().load;
+        Vec::new()
+    });
+    load
+}
+
+#[test]
+fn what_a_feed_left_to_another_counts_there_until_a_meter_shows_it() {
+    let mut rack = rack(9_000_000, true, false);
+    let sent = Tick(rack.now);
+    let off =
+        Written { relay: Relay::Off, sent, seen: Some(sent), acknowledged: true, takes: Span(0) };
+    rack.runs.memory.written.insert(other(), off);
+    rack.runs.memory.drew.insert(other(), 300_000);
+    assert_eq!(flows(&mut rack, None), 1_800_000);
+    rack.now += 4_000;
+    assert_eq!(flows(&mut rack, None), 1_800_000, "meters lag");
+    rack.now += 2_000;
+    assert_eq!(flows(&mut rack, None), 1_500_000);
+    // Nobody carries what the last feed leaves.
+    rack.now = sent.0;
+    rack.on[2] = false;
+    assert_eq!(flows(&mut rack, None), 1_000_000);
+}
+
+#[test]
+fn what_a_cycle_has_switched_off_leaves_no_room_to_others() {
+    let mut rack = Rack::new(heavy(Site::default(), &["pdu-a"], 9_000_000), [true; 3]);
+    let mut record = plan("one", &[(3, Relay::Off), (3, Relay::On)]);
+    // As it was planned: nothing beyond what flows, but for the time in which it starts up.
+    record.reserve = [("feed".to_owned(), 100_000)].into();
+    let before = flows(&mut rack, Some(&record));
+    assert_eq!(before, 1_500_000 + 100_000);
+    rack.on[2] = false;
+    record.steps[0].state = StepState::Ended(Outcome::Done);
+    assert_eq!(flows(&mut rack, Some(&record)), 1_000_000 + 800_000, "all that it needs");
+    // On again, it flows.
+    rack.on[2] = true;
+    record.steps[1].state = StepState::Ended(Outcome::Done);
+    assert_eq!(flows(&mut rack, Some(&record)), 1_500_000);
+}
+
 #[test]
 fn what_a_host_draws_is_what_its_feeds_do_that_are_on_and_what_it_drew_where_none_is() {
     // Both are on: each its part.
