@@ -116,7 +116,7 @@ impl Picture {
                 let off = written.last(now);
                 // Where what flows was read before that, nothing is switched on by now.
                 if now <= off + Span(METER_LAG_MS) + fresh {
-                    self.moved_by_off(at, off, &feeds, memory);
+                    self.moved_by_off(at, (off, now), &feeds, memory);
                 }
                 continue;
             }
@@ -157,7 +157,7 @@ impl Picture {
     fn moved_by_off(
         &mut self,
         at: usize,
-        off: Tick,
+        (off, now): (Tick, Tick),
         feeds: &BTreeMap<usize, Vec<usize>>,
         memory: &Memory,
     ) {
@@ -168,8 +168,9 @@ impl Picture {
         let mut onto: BTreeMap<usize, i64> = BTreeMap::new();
         for other in feeds.get(&host).into_iter().flatten() {
             let feed = &self.world.outlets[*other];
-            // One without a meter counts with all of its host already.
-            if feed.relay != Relays::On || !self.metered.contains(other) {
+            // One without a meter counts with all of its host already, and one that came on after that.
+            let came_later = memory.switched_on(&feed.id, now).is_some_and(|on| on >= off);
+            if feed.relay != Relays::On || came_later || !self.metered.contains(other) {
                 continue;
             }
             let is_old = self.read.get(other).is_some_and(|read| *read < shows);

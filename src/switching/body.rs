@@ -116,7 +116,7 @@ pub fn limits(picture: &Picture) -> Vec<LimitBody> {
                 why: match limit.load - shown {
                     0 => told.why.clone(),
                     more => format!(
-                        "{}; {} W of it do not flow yet: what was just switched on, and room that plans have taken",
+                        "{}; {} W of it no meter shows yet: what was just switched on or has moved to another feed, and room that plans have taken",
                         told.why,
                         more / 1_000
                     ),

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::access::Identity;
 use crate::model::event::About;
 use crate::model::id::OutletId;
-use crate::model::metric::Scope;
-use crate::plan::guard::Hindrance;
+use crate::model::metric::{Scope, Word};
+use crate::plan::guard::{Guarded, Hindrance, certain, doubtful};
 use crate::store::journal::{Commit, Journal, JournalError};
 
 use super::conduct::draft;
@@ -62,6 +62,37 @@ impl crate::wire::pdu::Site for Standing {
 }
 
 impl Switching {
+    /// Whether an outlet may be switched now: known, unlocked, switchable, seen a moment ago. It is looked at if what is
+    /// known has aged.
+    pub(super) async fn check(&self, outlet: &OutletId) -> Result<(), Refusal> {
+        self.check_with(outlet, &BTreeMap::new()).await
+    }
+
+    /// The same, with locks lifted.
+    pub(super) async fn check_with(
+        &self,
+        outlet: &OutletId,
+        lifted: &BTreeMap<OutletId, String>,
+    ) -> Result<(), Refusal> {
+        match self.with_runs(|_, sight| sight.guard(outlet, lifted)) {
+            Guarded::Known(_, word) => {
+                if word == Word::Off {
+                    self.until_recalled(outlet).await;
+                }
+                Ok(())
+            }
+            Guarded::Not(hindrance) => Err(hindrance.into()),
+            Guarded::Aged(_) => {
+                let looked = self.look(outlet, false).await;
+                let seen = looked.map_err(|error| {
+                    doubtful(outlet, format!("the last reading is too old, and now {error}"))
+                })?;
+                certain(outlet, seen.state)?;
+                Ok(())
+            }
+        }
+    }
+
     /// The configuration and the locks as they are now.
     pub fn standing(&self) -> Standing {
         Standing { site: self.site.borrow().clone(), locks: self.locks.borrow().clone() }

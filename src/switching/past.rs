@@ -12,10 +12,10 @@ use crate::model::metric::{Metric, Scope, Word};
 use crate::model::time::{Span, Stamp, Tick};
 use crate::model::topology::Layout;
 use crate::model::view::PduView;
-use crate::plan::Sight;
 use crate::plan::alone::together;
 use crate::plan::picture::{drawn_as, mva};
 use crate::plan::starts::{KEPT, LONGEST_GAP, Start, Starts, WATCHED, start_of};
+use crate::plan::{Runs, Sight};
 use crate::store::reader::{Item, Scan, scan};
 use crate::store::{Archive, StoreError};
 
@@ -195,6 +195,27 @@ impl Switching {
         });
     }
 
+    /// Waits until it was looked for what an outlet drew that a run before this one left off: by the default it may pass what
+    /// was refused then. A store that takes long is not waited for.
+    pub(super) async fn until_recalled(&self, outlet: &OutletId) {
+        let is_over = |looked: &Option<BTreeSet<OutletId>>| {
+            looked.as_ref().is_none_or(|looked| looked.contains(outlet))
+        };
+        let is_known = |runs: &mut Runs, sight: &Sight<'_>| {
+            runs.memory.written.contains_key(outlet) || sight.site.is_configured(outlet)
+        };
+        if is_over(&self.recalled.borrow()) || self.with_runs(is_known) {
+            return;
+        }
+        let mut looked = self.recalled.subscribe();
+        let looked = tokio::time::timeout(LONGEST.duration(), looked.wait_for(is_over)).await;
+        if !matches!(looked, Ok(Ok(_))) {
+            tracing::warn!(%outlet, "what {outlet} drew before was not found in time");
+            // Nor a second time, until it has answered.
+            self.recalled.send_replace(None);
+        }
+    }
+
     /// Remembers of outlets that are off, and that this run has not seen on, what they drew when they were on, where that is
     /// more than is known otherwise: what was refused before a restart is not to pass after it.
     pub(super) async fn recalls_what_is_off(&self, past: &mut Past, archive: &Arc<Archive>) {
@@ -216,6 +237,12 @@ impl Switching {
         if past.rests_until.is_some_and(|until| self.clock.tick() < until) {
             return;
         }
+        let looked: BTreeSet<OutletId> = past.off.clone();
+        self.recalled.send_if_modified(|before| {
+            let is_new = before.as_ref() != Some(&looked);
+            *before = Some(looked);
+            is_new
+        });
         let known = &mut past.off;
         let new = self.with_runs(|runs, sight| {
             let mut new: BTreeSet<OutletId> = BTreeSet::new();
@@ -230,8 +257,8 @@ impl Switching {
                         Ok(Word::On) => drop(known.remove(&id)),
                         Ok(Word::Off) => {
                             let wanted = !runs.memory.drew.contains_key(&id) || !is_whole(&id);
-                            if wanted && !known.contains(&id) {
-                                known.insert(id.clone());
+                            // Of the others it is known.
+                            if known.insert(id.clone()) && wanted {
                                 new.insert(id);
                             }
                         }

@@ -18,7 +18,6 @@ use crate::model::limits::{OPEN_PLANS, QUIESCE_MS, WEBHOOKS};
 use crate::model::metric::Word;
 use crate::model::switching::{Action, Relay};
 use crate::model::time::{Clock, Stamp};
-use crate::plan::guard::{Guarded, certain, doubtful};
 use crate::plan::planner::{After, Until};
 use crate::plan::record::{PlanState, Record, StepRecord, StepState};
 use crate::plan::{Runs, Sight};
@@ -107,6 +106,8 @@ pub struct Switching {
     pub(super) unwanted: Arc<Mutex<BTreeSet<OutletId>>>,
     /// Those of them that no rule switched off: no rule has them on again.
     pub(super) let_go: Arc<Mutex<BTreeSet<OutletId>>>,
+    /// Outlets that are off and of which it was looked for what they drew; nothing while nobody looks.
+    pub(super) recalled: Arc<watch::Sender<Option<BTreeSet<OutletId>>>>,
     watched: Arc<Mutex<Watched>>,
     /// What was refused to whom of late.
     pub(super) refused: Arc<Mutex<super::audit::Refused>>,
@@ -148,6 +149,7 @@ impl Switching {
             runs: Arc::default(),
             unwanted: Arc::default(),
             let_go: Arc::default(),
+            recalled: Arc::default(),
             watched: Arc::default(),
             refused: Arc::default(),
             turns: Arc::default(),
@@ -410,32 +412,6 @@ impl Switching {
         }
         let plan = plan.unwrap_or_else(|| watch::channel(record).1);
         Ok(Ticket { plan, repeated: false })
-    }
-
-    /// Whether an outlet may be switched now: known, unlocked, switchable, seen a moment ago. It is looked at if what is
-    /// known has aged.
-    pub(super) async fn check(&self, outlet: &OutletId) -> Result<(), Refusal> {
-        self.check_with(outlet, &std::collections::BTreeMap::new()).await
-    }
-
-    /// The same, with locks lifted.
-    pub(super) async fn check_with(
-        &self,
-        outlet: &OutletId,
-        lifted: &std::collections::BTreeMap<OutletId, String>,
-    ) -> Result<(), Refusal> {
-        match self.with_runs(|_, sight| sight.guard(outlet, lifted)) {
-            Guarded::Known(..) => Ok(()),
-            Guarded::Not(hindrance) => Err(hindrance.into()),
-            Guarded::Aged(_) => {
-                let looked = self.look(outlet, false).await;
-                let seen = looked.map_err(|error| {
-                    doubtful(outlet, format!("the last reading is too old, and now {error}"))
-                })?;
-                certain(outlet, seen.state)?;
-                Ok(())
-            }
-        }
     }
 
     fn plan(request: &Request, site: &Site, asked: Vec<Named>, now: Stamp) -> Record {

@@ -232,3 +232,39 @@ async fn a_dark_host_is_reckoned_over_a_restart_with_what_both_its_feeds_drew() 
     .await
     .unwrap();
 }
+
+/// What was refused before a restart is refused as soon as the gateway answers again: it waits until it knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_comes_on_after_a_restart_before_it_is_known_what_it_drew() {
+    let sim = Sim::start(Family::ApcRpdu2, 8).await;
+    sim.pdu.lock().unwrap().load_all(steady(200_000));
+    let sections = format!(
+        "[switching]\nhold_s = 1\ndefault_draw = {{ steady_w = 50, boot_w = 50, boot_s = 1, inrush_w = 50, inrush_ms = 100 }}\n\
+         [[limit]]\nid = \"tight\"\nrating_w = 450\nof = [\"pdu-a/5\", \"pdu-a/6\"]\n{}",
+        pdu_section("pdu-a", sim.address, "write_gap_ms = 0\nfast_s = 1"),
+    );
+    tokio::task::spawn_blocking(move || {
+        let mut gateway = Gateway::start(&sections);
+        gateway.wait_online("pdu-a");
+        let series = "/v1/series?target=pdu-a/5&metric=power_w&start=-10m";
+        gateway.wait_for(series, |series| {
+            series["points"].as_array().is_some_and(|points| points.len() >= 2)
+        });
+        assert_eq!(gateway.curl().power("pdu-a/5", "off").status, 200);
+        for _ in 0..3 {
+            gateway = Gateway::in_dir(gateway.kill(), &sections, &[]);
+            // As often as it takes until the PDU is seen.
+            let began = std::time::Instant::now();
+            let refused = loop {
+                let answer = gateway.curl().power("pdu-a/5", "on");
+                if answer.body.contains("tight") || began.elapsed().as_secs() > 60 {
+                    break answer;
+                }
+                assert!(answer.status >= 400, "{answer:?}");
+            };
+            assert_eq!(refused.status, 409, "{refused:?}");
+        }
+    })
+    .await
+    .unwrap();
+}

@@ -138,8 +138,15 @@ fn what_a_feed_left_to_another_counts_there_until_a_meter_shows_it() {
     assert_eq!(flows(&mut rack, None), 1_800_000, "meters lag");
     rack.now += 2_000;
     assert_eq!(flows(&mut rack, None), 1_500_000);
+    // One that came on after that is reckoned with all of it anyway: with that, and what it may be more at first.
+    rack.now = sent.0 + 2_000;
+    let on = Written { relay: Relay::On, sent: Tick(rack.now), seen: Some(Tick(rack.now)), ..off };
+    rack.runs.memory.written.insert(outlet(3), on);
+    rack.runs.memory.whole.insert(vec![outlet(3), other()], 800_000);
+    assert_eq!(flows(&mut rack, None), 1_000_000 + 1_000_000);
     // Nobody carries what the last feed leaves.
     rack.now = sent.0;
+    rack.runs.memory.written.remove(&outlet(3));
     rack.on[2] = false;
     assert_eq!(flows(&mut rack, None), 1_000_000);
 }
