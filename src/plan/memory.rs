@@ -103,21 +103,10 @@ pub(super) fn first_moment(world: &World, at: usize, memory: &Memory) -> (Vec<(u
 
 impl Picture {
     /// Adds what was switched on a moment ago and no meter shows yet, or that has still to start up.
-    pub(super) fn unseen(&mut self, now: Tick, fresh: Span, memory: &Memory) {
-        let mut feeds: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (at, outlet) in self.world.outlets.iter().enumerate() {
-            if let Some(host) = outlet.host {
-                feeds.entry(host).or_default().push(at);
-            }
-        }
+    pub(super) fn unseen(&mut self, now: Tick, memory: &Memory) {
         for (id, written) in &memory.written {
             let Some(at) = self.outlets.get(id).copied() else { continue };
             if written.relay != Relay::On {
-                let off = written.last(now);
-                // Where what flows was read before that, nothing is switched on by now.
-                if now <= off + Span(METER_LAG_MS) + fresh {
-                    self.moved_by_off(at, (off, now), &feeds, memory);
-                }
                 continue;
             }
             let outlet = &self.world.outlets[at];
@@ -149,6 +138,27 @@ impl Picture {
                     *self.unconfirmed.entry(share.limit).or_default() += hidden;
                 }
             }
+        }
+    }
+
+    /// Adds what outlets that went off a while ago left to the other feeds of their hosts. Where what flows was read before
+    /// that, nothing is switched on any more once it is no longer `fresh`.
+    pub(super) fn moved(&mut self, now: Tick, fresh: Span, memory: &Memory) {
+        let late = |off: Tick| now > off + Span(METER_LAG_MS) + fresh;
+        let offs = memory.written.iter().filter(|(_, written)| written.relay == Relay::Off);
+        let offs = offs.filter_map(|(id, of)| Some((*self.outlets.get(id)?, of.last(now))));
+        let offs: Vec<(usize, Tick)> = offs.filter(|(_, off)| !late(*off)).collect();
+        if offs.is_empty() {
+            return;
+        }
+        let mut feeds: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, outlet) in self.world.outlets.iter().enumerate() {
+            if let Some(host) = outlet.host {
+                feeds.entry(host).or_default().push(at);
+            }
+        }
+        for (at, off) in offs {
+            self.moved_by_off(at, (off, now), &feeds, memory);
         }
     }
 

@@ -253,7 +253,8 @@ impl Picture {
         picture.shown = picture.world.limits.iter().map(|limit| limit.load).collect();
         picture.world.tries = TRIES;
         picture.world.hold_ms = site.hold.0.max(QUIESCE_MS);
-        picture.unseen(sight.now, site.fresh, memory);
+        picture.unseen(sight.now, memory);
+        picture.moved(sight.now, site.fresh, memory);
         picture
     }
 

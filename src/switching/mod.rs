@@ -11,6 +11,7 @@ mod calendar;
 mod conduct;
 mod crash;
 mod delays;
+mod feeds;
 pub mod hooks;
 mod keys;
 mod locks;
