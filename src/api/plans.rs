@@ -10,9 +10,10 @@ use crate::model::switching::Action;
 use crate::model::time::Stamp;
 use crate::plan::calendar::Calendar;
 use crate::switching::{
-    Asker, Line, OnFailure, OnOverload, Preview, Refusal, Select, Selected, Wish, body, is_id,
+    Asker, Line, OnFailure, OnOverload, PlanState, Preview, Refusal, Select, Selected, Wish, body,
+    is_id,
 };
-use crate::wire::plan::{LineBody, PlanBody, PlannedBody, PointBody};
+use crate::wire::plan::{ForeseenBody, LineBody, PlanBody, PlannedBody, PointBody, ShownBody};
 use crate::wire::problem::Problem;
 
 use super::context::{Answer, Context, json, object};
@@ -161,6 +162,10 @@ const EXAMPLE: &str =
     r#"send {"goals":[{"select":{"hosts":["web-01"],"outlets":["pdu-a/7"]},"action":"cycle"}]}"#;
 
 fn planned(preview: &Preview, now: Stamp) -> PlannedBody {
+    PlannedBody { plan: body::at(&preview.record, now), foreseen: foreseen(preview) }
+}
+
+fn foreseen(preview: &Preview) -> ForeseenBody {
     let watts = |mva: i64| mva as f64 / 1_000.0;
     let line = |Line { limit, budget, peak, points }: &Line| LineBody {
         limit: limit.clone(),
@@ -172,8 +177,7 @@ fn planned(preview: &Preview, now: Stamp) -> PlannedBody {
             .map(|(at_ms, load)| PointBody { at_ms: *at_ms, load_w: watts((*load).max(0)) })
             .collect(),
     };
-    PlannedBody {
-        plan: body::at(&preview.record, now),
+    ForeseenBody {
         timeline: preview.timeline.iter().map(line).collect(),
         goes_dark: preview.goes_dark.iter().map(ToString::to_string).collect(),
         loses_redundancy: preview.loses_redundancy.iter().map(ToString::to_string).collect(),
@@ -300,10 +304,10 @@ pub async fn list(context: Context) -> Answer {
     json(StatusCode::OK, &PlanList { plans, next_cursor })
 }
 
-/// One plan.
+/// One plan; where it is kept and not run yet, with what it would do as the rack is now.
 #[utoipa::path(get, path = "/v1/plans/{plan}", tag = "switching",
     params(("plan" = String, Path, description = "id of the plan")),
-    responses((status = 200, body = PlanBody), (status = 404, body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ShownBody), (status = 404, body = Problem, content_type = "application/problem+json")))]
 pub async fn show(context: Context) -> Answer {
     context.only(&[])?;
     let text = context.param("plan");
@@ -318,5 +322,11 @@ pub async fn show(context: Context) -> Answer {
             step.into_iter().for_each(|step| step.detail = Some(why.clone()));
         }
     }
-    json(StatusCode::OK, &body)
+    let foresees = || context.state.switching.foresees(&record);
+    let (foreseen, unfit) = match (record.state == PlanState::Planned).then(foresees) {
+        Some(Ok(preview)) => (Some(foreseen(&preview)), None),
+        Some(Err(refusal)) => (None, Some(refusal.to_string())),
+        None => (None, None),
+    };
+    json(StatusCode::OK, &ShownBody { plan: body, foreseen, unfit })
 }

@@ -45,8 +45,19 @@ pub async fn run(command: Plan) -> Outcome {
             show(&parse(&gateway.text(Method::POST, &path, &[], None).await?)?, &client)
         }
         Plan::Show { id, client } => {
-            let plan = Gateway::connect(&client).await?.get(&path(&id)).await?;
-            show(&plan, &client)
+            let mut gateway = Gateway::connect(&client).await?;
+            let plan = gateway.get(&path(&id)).await?;
+            show(&plan, &client)?;
+            if client.json {
+                return Ok(());
+            }
+            if let Some(why) = plan["unfit"].as_str() {
+                out::line(&format!("as the rack is now it cannot be run: {why}"));
+            }
+            if plan["timeline"].is_array() {
+                foretell(&plan, &gateway.get("/v1/limits").await?);
+            }
+            Ok(())
         }
         Plan::List { client } => {
             let plans = Gateway::connect(&client).await?.list("/v1/plans", "plans").await?;
@@ -152,12 +163,14 @@ async fn make(wish: &Wish, dry_run: bool) -> Outcome {
     let made = parse(&gateway.text(Method::POST, "/v1/plans", &[], Some(body)).await?)?;
     show(&made, &wish.client)?;
     if !wish.client.json {
-        timeline::print(&made, limits["limits"].as_array().map_or(&[][..], Vec::as_slice));
-    }
-    if !wish.client.json {
+        foretell(&made, &limits);
         out::line(&what_next(&made, dry_run));
     }
     Ok(())
+}
+
+fn foretell(plan: &Value, limits: &Value) {
+    timeline::print(plan, limits["limits"].as_array().map_or(&[][..], Vec::as_slice));
 }
 
 /// What is to be done with a plan that was just made.

@@ -257,17 +257,7 @@ impl Switching {
 
     /// Makes the plan anew for the rack as it is, and begins it.
     async fn run_instance(&self, parent: &Record) -> Result<PlanId, Refusal> {
-        let wish = Wish {
-            who: Asker::Gateway("the calendar".into()),
-            goals: parent.goals.clone(),
-            reason: parent.reason.clone(),
-            on_failure: parent.on_failure,
-            on_overload: parent.on_overload,
-            not_before: None,
-            calendar: None,
-            over_locks: parent.lifted.is_some(),
-            by_priority: parent.by_priority,
-        };
+        let wish = Wish::again(parent, Asker::Gateway("the calendar".into()));
         let mut record = self.preview(&wish)?.record;
         // Those as well that are reckoned as switched already, and what is seen then may be another.
         let lifted = parent.lifts();

@@ -82,6 +82,23 @@ pub struct Wish {
     pub by_priority: bool,
 }
 
+impl Wish {
+    /// What a plan was made for, to be made anew and begun at once; over the locks that were lifted for it.
+    pub(super) fn again(record: &Record, who: Asker) -> Self {
+        Self {
+            who,
+            goals: record.goals.clone(),
+            reason: record.reason.clone(),
+            on_failure: record.on_failure,
+            on_overload: record.on_overload,
+            not_before: None,
+            calendar: None,
+            over_locks: record.lifted.is_some(),
+            by_priority: record.by_priority,
+        }
+    }
+}
+
 /// What flows over a limit while a plan is carried out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Line {
@@ -144,6 +161,16 @@ impl Switching {
             preview.record.needs_approvals = site.approvals.needed(&preview.record, &site);
             Ok(preview)
         })
+    }
+
+    /// What a kept plan would do to the limits and hosts as the rack is now: who is to agree to it sees that. Refused where
+    /// it could not be run now.
+    pub fn foresees(&self, record: &Record) -> Result<Preview, Refusal> {
+        self.hosts_are_the_same(record)?;
+        self.with_runs(|runs, sight| runs.still_fits(record, sight))
+            .map_err(|why| unfit(&record.id, why))?;
+        let wish = Wish::again(record, Asker::Gateway("the gateway".into()));
+        self.preview(&Wish { over_locks: !record.over_locks.is_empty(), ..wish })
     }
 
     fn wished(

@@ -95,12 +95,34 @@ pub struct PlannedBody {
     /// The plan; a dry run is not kept, and its id is of no use.
     #[serde(flatten)]
     pub plan: PlanBody,
+    /// What it does.
+    #[serde(flatten)]
+    pub foreseen: ForeseenBody,
+}
+
+/// What a plan does to limits and hosts.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ForeseenBody {
     /// What flows over each limit above its outlets.
     pub timeline: Vec<LineBody>,
     /// Hosts that keep a feed and lose another.
     pub loses_redundancy: Vec<String>,
     /// Hosts that are on, and without any feed at some moment of it.
     pub goes_dark: Vec<String>,
+}
+
+/// A plan as it stands; where it is kept and not run yet, with what it would do as the rack is now.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ShownBody {
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: PlanBody,
+    /// What it would do.
+    #[serde(flatten)]
+    pub foreseen: Option<ForeseenBody>,
+    /// Why it could not be run now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
 }
 
 /// What flows over a limit while a plan is carried out, at worst.

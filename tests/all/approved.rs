@@ -3,6 +3,7 @@
 use pmgate::model::switching::Relay;
 use serde_json::{Value, json};
 
+use crate::audited::call_as;
 use crate::planned::{ended, make, relay, run, two_pdus};
 use crate::rig::{Answer, Curl, Gateway, pmgate};
 
@@ -134,6 +135,36 @@ async fn an_approval_does_not_outlive_the_world_it_was_given_for() {
     assert_eq!(curl.power("pdu-a/5", "off").status, 200);
     assert_eq!(refused(&run(&curl, &plan)), (409, "Plan does not fit any more".into()));
     assert_eq!(relay(&a, 6), Relay::On);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_to_agree_sees_what_a_plan_does_and_whether_it_can_be_run_at_all() {
+    let (_a, _b, gateway) = two_pdus(APPROVAL).await;
+    let curl = gateway.curl();
+    let plan = make(&curl, &off(&["pdu-a/1", "pdu-a/5"]));
+    let id = plan["id"].as_str().unwrap();
+    let see = || {
+        let approver = Curl::new(gateway.dir.path(), &gateway.url, "approver");
+        let seen = approver.get(&format!("/v1/plans/{id}"));
+        let (out, err, code) = call_as("approver", &gateway, &["plan", "show", id]);
+        assert_eq!(code, 0, "{err}");
+        (seen, out)
+    };
+    let limits = |plan: &Value| -> Vec<Value> {
+        plan["timeline"].as_array().unwrap().iter().map(|line| line["limit"].clone()).collect()
+    };
+    let (seen, out) = see();
+    assert!(limits(&plan).contains(&json!("pdu-a/B1")), "{plan}");
+    assert_eq!(limits(&seen), limits(&plan));
+    let hosts = (&seen["loses_redundancy"], &seen["goes_dark"]);
+    assert_eq!(hosts, (&json!(["web-1"]), &json!([])), "{seen}");
+    assert_eq!((&seen["digest"], &seen["unfit"]), (&plan["digest"], &Value::Null));
+    assert!(out.contains("OF MAY") && out.contains("host web-1 loses a feed"), "{out}");
+    assert_eq!(curl.power("pdu-a/5", "off").status, 200);
+    let (seen, out) = see();
+    assert!(seen["unfit"].as_str().unwrap().contains("pdu-a/5"), "{seen}");
+    assert!(seen["timeline"].is_null() && !out.contains("OF MAY"), "{seen} {out}");
+    assert!(out.contains("as the rack is now it cannot be run: "), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

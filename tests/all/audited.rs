@@ -7,19 +7,25 @@ use sha2::{Digest as _, Sha256};
 use crate::planned::{ended, make, run, two_pdus};
 use crate::rig::{Curl, Gateway, pmgate};
 
-fn client(gateway: &Gateway) -> Vec<String> {
+/// What the command line has to be told to be a client.
+fn client(gateway: &Gateway, name: &str) -> Vec<String> {
     let file = |name: &str| gateway.dir.path().join(name).to_str().unwrap().to_owned();
     let pairs = [
         ("--url", gateway.url.clone()),
-        ("--cert", file("client.pem")),
-        ("--key", file("client.key")),
+        ("--cert", file(&format!("{name}.pem"))),
+        ("--key", file(&format!("{name}.key"))),
         ("--ca", file("ca.pem")),
     ];
     pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
 }
 
 fn call(gateway: &Gateway, words: &[&str]) -> (String, String, i32) {
-    let client = client(gateway);
+    call_as("client", gateway, words)
+}
+
+/// Calls the command line as a client of a gateway.
+pub fn call_as(name: &str, gateway: &Gateway, words: &[&str]) -> (String, String, i32) {
+    let client = client(gateway, name);
     let all: Vec<&str> = words.iter().copied().chain(client.iter().map(String::as_str)).collect();
     pmgate(&all, &[])
 }
@@ -201,7 +207,7 @@ async fn a_plan_is_followed_with_a_bar_on_a_terminal_and_line_by_line_elsewhere(
     let plan = plan_of(&curl, &["pdu-a/5", "pdu-a/6"]);
     let id = plan["id"].as_str().unwrap();
     let words = ["plan", "run", id, "--follow"].map(str::to_owned);
-    let all: Vec<String> = words.into_iter().chain(client(&gateway)).collect();
+    let all: Vec<String> = words.into_iter().chain(client(&gateway, "client")).collect();
     // `script` (util-linux) gives it a terminal.
     let command = format!("{} {}", crate::rig::PMGATE, all.join(" "));
     let output = std::process::Command::new("script")
