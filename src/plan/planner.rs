@@ -154,7 +154,7 @@ pub(super) struct Run<'w> {
     live: Vec<bool>,
     /// By step that has begun: the limits on which something of it falls later.
     sheds: Vec<Vec<Share>>,
-    /// By host: what still flows by its other feeds after offs, by limit, mVA. It is gone when the last of them is off.
+    /// By host: what offs have moved to its other feeds, by limit, mVA. It is gone when the last of them is off.
     moved: Vec<BTreeMap<usize, i64>>,
     /// By step that takes a host's last feed: what falls beside what its outlet draws.
     drops: BTreeMap<usize, BTreeMap<usize, i64>>,
@@ -382,7 +382,7 @@ impl<'w> Run<'w> {
         self.plan.steps.push(Step { at_ms: now, outlet: outlet_at, relay, why, after: Vec::new() });
     }
 
-    /// Notes what of an off still flows by the host's other feeds; or, if it takes the last, that all of that is gone.
+    /// Notes what an off moves to the host's other feeds; or, if it takes the last, that all of that is gone with it.
     fn moves_away(&mut self, at: usize, adds: &Adds) {
         let outlet = self.jobs[at].outlet;
         let Some(host) = self.world.outlets[outlet].host else { return };
@@ -392,13 +392,6 @@ impl<'w> Run<'w> {
         }
         for share in &adds.onto {
             *self.moved[host].entry(share.limit).or_default() += share.of(adds.by);
-        }
-        // Through limits that are above both it flows as before.
-        let from = &self.world.outlets[outlet];
-        for share in from.over.iter().filter(|share| !from.unsure.contains(&share.limit)) {
-            let own = Share { permille: self.own_permille(outlet, *share), ..*share };
-            *self.moved[host].entry(share.limit).or_default() +=
-                share.of(adds.by) - own.of(adds.by);
         }
     }
 

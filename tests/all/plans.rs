@@ -499,30 +499,6 @@ fn what_an_off_moved_to_the_last_feed_is_gone_with_it() {
     assert_eq!(plan(&world, &goals(Want::Cycle)).unwrap().steps.len(), 8);
 }
 
-#[test]
-fn what_flows_through_a_limit_above_both_feeds_is_gone_with_the_last() {
-    let mut world = two_hosts(1_000_000, 300_000);
-    // 600 stay of 1200 while a host is dark: it comes on again under 1300.
-    world.limits.push(Limit { load: 1_200_000, ..Limit::of("room", 1_300_000) });
-    for outlet in &mut world.outlets {
-        outlet.over.push(Share::whole(2));
-        outlet.draw = Draw { inrush: 600_000, boot: 600_000, steady: 600_000, ..outlet.draw };
-    }
-    let goals = |want, outlets: &[usize]| -> Vec<Goal> {
-        let goal =
-            |outlet: &usize| Goal { outlet: *outlet, want, drops_host: true, why: String::new() };
-        outlets.iter().map(goal).collect()
-    };
-    let made = plan(&world, &goals(Want::Cycle, &[0, 1])).unwrap();
-    assert_eq!(made.steps.len(), 4);
-    assert!(made.timelines[2].iter().all(|(_, load)| *load <= 1_300_000), "{made:?}");
-    assert_eq!(made.timelines[2].iter().map(|(_, load)| *load).min(), Some(600_000), "{made:?}");
-    let made = plan(&world, &goals(Want::Off, &[0, 1, 2, 3])).unwrap();
-    for timeline in &made.timelines {
-        assert_eq!(timeline.last().unwrap().1, 0, "{made:?}");
-    }
-}
-
 /// What the first feed drew moves to the second: the other way round there is room.
 #[test]
 fn a_host_goes_dark_by_the_feed_first_whose_load_the_other_has_room_for() {
