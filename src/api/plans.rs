@@ -13,7 +13,7 @@ use crate::switching::{
     Asker, Line, OnFailure, OnOverload, PlanState, Preview, Refusal, Select, Selected, Wish, body,
     is_id,
 };
-use crate::wire::plan::{ForeseenBody, LineBody, PlanBody, PlannedBody, PointBody, ShownBody};
+use crate::wire::plan::{LineBody, PlanBody, PlannedBody, PointBody, ShownBody};
 use crate::wire::problem::Problem;
 
 use super::context::{Answer, Context, json, object};
@@ -162,10 +162,6 @@ const EXAMPLE: &str =
     r#"send {"goals":[{"select":{"hosts":["web-01"],"outlets":["pdu-a/7"]},"action":"cycle"}]}"#;
 
 fn planned(preview: &Preview, now: Stamp) -> PlannedBody {
-    PlannedBody { plan: body::at(&preview.record, now), foreseen: foreseen(preview) }
-}
-
-fn foreseen(preview: &Preview) -> ForeseenBody {
     let watts = |mva: i64| mva as f64 / 1_000.0;
     let line = |Line { limit, budget, peak, points }: &Line| LineBody {
         limit: limit.clone(),
@@ -177,7 +173,8 @@ fn foreseen(preview: &Preview) -> ForeseenBody {
             .map(|(at_ms, load)| PointBody { at_ms: *at_ms, load_w: watts((*load).max(0)) })
             .collect(),
     };
-    ForeseenBody {
+    PlannedBody {
+        plan: body::at(&preview.record, now),
         timeline: preview.timeline.iter().map(line).collect(),
         goes_dark: preview.goes_dark.iter().map(ToString::to_string).collect(),
         loses_redundancy: preview.loses_redundancy.iter().map(ToString::to_string).collect(),
@@ -304,7 +301,7 @@ pub async fn list(context: Context) -> Answer {
     json(StatusCode::OK, &PlanList { plans, next_cursor })
 }
 
-/// One plan; where it is kept and not run yet, with what it would do as the rack is now.
+/// One plan; where it is kept and not run yet, with what it would do if it were made now.
 #[utoipa::path(get, path = "/v1/plans/{plan}", tag = "switching",
     params(("plan" = String, Path, description = "id of the plan")),
     responses((status = 200, body = ShownBody), (status = 404, body = Problem, content_type = "application/problem+json")))]
@@ -322,11 +319,15 @@ pub async fn show(context: Context) -> Answer {
             step.into_iter().for_each(|step| step.detail = Some(why.clone()));
         }
     }
-    let foresees = || context.state.switching.foresees(&record);
-    let (foreseen, unfit) = match (record.state == PlanState::Planned).then(foresees) {
-        Some(Ok(preview)) => (Some(foreseen(&preview)), None),
-        Some(Err(refusal)) => (None, Some(refusal.to_string())),
-        None => (None, None),
-    };
-    json(StatusCode::OK, &ShownBody { plan: body, foreseen, unfit })
+    let (mut foreseen, mut unfit) = (None, None);
+    if record.state == PlanState::Planned {
+        match context.state.switching.foresees(&record).await {
+            Ok(preview) => foreseen = Some(planned(&preview, context.state.clock.stamp())),
+            Err(refusal) => unfit = Some(refusal.to_string()),
+        }
+    }
+    let (timeline, loses_redundancy, goes_dark) = foreseen.map_or((None, None, None), |of| {
+        (Some(of.timeline), Some(of.loses_redundancy), Some(of.goes_dark))
+    });
+    json(StatusCode::OK, &ShownBody { plan: body, timeline, loses_redundancy, goes_dark, unfit })
 }

@@ -52,7 +52,7 @@ pub async fn run(command: Plan) -> Outcome {
                 return Ok(());
             }
             if let Some(why) = plan["unfit"].as_str() {
-                out::line(&format!("as the rack is now it cannot be run: {why}"));
+                out::line(&format!("as the rack is now it would be refused: {why}"));
             }
             if plan["timeline"].is_array() {
                 foretell(&plan, &gateway.get("/v1/limits").await?);

@@ -12,6 +12,7 @@ use crate::plan::record::{Called, PlanState, Record, StepState};
 use crate::store::journal::Commit;
 
 use super::conduct::draft;
+use super::foresee::over_no_other_lock;
 use super::plans::{Asker, Wish};
 use super::refusal::Refusal;
 use super::submit::{Switching, Ticket, claim, new_id, to_json};
@@ -268,12 +269,7 @@ impl Switching {
             record = self.preview(&wish)?.record;
         }
         // What it goes over now was lifted when it was put on the calendar, or it is not gone over.
-        if let Some((outlet, reason)) =
-            record.over_locks.iter().find(|lock| parent.over_locks.get(lock.0) != Some(lock.1))
-        {
-            let (outlet, reason) = (outlet.to_string(), reason.clone());
-            return Err(Hindrance::Locked { outlet, reason }.into());
-        }
+        over_no_other_lock(&record, &parent.over_locks)?;
         record.parent = Some(parent.id.clone());
         record.makers.clone_from(&parent.makers);
         record.by = format!("the calendar for {}", parent.by);

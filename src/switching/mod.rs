@@ -12,6 +12,7 @@ mod conduct;
 mod crash;
 mod delays;
 mod feeds;
+mod foresee;
 pub mod hooks;
 mod keys;
 mod locks;

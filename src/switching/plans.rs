@@ -141,36 +141,28 @@ impl Switching {
             return Err(Refusal::NotBefore);
         }
         let site = self.site.borrow().clone();
-        self.with_runs(|runs, sight| {
+        let (mut picture, wished) = self.with_runs(|runs, sight| {
             let mut picture = runs.picture(sight, None, None);
             picture.adds_what_is_not_read_yet(sight.now, &runs.memory);
-            picture.world.by_priority = wish.by_priority;
             let wished = Self::wished(wish, &site, &picture, sight)?;
-            let doubtful = wished
-                .goals
-                .iter()
-                .find(|goal| picture.world.outlets[goal.outlet].relay == Relays::Unknown);
-            if let Some(doubtful) = doubtful {
-                let outlet = picture.world.outlets[doubtful.outlet].id.to_string();
-                let reason = "its relay is not known to be on or off".to_owned();
-                return Err(Hindrance::Doubtful { outlet, reason }.into());
-            }
-            picture.goes_dark(&wished.goals);
-            let made = plan::plan(&picture.world, &wished.goals)?;
-            let mut preview = self.previewed(wish, &picture, wished, &made);
-            preview.record.needs_approvals = site.approvals.needed(&preview.record, &site);
-            Ok(preview)
-        })
-    }
-
-    /// What a kept plan would do to the limits and hosts as the rack is now: who is to agree to it sees that. Refused where
-    /// it could not be run now.
-    pub fn foresees(&self, record: &Record) -> Result<Preview, Refusal> {
-        self.hosts_are_the_same(record)?;
-        self.with_runs(|runs, sight| runs.still_fits(record, sight))
-            .map_err(|why| unfit(&record.id, why))?;
-        let wish = Wish::again(record, Asker::Gateway("the gateway".into()));
-        self.preview(&Wish { over_locks: !record.over_locks.is_empty(), ..wish })
+            Ok::<_, Refusal>((picture, wished))
+        })?;
+        // Plans under way do not wait for what follows: a large plan takes a while to make.
+        picture.world.by_priority = wish.by_priority;
+        let doubtful = wished
+            .goals
+            .iter()
+            .find(|goal| picture.world.outlets[goal.outlet].relay == Relays::Unknown);
+        if let Some(doubtful) = doubtful {
+            let outlet = picture.world.outlets[doubtful.outlet].id.to_string();
+            let reason = "its relay is not known to be on or off".to_owned();
+            return Err(Hindrance::Doubtful { outlet, reason }.into());
+        }
+        picture.goes_dark(&wished.goals);
+        let made = plan::plan(&picture.world, &wished.goals)?;
+        let mut preview = self.previewed(wish, &picture, wished, &made);
+        preview.record.needs_approvals = site.approvals.needed(&preview.record, &site);
+        Ok(preview)
     }
 
     fn wished(

@@ -95,14 +95,6 @@ pub struct PlannedBody {
     /// The plan; a dry run is not kept, and its id is of no use.
     #[serde(flatten)]
     pub plan: PlanBody,
-    /// What it does.
-    #[serde(flatten)]
-    pub foreseen: ForeseenBody,
-}
-
-/// What a plan does to limits and hosts.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ForeseenBody {
     /// What flows over each limit above its outlets.
     pub timeline: Vec<LineBody>,
     /// Hosts that keep a feed and lose another.
@@ -111,16 +103,22 @@ pub struct ForeseenBody {
     pub goes_dark: Vec<String>,
 }
 
-/// A plan as it stands; where it is kept and not run yet, with what it would do as the rack is now.
+/// A plan as it stands; where it is kept and not run yet, with what it would do if it were made now.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ShownBody {
     /// The plan.
     #[serde(flatten)]
     pub plan: PlanBody,
-    /// What it would do.
-    #[serde(flatten)]
-    pub foreseen: Option<ForeseenBody>,
-    /// Why it could not be run now.
+    /// What would flow over each limit above its outlets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Vec<LineBody>>,
+    /// Hosts that would keep a feed and lose another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loses_redundancy: Option<Vec<String>>,
+    /// Hosts that are on, and would be without any feed at some moment of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goes_dark: Option<Vec<String>>,
+    /// Instead of those, why it would be refused as the rack is now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unfit: Option<String>,
 }

@@ -92,7 +92,8 @@ async fn a_plan_that_needs_approval_is_run_only_with_that_of_another_for_this_di
     assert_eq!(refused(&twice), (409, "Own approval".into()));
     assert_eq!(relay(&a, 5), Relay::On, "nothing was switched so far");
     assert_eq!(run(&curl, &plan).status, 202);
-    assert_eq!(ended(&gateway, &plan)["state"], "done");
+    let done = ended(&gateway, &plan);
+    assert_eq!((&done["state"], &done["timeline"]), (&json!("done"), &Value::Null));
     assert_eq!((relay(&a, 5), relay(&a, 6)), (Relay::Off, Relay::Off));
     let late = as_(&gateway, "approver", &plan, "approve", digest);
     assert_eq!(refused(&late), (409, "Plan cannot be run".into()));
@@ -164,7 +165,33 @@ async fn who_is_to_agree_sees_what_a_plan_does_and_whether_it_can_be_run_at_all(
     let (seen, out) = see();
     assert!(seen["unfit"].as_str().unwrap().contains("pdu-a/5"), "{seen}");
     assert!(seen["timeline"].is_null() && !out.contains("OF MAY"), "{seen} {out}");
-    assert!(out.contains("as the rack is now it cannot be run: "), "{out}");
+    assert!(out.contains("as the rack is now it would be refused: "), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_to_agree_sees_the_plan_that_is_kept_whatever_became_of_its_group() {
+    let group = |hosts: &str| format!("[[group]]\nid = \"web\"\nhosts = [{hosts}]\n");
+    let (both, one) = (group("\"web-1\", \"web-2\""), group("\"web-1\""));
+    let (_a, _b, gateway) = two_pdus(&format!("{APPROVAL}{both}")).await;
+    let curl = gateway.curl();
+    let wish = json!({"goals": [{"select": {"groups": ["web"]}, "action": "off"}]});
+    let plan = make(&curl, &wish);
+    let see = |plan: &Value| curl.get(&format!("/v1/plans/{}", plan["id"].as_str().unwrap()));
+    assert_eq!(see(&plan)["goes_dark"], json!(["web-1", "web-2"]));
+    let mut by_calendar = wish.clone();
+    by_calendar["calendar"] = json!("daily 03:00");
+    let each_day = make(&curl, &by_calendar);
+    reload(&gateway, |text| text.replace(&both, &one));
+    assert_eq!(see(&plan)["goes_dark"], json!(["web-1", "web-2"]), "it goes by what it switches");
+    assert_eq!(see(&each_day)["goes_dark"], json!(["web-1"]), "it is made anew each day");
+    // A lock that came since is told, and one that the plan does not name.
+    let admin = Curl::new(gateway.dir.path(), &gateway.url, "admin");
+    let lock = r#"{"reason":"being repaired"}"#;
+    let locked = admin.send("/v1/pdus/pdu-a/outlets/2/lock", &["-X", "PUT", "-d", lock]);
+    assert_eq!(locked.status, 200, "{locked:?}");
+    let seen = see(&plan);
+    assert!(seen["unfit"].as_str().unwrap().contains("being repaired"), "{seen}");
+    assert!(see(&each_day)["unfit"].is_null(), "web-2 is none of its hosts any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

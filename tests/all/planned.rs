@@ -140,7 +140,7 @@ async fn a_plan_is_previewed_kept_run_and_done() {
 fn is_documented(curl: &Curl<'_>, plan: &Value) {
     let document = curl.get("/openapi.json");
     let schemas = &document["components"]["schemas"];
-    let mut bodies = vec![(plan, ["ForeseenBody", "PlanBody"])];
+    let mut bodies = vec![(plan, ["PlannedBody", "PlanBody"])];
     bodies.extend(plan["steps"].as_array().unwrap().iter().map(|step| (step, ["StepBody"; 2])));
     for (body, names) in bodies {
         for key in body.as_object().unwrap().keys() {

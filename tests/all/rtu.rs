@@ -87,8 +87,9 @@ async fn a_late_reply_is_no_answer_to_the_next_question() {
     // Later than the second that a reply is given: it arrives when the next question could have been asked.
     device.late.lock().unwrap().push_back(Duration::from_millis(1_300));
     assert!(matches!(words(&mut link, 20).await, Err(LinkError::Timeout { .. })));
-    for start in [30, 40, 50] {
-        assert_eq!(unlocked(&mut link, start).await, [1_000 + start, 1_001 + start]);
+    assert_eq!(unlocked(&mut link, 30).await, [1_030, 1_031]);
+    for start in [40, 50] {
+        assert_eq!(words(&mut link, start).await.unwrap(), [1_000 + start, 1_001 + start]);
     }
 }
 
