@@ -73,7 +73,8 @@ impl Runs {
         })
     }
 
-    /// Whether an outlet may be switched on now, as measured, or off if it is to come on again; or why not.
+    /// Whether an outlet may be switched on now, as measured; or off, if it is to come on again, or what it draws moves to
+    /// other feeds; or why not.
     pub(super) fn room(&self, who: &Who, sight: &Sight<'_>) -> Result<(), Cramped> {
         let Some(run) = self.plans.get(&who.plan) else { return Ok(()) };
         let step = &run.record.steps[who.step];
@@ -96,7 +97,8 @@ impl Runs {
         if run.record.scheduled.is_none() {
             by_hand(&mut world, &picture.told, sight.site);
         }
-        let draws = world.outlets[at].draw.falling().inrush > 0;
+        let is_on = step.relay == Relay::On;
+        let draws = (is_on || self.comes_back(who)) && world.outlets[at].draw.falling().inrush > 0;
         let aged = world.outlets[at].over.iter().find(|share| {
             let seen = picture.told[share.limit].seen;
             seen.is_some_and(|seen| sight.now - seen > sight.site.fresh)
@@ -108,23 +110,24 @@ impl Runs {
                 sight.site.fresh
             )));
         }
-        // An off that is to be undone only has to be one that could be: what it leaves room for is the planner's. Not
-        // while a PDU below one of its limits has stopped to answer: that may be told of it before its readings age.
-        if step.relay == Relay::Off {
-            let silent = if draws { silent_beside(&world, at, sight) } else { None };
-            let dark =
-                if draws && !step.keeps_host { may_stay_dark(&picture, &world, at) } else { None };
-            return match (silent, dark) {
-                (Some(why), _) => Err(Cramped::Untold(why)),
-                (None, Some(why)) => Err(Cramped::Full(why)),
-                (None, None) => Ok(()),
-            };
+        // An off that is to be undone has to be one that could be: what it leaves room for is the planner's. Not while a
+        // PDU below one of its limits has stopped to answer: that may be told of it before its readings age.
+        if !is_on && draws {
+            if let Some(why) = silent_beside(&world, at, sight) {
+                return Err(Cramped::Untold(why));
+            }
+            let dark = (!step.keeps_host).then(|| may_stay_dark(&picture, &world, at)).flatten();
+            if let Some(why) = dark {
+                return Err(Cramped::Full(why));
+            }
         }
-        let worse = if draws { self.may_be_worse(&picture, &world, at, sight.now) } else { None };
+        let may_be_worse = || self.may_be_worse(&picture, &world, at, sight.now);
+        let worse = (is_on && draws).then(may_be_worse).flatten();
         if let Some(why) = worse {
             return Err(Cramped::Full(why));
         }
-        let goal = Goal { outlet: at, want: Want::On, drops_host: true, why: String::new() };
+        let want = if is_on { Want::On } else { Want::Off };
+        let goal = Goal { outlet: at, want, drops_host: true, why: String::new() };
         // It is the step's turn: only the limits are asked.
         world.outlets[at].min_off_ms = 0;
         world.hosts.iter_mut().for_each(|host| host.after.clear());

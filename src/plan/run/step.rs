@@ -368,9 +368,13 @@ impl Runs {
 
     fn comes_to_room(&mut self, who: &Who, known: Known, sight: &Sight<'_>) {
         let Some(run) = self.plans.get(&who.plan) else { return };
-        let is_on = run.record.steps[who.step].relay == Relay::On;
+        let step = &run.record.steps[who.step];
+        let is_on = step.relay == Relay::On;
+        // What is switched off may move to its host's other feeds, and they may carry more by now than when it was planned.
+        let moves =
+            sight.site.host_of(&step.outlet).is_some_and(|(_, host)| host.outlets.len() > 1);
         // What is switched off and could not be switched on again, as a limit above it is not read, would stay dark.
-        if self.care.room && (is_on || self.comes_back(who)) {
+        if self.care.room && (is_on || moves || self.comes_back(who)) {
             let (until, now) = (run.waits_until(sight.now), sight.now);
             self.doing(who).phase = Phase::Room { known, since: now, until, next: now };
         } else {

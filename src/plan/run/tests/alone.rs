@@ -152,6 +152,22 @@ fn what_a_feed_left_to_another_counts_there_until_a_meter_shows_it() {
 }
 
 #[test]
+fn an_off_is_not_written_while_the_other_feed_of_its_host_has_no_room_for_what_moves() {
+    for (rating, fits) in [(900_000, false), (1_100_000, true)] {
+        let mut rack = rack(9_000_000, true, true);
+        // The feed is above the other PDU, where 500 W flow.
+        rack.site.feeds.get_mut("feed").unwrap().of = vec![Member::Pdu("pdu-b".parse().unwrap())];
+        rack.site.feeds.get_mut("feed").unwrap().rating = rating;
+        rack.begins(plan("one", &[(3, Relay::Off)]));
+        rack.passes(600);
+        let written: &[&str] = if fits { &["pdu-a/3 off"] } else { &[] };
+        assert_eq!(rack.written, written, "{rating}");
+        let detail = rack.ended[0].steps[0].detail.clone().unwrap_or_default();
+        assert_eq!(detail.contains("feed"), !fits, "{detail}");
+    }
+}
+
+#[test]
 fn what_a_cycle_has_switched_off_leaves_no_room_to_others() {
     let mut rack = Rack::new(heavy(Site::default(), &["pdu-a"], 9_000_000), [true; 3]);
     let mut record = plan("one", &[(3, Relay::Off), (3, Relay::On)]);
