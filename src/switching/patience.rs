@@ -163,8 +163,10 @@ impl Switching {
                     let pdu = &step.outlet.pdu;
                     Some(format!("PDU {pdu} is {}: {}", health.word(), health.reason()?))
                 }
-                Guarded::Known(..) if step.relay == Relay::Off => None,
-                Guarded::Known(..) => fits_alone(runs, &record.id, &step.outlet, sight).err(),
+                Guarded::Known(..) => {
+                    let want = if step.relay == Relay::On { Want::On } else { Want::Off };
+                    fits_alone(runs, &record.id, (&step.outlet, want), sight).err()
+                }
             });
             Some((at, format!("waits: {}", why?)))
         };
@@ -192,18 +194,18 @@ fn may_send(runs: &mut Runs, who: &Who, outlet: &OutletId, relay: Relay, sight: 
     // It counts as sent, and is not to count twice.
     let plan = record.id.clone();
     let sent = runs.memory.written.remove(outlet);
-    let has_room = fits_alone(runs, &plan, outlet, sight).is_ok();
+    let has_room = fits_alone(runs, &plan, (outlet, Want::On), sight).is_ok();
     let until_now =
         |sent: Written| if has_room { Written { sent: sight.now, ..sent } } else { sent };
     runs.memory.written.extend(sent.map(|sent| (outlet.clone(), until_now(sent))));
     if has_room { May::Send(known) } else { May::Wait }
 }
 
-/// Whether an on fits at once, or why not. It is the step's turn: only the limits are asked.
+/// Whether an on fits at once, or what an off moves to other feeds; or why not. It is the step's turn: only the limits are asked.
 fn fits_alone(
     runs: &Runs,
     plan: &PlanId,
-    outlet: &OutletId,
+    (outlet, want): (&OutletId, Want),
     sight: &Sight<'_>,
 ) -> Result<(), String> {
     let about = BTreeSet::from([outlet.pdu.clone()]);
@@ -214,7 +216,7 @@ fn fits_alone(
     if runs.record(plan).is_some_and(|record| record.scheduled.is_none()) {
         by_hand(&mut world, &picture.told, sight.site);
     }
-    for share in &world.outlets[at].over {
+    for share in world.outlets[at].over.iter().filter(|_| want == Want::On) {
         let seen = picture.told[share.limit].seen;
         if seen.is_some_and(|seen| sight.now - seen > sight.site.fresh) {
             let name = &world.limits[share.limit].name;
@@ -226,7 +228,7 @@ fn fits_alone(
     }
     world.outlets[at].min_off_ms = 0;
     world.hosts.iter_mut().for_each(|host| host.after.clear());
-    let goal = Goal { outlet: at, want: Want::On, drops_host: true, why: String::new() };
+    let goal = Goal { outlet: at, want, drops_host: true, why: String::new() };
     match fits(&world, &[goal]) {
         Ok(0) => Ok(()),
         Ok(_) => Err("the first moment of what was switched on before it is not over".into()),

@@ -11,7 +11,7 @@ use super::super::planner::Refusal;
 use super::super::record::{Mark, Record, StepRecord};
 use super::super::search::fits;
 use super::super::site::Site;
-use super::super::world::{Goal, Want, World};
+use super::super::world::{Goal, Relays, Share, Want, World};
 use super::worst::may_stay_dark;
 use super::{Run, Runs, Who};
 
@@ -30,6 +30,8 @@ pub enum Unfit {
 pub(super) enum Cramped {
     /// There is no room for it as the loads are: made anew for these, the rest of its plan may find it.
     Full(String),
+    /// The host that it cuts might find no room to come on again: a plan made anew would not see that.
+    Dark(String),
     /// It cannot be told whether there is: no other order of the steps mends that.
     Untold(String),
 }
@@ -73,6 +75,15 @@ impl Runs {
         })
     }
 
+    /// The PDUs that have to be read for a step that waits for room: an off waits for that of its host's other feeds.
+    pub(super) fn wanted_for(&self, who: &Who, sight: &Sight<'_>) -> BTreeSet<PduId> {
+        let step = self.plans.get(&who.plan).map(|run| &run.record.steps[who.step]);
+        let Some(step) = step else { return BTreeSet::new() };
+        let host = sight.site.host_of(&step.outlet).filter(|_| step.relay == Relay::Off);
+        let feeds = host.map_or(&[][..], |(_, host)| &host.outlets);
+        feeds.iter().chain([&step.outlet]).map(|outlet| outlet.pdu.clone()).collect()
+    }
+
     /// Whether an outlet may be switched on now, as measured; or off, if it is to come on again, or what it draws moves to
     /// other feeds; or why not.
     pub(super) fn room(&self, who: &Who, sight: &Sight<'_>) -> Result<(), Cramped> {
@@ -91,6 +102,9 @@ impl Runs {
             if let Some(at) = picture.outlets.get(outlet).copied() {
                 picture.begins(&first_moment(&picture.world, at, &self.memory).0);
             }
+        }
+        for outlet in self.plans.values().flat_map(going_off) {
+            picture.leaves(outlet);
         }
         let Some(at) = picture.outlets.get(outlet).copied() else { return Ok(()) };
         let mut world = std::mem::take(&mut picture.world);
@@ -118,7 +132,7 @@ impl Runs {
             }
             let dark = (!step.keeps_host).then(|| may_stay_dark(&picture, &world, at)).flatten();
             if let Some(why) = dark {
-                return Err(Cramped::Full(why));
+                return Err(Cramped::Dark(why));
             }
         }
         let may_be_worse = || self.may_be_worse(&picture, &world, at, sight.now);
@@ -182,6 +196,13 @@ fn granted(run: &Run) -> impl Iterator<Item = &OutletId> {
     ons.map(|(step, _)| &step.outlet)
 }
 
+/// The outlets of a plan whose offs were let through.
+fn going_off(run: &Run) -> impl Iterator<Item = &OutletId> {
+    let steps = run.record.steps.iter().zip(&run.doing);
+    let offs = steps.filter(|(step, doing)| step.relay == Relay::Off && doing.phase.has_had_room());
+    offs.map(|(step, _)| &step.outlet)
+}
+
 /// A PDU that does not answer and carries a part of what flows over a limit above an outlet, told in words: also one that
 /// has not answered since the start, of which no outlet is known.
 fn silent_beside(world: &World, outlet: usize, sight: &Sight<'_>) -> Option<String> {
@@ -220,6 +241,30 @@ impl Picture {
             let limit = &mut self.world.limits[share.limit];
             limit.load += share.of(draw.boot);
             limit.surges(share.of(draw.inrush - draw.boot), draw.inrush_ms + STEP_MS);
+        }
+    }
+
+    /// Counts what an outlet that goes off, and is not seen to be off yet, leaves to the other feeds of its host. Which of
+    /// several takes it is not known: each may.
+    pub(super) fn leaves(&mut self, outlet: &OutletId) {
+        let Some(at) = self.outlets.get(outlet).copied() else { return };
+        let of = &self.world.outlets[at];
+        let Some(host) = of.host.filter(|_| of.relay == Relays::On) else { return };
+        let load = of.load;
+        let mut onto: BTreeMap<usize, i64> = BTreeMap::new();
+        for (other, feed) in self.world.outlets.iter().enumerate() {
+            if other == at || feed.host != Some(host) || feed.relay != Relays::On {
+                continue;
+            }
+            for share in &feed.over {
+                let mine = of.share(share.limit).map_or(0, |share| share.permille);
+                let more = Share { permille: (share.permille - mine).max(0), ..*share }.of(load);
+                let most = onto.entry(share.limit).or_default();
+                *most = more.max(*most);
+            }
+        }
+        for (limit, load) in onto {
+            self.world.limits[limit].load += load;
         }
     }
 

@@ -116,6 +116,12 @@ impl Phase {
         matches!(self, Phase::LooksThere { .. } | Phase::Clears { .. } | Phase::Intends { .. })
     }
 
+    /// Whether it has had room, and its outlet may not have been seen to be switched yet.
+    pub fn has_had_room(&self) -> bool {
+        let feeds = matches!(self, Phase::Feeds { .. } | Phase::LooksFeed { .. });
+        feeds || self.is_granted() || self.is_written()
+    }
+
     /// Whether it may be given up without a trace: nothing was intended for it.
     fn is_undecided(&self) -> bool {
         matches!(
@@ -173,9 +179,13 @@ impl Runs {
         let taken = self.busy.contains_key(&step.outlet.pdu)
             || run.calling.values().any(|outlets| outlets.contains(&step.outlet));
         let host_taken = run.doing[at].keeps.as_ref().is_some_and(|id| self.turns.contains_key(id));
-        // An on does not overtake another that waits for room.
-        let behind = step.relay == Relay::On
-            && run.doing[..at].iter().any(|doing| matches!(doing.phase, Phase::Room { .. }));
+        // An on does not overtake another that waits for room. It does an off: that may wait for the room that the on makes,
+        // as its host's load moves back.
+        let mut before = run.record.steps[..at].iter().zip(&run.doing);
+        let waits = |(step, doing): (&StepRecord, &Doing)| {
+            step.relay == Relay::On && matches!(doing.phase, Phase::Room { .. })
+        };
+        let behind = step.relay == Relay::On && before.any(waits);
         (!taken && !host_taken && !behind).then_some(due.max(run.began).max(run.looks))
     }
 
@@ -396,15 +406,17 @@ impl Runs {
             self.doing(who).phase = Phase::Room { known, since, until, next };
             return true;
         }
-        let (why, is_full) = match self.room(who, sight) {
+        let (why, may_replan, is_full) = match self.room(who, sight) {
             Ok(()) => {
                 self.busy.insert(pdu, who.clone());
                 self.has_room(who, known, sight);
                 return true;
             }
-            Err(Cramped::Full(why)) => (why, true),
-            Err(Cramped::Untold(why)) => (why, false),
+            Err(Cramped::Full(why)) => (why, true, true),
+            Err(Cramped::Dark(why)) => (why, false, true),
+            Err(Cramped::Untold(why)) => (why, false, false),
         };
+        let feeds = self.wanted_for(who, sight);
         let replans = run.record.on_overload == OnOverload::Replan && is_full;
         // An off of its plan that waits for a webhook may make the room. That may take long: no PDU is asked all the time.
         let (until, pause) = if run.calling.is_empty() {
@@ -422,8 +434,8 @@ impl Runs {
             let next =
                 sight.now + if left > 0 { pause.min(Span(left.max(PAUSE.0))) } else { pause };
             self.doing(who).phase = Phase::Room { known, since, until, next };
-            self.deeds.push(Deed::Want(pdu));
-        } else if replans && !self.comes_back(who) && self.replan(who, sight) {
+            self.deeds.extend(feeds.into_iter().map(Deed::Want));
+        } else if replans && may_replan && self.replan(who, sight) {
             // Planned anew: this step is no more.
         } else {
             self.ends(who, Outcome::Failed, Some(why), sight);

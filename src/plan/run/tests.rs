@@ -458,34 +458,6 @@ fn a_host_is_not_cut_for_a_cycle_while_a_pdu_below_one_of_its_limits_is_silent()
     assert_eq!(rack.written, ["pdu-a/3 off", "pdu-a/3 on"]);
 }
 
-/// A step may wait for long: what the other feeds of its host were before that says nothing of now.
-#[test]
-fn the_other_feeds_of_a_host_are_looked_at_after_all_that_a_step_waits_for() {
-    for other_goes in [true, false] {
-        let mut site = heavy(Site::default(), &["pdu-a", "pdu-b"], 5_000_000);
-        let mut two = drawing(1, 200_000, 1_000, 200_000);
-        two.outlets.push(outlet(2));
-        site.hosts.insert("two".parse().unwrap(), two);
-        let mut rack = Rack::new(site, [true; 3]);
-        rack.beside = Some((Health::Stale("no answer".into()), 5_000));
-        let mut cycle = plan("one", &[(1, Relay::Off), (1, Relay::On)]);
-        cycle.steps[0].keeps_host = true;
-        rack.begins(cycle);
-        rack.passes(30);
-        assert_eq!(rack.written, [""; 0]);
-        rack.on[1] = !other_goes;
-        rack.beside = Some((Health::Online, 1_000));
-        rack.passes(60);
-        if other_goes {
-            assert_eq!(rack.written, [""; 0]);
-            let detail = rack.ended[0].steps[0].detail.clone().unwrap();
-            assert!(detail.contains("last feed of host two"), "{detail}");
-        } else {
-            assert_eq!(rack.written, ["pdu-a/1 off", "pdu-a/1 on"]);
-        }
-    }
-}
-
 /// The planner believes what is said of loads that start up; what no meter has confirmed may be twice that.
 #[test]
 fn a_plan_is_planned_anew_while_a_host_starts_up_but_not_for_ever() {

@@ -1,7 +1,7 @@
 //! Hosts with several feeds of which the site does not say what they draw. Each outlet draws 500 W as its meter shows it.
 
 use super::*;
-use crate::plan::{Draw, Goal, Picture, Refusal, Want, plan as planned};
+use crate::plan::{After, Draw, Goal, Picture, Refusal, Until, Want, plan as planned};
 
 /// The feed of the host on the other PDU.
 fn other() -> OutletId {
@@ -164,6 +164,66 @@ fn an_off_is_not_written_while_the_other_feed_of_its_host_has_no_room_for_what_m
         assert_eq!(rack.written, written, "{rating}");
         let detail = rack.ended[0].steps[0].detail.clone().unwrap_or_default();
         assert_eq!(detail.contains("feed"), !fits, "{detail}");
+    }
+}
+
+/// A step may wait for long: what the other feeds of its host were before that says nothing of now.
+#[test]
+fn the_other_feeds_of_a_host_are_looked_at_after_all_that_a_step_waits_for() {
+    for other_goes in [true, false] {
+        let mut site = heavy(Site::default(), &["pdu-a", "pdu-b"], 5_000_000);
+        let mut two = drawing(1, 200_000, 1_000, 200_000);
+        two.outlets.push(outlet(2));
+        site.hosts.insert("two".parse().unwrap(), two);
+        let mut rack = Rack::new(site, [true; 3]);
+        rack.beside = Some((Health::Stale("no answer".into()), 5_000));
+        let mut cycle = plan("one", &[(1, Relay::Off), (1, Relay::On)]);
+        cycle.steps[0].keeps_host = true;
+        cycle.steps[1].after.push(After { step: 0, until: Until::Done, pause_ms: 0 });
+        rack.begins(cycle);
+        rack.passes(30);
+        assert_eq!(rack.written, [""; 0]);
+        rack.on[1] = !other_goes;
+        rack.beside = Some((Health::Online, 1_000));
+        rack.passes(60);
+        if other_goes {
+            assert_eq!(rack.written, [""; 0]);
+            let detail = rack.ended[0].steps[0].detail.clone().unwrap();
+            assert!(detail.contains("last feed of host two"), "{detail}");
+        } else {
+            assert_eq!(rack.written, ["pdu-a/1 off", "pdu-a/1 on"]);
+        }
+    }
+}
+
+#[test]
+fn an_on_overtakes_an_off_that_waits_for_room() {
+    let mut rack = rack(9_000_000, true, true);
+    rack.site.feeds.get_mut("feed").unwrap().of = vec![Member::Pdu("pdu-b".parse().unwrap())];
+    rack.site.feeds.get_mut("feed").unwrap().rating = 900_000;
+    rack.on[0] = false;
+    rack.begins(plan("one", &[(3, Relay::Off), (1, Relay::On)]));
+    rack.passes(300);
+    assert_eq!(rack.written, ["pdu-a/1 on"]);
+}
+
+#[test]
+fn what_goes_off_and_is_not_seen_off_counts_on_the_other_feed_already() {
+    let pdu_b = || vec![Member::Pdu("pdu-b".parse().unwrap())];
+    for (on, more) in [(true, 500_000), (false, 0)] {
+        let mut rack = rack(9_000_000, on, true);
+        rack.site.feeds.get_mut("feed").unwrap().of = pdu_b();
+        rack.sees(|runs, sight| {
+            let mut picture = Picture::of(sight, &runs.memory, None);
+            let feed = |picture: &Picture| {
+                let mut limits = picture.world.limits.iter();
+                limits.find(|limit| limit.name == "feed").unwrap().load
+            };
+            let before = feed(&picture);
+            picture.leaves(&outlet(3));
+            assert_eq!(feed(&picture) - before, more);
+            Vec::new()
+        });
     }
 }
 
