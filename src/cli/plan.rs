@@ -55,6 +55,8 @@ pub async fn run(command: Plan) -> Outcome {
                 out::line(&format!("as the rack is now it would be refused: {why}"));
             }
             if plan["timeline"].is_array() {
+                out::line("");
+                out::line("if it were made now:");
                 foretell(&plan, &gateway.get("/v1/limits").await?);
             }
             Ok(())

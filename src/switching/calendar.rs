@@ -333,7 +333,7 @@ fn was_begun_for(record: &Record, id: &PlanId, at: Stamp) -> bool {
 
 /// Whether what others agreed to, or an admin lifted locks for, is all that an instance of a plan switches: a group may have
 /// grown since.
-fn covers(parent: &Record, instance: &Record) -> Result<(), Refusal> {
+pub(super) fn covers(parent: &Record, instance: &Record) -> Result<(), Refusal> {
     if instance.needs_approvals == 0 {
         return Ok(());
     }

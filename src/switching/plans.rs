@@ -117,7 +117,7 @@ pub struct Line {
 pub struct Preview {
     /// The plan.
     pub record: Record,
-    /// The limits above its outlets.
+    /// The limits above its outlets, and those above other feeds of its hosts that load moves to.
     pub timeline: Vec<Line>,
     /// Hosts that have fewer live feeds after it, and are not switched off whole.
     pub loses_redundancy: Vec<HostId>,
@@ -218,11 +218,14 @@ impl Switching {
         let now = self.clock.stamp();
         let outlets: Vec<&OutletId> =
             goals.iter().map(|goal| &world.outlets[goal.outlet].id).collect();
-        let above: BTreeSet<usize> = goals
-            .iter()
-            .flat_map(|goal| &world.outlets[goal.outlet].over)
-            .map(|share| share.limit)
-            .collect();
+        let over = |at: usize| world.outlets[at].over.iter().map(|share| share.limit);
+        let mut above: BTreeSet<usize> = goals.iter().flat_map(|goal| over(goal.outlet)).collect();
+        // And those that load moves to.
+        let hosts: BTreeSet<usize> =
+            goals.iter().filter_map(|goal| world.outlets[goal.outlet].host).collect();
+        let feeds = (0..world.outlets.len())
+            .filter(|at| world.outlets[*at].host.is_some_and(|host| hosts.contains(&host)));
+        above.extend(feeds.flat_map(over).filter(|limit| made.timelines[*limit].len() > 1));
         let target: Vec<String> = wish.goals.iter().map(|goal| goal.select.to_string()).collect();
         let actions: BTreeSet<&str> = wish.goals.iter().map(|goal| goal.action.word()).collect();
         let action = wish.goals.first().map_or(Action::Off, |goal| goal.action);

@@ -117,6 +117,8 @@ pub struct Switching {
     pub(super) webhooks: Arc<tokio::sync::Semaphore>,
     /// Nodes that the end of the gateway found not taken back yet.
     pub(super) unheard: Arc<tokio::sync::Mutex<super::hooks::Unheard>>,
+    /// One kept plan is foreseen at a time: whoever reads may ask for that, and it takes a while.
+    pub(super) foreseeing: Arc<tokio::sync::Semaphore>,
     pub(super) wake: Wake,
     awake: Awake,
     pub(super) quiet: Arc<tokio::sync::Notify>,
@@ -155,6 +157,7 @@ impl Switching {
             turns: Arc::default(),
             webhooks: Arc::new(tokio::sync::Semaphore::new(WEBHOOKS)),
             unheard: Arc::default(),
+            foreseeing: Arc::new(tokio::sync::Semaphore::new(1)),
             wake: Arc::new(watch::Sender::new(None)),
             awake: Awake::by(std::path::Path::new(LATENCY)),
             quiet: Arc::default(),

@@ -95,7 +95,7 @@ pub struct PlannedBody {
     /// The plan; a dry run is not kept, and its id is of no use.
     #[serde(flatten)]
     pub plan: PlanBody,
-    /// What flows over each limit above its outlets.
+    /// What flows over each limit above its outlets, and over those that load moves to.
     pub timeline: Vec<LineBody>,
     /// Hosts that keep a feed and lose another.
     pub loses_redundancy: Vec<String>,
@@ -109,7 +109,7 @@ pub struct ShownBody {
     /// The plan.
     #[serde(flatten)]
     pub plan: PlanBody,
-    /// What would flow over each limit above its outlets.
+    /// What would flow over each limit above its outlets, and over those that load moves to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Vec<LineBody>>,
     /// Hosts that would keep a feed and lose another.
