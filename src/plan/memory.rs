@@ -172,7 +172,8 @@ impl Picture {
         memory: &Memory,
     ) {
         let outlet = &self.world.outlets[at];
-        let Some(host) = outlet.host.filter(|_| outlet.relay == Relays::Off) else { return };
+        // Of one whose PDU has stopped to answer since it is not known, either.
+        let Some(host) = outlet.host.filter(|_| outlet.relay != Relays::On) else { return };
         let load = memory.drew.get(&outlet.id).copied().unwrap_or(outlet.draw.steady);
         let shows = off + Span(METER_LAG_MS);
         let mut onto: BTreeMap<usize, i64> = BTreeMap::new();

@@ -169,7 +169,9 @@ impl Runs {
                 Err(_) => return false,
             }
         };
-        self.frees(who);
+        // Nothing of it is under way: what its steps had is free for those that take their places.
+        self.busy.retain(|_, of| of.plan != who.plan);
+        self.turns.retain(|_, of| of.plan != who.plan);
         self.rearrange(&who.plan, &picture.world, &made, &goals, (&left, &why), sight);
         true
     }

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::id::{OutletId, PduId};
-use crate::model::switching::Relay;
+use crate::model::switching::{Outcome, Relay};
 
 use super::super::memory::{Memory, first_moment};
 use super::super::picture::{Picture, STEP_MS, Sight, Told};
 use super::super::planner::Refusal;
-use super::super::record::{Mark, Record, StepRecord};
+use super::super::record::{Mark, Record, StepRecord, StepState};
 use super::super::search::fits;
 use super::super::site::Site;
 use super::super::world::{Goal, Relays, Share, Want, World};
+use super::step::Phase;
 use super::worst::may_stay_dark;
 use super::{Run, Runs, Who};
 
@@ -62,17 +63,51 @@ fn is_said(world: &World, at: usize, site: &Site) -> bool {
     host.or(site.outlets.get(id).and_then(|spec| spec.draw)).is_some()
 }
 
+impl Run {
+    /// Whether an outlet that a step switches off comes on again by a later one.
+    fn comes_back(&self, at: usize) -> bool {
+        let (before, rest) = self.record.steps.split_at(at + 1);
+        before.last().is_some_and(|step| {
+            let back = |other: &StepRecord| other.relay == Relay::On && other.outlet == step.outlet;
+            step.relay == Relay::Off && rest.iter().any(back)
+        })
+    }
+
+    /// Whether an outlet that a step switches on was switched off by an earlier one.
+    fn was_cut(&self, at: usize) -> bool {
+        let (before, rest) = self.record.steps.split_at(at);
+        rest.first().is_some_and(|step| {
+            let cut = |other: &StepRecord| other.relay == Relay::Off && other.outlet == step.outlet;
+            step.relay == Relay::On && before.iter().any(cut)
+        })
+    }
+
+    /// Whether it has switched off what is to come on again by a step that was not begun.
+    pub(super) fn has_some_off(&self) -> bool {
+        let of = |relay: Relay, state: StepState| {
+            let steps = self.record.steps.iter();
+            steps.filter(move |step| step.relay == relay && step.state == state)
+        };
+        let cut: BTreeSet<&OutletId> =
+            of(Relay::Off, StepState::Ended(Outcome::Done)).map(|step| &step.outlet).collect();
+        of(Relay::On, StepState::Pending).any(|step| cut.contains(&step.outlet))
+    }
+
+    /// Whether an on has to wait as it would overtake what waits for room: another on; and an off whose outlet is to come on
+    /// again, unless it undoes an off itself, since the load of its host moves back then, and makes room.
+    pub(super) fn is_behind(&self, at: usize) -> bool {
+        let waits = |of: &usize| matches!(self.doing[*of].phase, Phase::Room { .. });
+        let step = |of: usize| &self.record.steps[of];
+        let goes_first =
+            |of: usize| step(of).relay == Relay::On || self.comes_back(of) && !self.was_cut(at);
+        step(at).relay == Relay::On && (0..at).filter(waits).any(goes_first)
+    }
+}
+
 impl Runs {
     /// Whether an outlet that is switched off comes on again in the same plan.
     pub(super) fn comes_back(&self, who: &Who) -> bool {
-        self.plans.get(&who.plan).is_some_and(|run| {
-            let (before, rest) = run.record.steps.split_at(who.step + 1);
-            before.last().is_some_and(|step| {
-                let back =
-                    |other: &StepRecord| other.relay == Relay::On && other.outlet == step.outlet;
-                step.relay == Relay::Off && rest.iter().any(back)
-            })
-        })
+        self.plans.get(&who.plan).is_some_and(|run| run.comes_back(who.step))
     }
 
     /// The PDUs that have to be read for a step that waits for room: an off waits for that of its host's other feeds.
@@ -104,7 +139,7 @@ impl Runs {
             }
         }
         for outlet in self.plans.values().flat_map(going_off) {
-            picture.leaves(outlet);
+            picture.leaves(outlet, sight.site);
         }
         let Some(at) = picture.outlets.get(outlet).copied() else { return Ok(()) };
         let mut world = std::mem::take(&mut picture.world);
@@ -246,14 +281,20 @@ impl Picture {
 
     /// Counts what an outlet that goes off, and is not seen to be off yet, leaves to the other feeds of its host. Which of
     /// several takes it is not known: each may.
-    pub(super) fn leaves(&mut self, outlet: &OutletId) {
+    pub(super) fn leaves(&mut self, outlet: &OutletId, site: &Site) {
         let Some(at) = self.outlets.get(outlet).copied() else { return };
+        let Some((_, host)) = site.host_of(outlet) else { return };
         let of = &self.world.outlets[at];
-        let Some(host) = of.host.filter(|_| of.relay == Relays::On) else { return };
+        if of.relay != Relays::On {
+            // What was sent counts as moved by then (`Picture::moved`).
+            return;
+        }
         let load = of.load;
         let mut onto: BTreeMap<usize, i64> = BTreeMap::new();
-        for (other, feed) in self.world.outlets.iter().enumerate() {
-            if other == at || feed.host != Some(host) || feed.relay != Relays::On {
+        let feeds = host.outlets.iter().filter(|feed| *feed != outlet);
+        for feed in feeds.filter_map(|feed| self.outlets.get(feed)) {
+            let feed = &self.world.outlets[*feed];
+            if feed.relay != Relays::On {
                 continue;
             }
             for share in &feed.over {

@@ -15,7 +15,7 @@ use super::super::record::{OnOverload, StepRecord, StepState};
 use super::super::site::Site;
 use super::room::Cramped;
 use super::verify::{Doubt, Verifying, Witnessing};
-use super::{Deed, Note, PAUSE, Run, Runs, Who, WriteEnd};
+use super::{Deed, LONG_PATIENCE, Note, PAUSE, Run, Runs, Who, WriteEnd};
 
 /// How long the outcome of a command is looked for whose device task was ended.
 const LOST: Span = Span::seconds(15);
@@ -179,14 +179,7 @@ impl Runs {
         let taken = self.busy.contains_key(&step.outlet.pdu)
             || run.calling.values().any(|outlets| outlets.contains(&step.outlet));
         let host_taken = run.doing[at].keeps.as_ref().is_some_and(|id| self.turns.contains_key(id));
-        // An on does not overtake another that waits for room. It does an off: that may wait for the room that the on makes,
-        // as its host's load moves back.
-        let mut before = run.record.steps[..at].iter().zip(&run.doing);
-        let waits = |(step, doing): (&StepRecord, &Doing)| {
-            step.relay == Relay::On && matches!(doing.phase, Phase::Room { .. })
-        };
-        let behind = step.relay == Relay::On && before.any(waits);
-        (!taken && !host_taken && !behind).then_some(due.max(run.began).max(run.looks))
+        (!taken && !host_taken && !run.is_behind(at)).then_some(due.max(run.began).max(run.looks))
     }
 
     /// Moves a step on, if it can be.
@@ -419,12 +412,15 @@ impl Runs {
         let feeds = self.wanted_for(who, sight);
         let replans = run.record.on_overload == OnOverload::Replan && is_full;
         // An off of its plan that waits for a webhook may make the room. That may take long: no PDU is asked all the time.
-        let (until, pause) = if run.calling.is_empty() {
+        // Nor does an off that fails leave those off that are to come on again.
+        let is_off = run.record.steps[who.step].relay == Relay::Off;
+        let spares = is_off && sight.now < since + LONG_PATIENCE && run.has_some_off();
+        let (until, pause) = if spares || !run.calling.is_empty() {
+            (run.waits_until(sight.now), LULL)
+        } else {
             // Who has waited for long need not ask the PDU as often as who came a moment ago.
             let waited = (sight.now - since).0;
             (until, Span((waited / 10).clamp(PAUSE.0, LONG_PAUSE.0)))
-        } else {
-            (run.waits_until(sight.now), LULL)
         };
         if sight.now < until || replans && !self.only_waits(&who.plan) {
             // An off on the same device may make room meanwhile.

@@ -134,6 +134,9 @@ fn what_a_feed_left_to_another_counts_there_until_a_meter_shows_it() {
     rack.runs.memory.written.insert(other(), off);
     rack.runs.memory.drew.insert(other(), 300_000);
     assert_eq!(flows(&mut rack, None), 1_800_000);
+    let seen = rack.beside.replace((Health::Stale("no answer".into()), 0));
+    assert_eq!(flows(&mut rack, None), 1_800_000, "its PDU has stopped to answer since");
+    rack.beside = seen;
     rack.now += 4_000;
     assert_eq!(flows(&mut rack, None), 1_800_000, "meters lag");
     rack.now += 2_000;
@@ -196,15 +199,43 @@ fn the_other_feeds_of_a_host_are_looked_at_after_all_that_a_step_waits_for() {
     }
 }
 
-#[test]
-fn an_on_overtakes_an_off_that_waits_for_room() {
+/// A host whose other feed is below a limit that has no room for what moves to it.
+fn full_beside() -> Rack {
     let mut rack = rack(9_000_000, true, true);
     rack.site.feeds.get_mut("feed").unwrap().of = vec![Member::Pdu("pdu-b".parse().unwrap())];
     rack.site.feeds.get_mut("feed").unwrap().rating = 900_000;
-    rack.on[0] = false;
-    rack.begins(plan("one", &[(3, Relay::Off), (1, Relay::On)]));
-    rack.passes(300);
-    assert_eq!(rack.written, ["pdu-a/1 on"]);
+    rack
+}
+
+#[test]
+fn an_on_overtakes_an_off_that_waits_for_room_unless_that_needs_it_to_come_back() {
+    for (comes_back, written) in [(false, &["pdu-a/1 on"][..]), (true, &[])] {
+        let mut rack = full_beside();
+        rack.on[0] = false;
+        let mut one = plan("one", &[(3, Relay::Off), (1, Relay::On), (3, Relay::On)]);
+        one.steps.truncate(if comes_back { 3 } else { 2 });
+        rack.begins(one);
+        rack.passes(30);
+        assert_eq!(rack.written, written);
+    }
+}
+
+#[test]
+fn what_is_off_comes_on_again_before_an_off_without_room_stops_its_plan() {
+    let mut rack = full_beside();
+    let steps = [(1, Relay::Off), (3, Relay::Off), (1, Relay::On), (3, Relay::On)];
+    let mut one = plan("one", &steps);
+    for (on, off, pause_ms) in [(2, 0, 200_000), (3, 1, 0)] {
+        one.steps[on].after.push(After { step: off, until: Until::Done, pause_ms });
+    }
+    rack.begins(one);
+    rack.passes(190);
+    assert_eq!(rack.written, ["pdu-a/1 off"]);
+    assert!(rack.ended.is_empty(), "{:?}", rack.ended);
+    rack.passes(200);
+    assert_eq!(rack.written, ["pdu-a/1 off", "pdu-a/1 on"]);
+    let detail = rack.ended[0].steps[1].detail.clone().unwrap();
+    assert!(detail.contains("feed"), "{detail}");
 }
 
 #[test]
@@ -220,7 +251,7 @@ fn what_goes_off_and_is_not_seen_off_counts_on_the_other_feed_already() {
                 limits.find(|limit| limit.name == "feed").unwrap().load
             };
             let before = feed(&picture);
-            picture.leaves(&outlet(3));
+            picture.leaves(&outlet(3), sight.site);
             assert_eq!(feed(&picture) - before, more);
             Vec::new()
         });
