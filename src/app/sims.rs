@@ -65,6 +65,7 @@ struct Spec {
     outlets: u16,
     phases: u16,
     branches: u16,
+    load_percent: u16,
     seed: u64,
 }
 
@@ -127,11 +128,16 @@ fn read(path: &Path) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// What the outlets of a rack draw, in percent: as little as where either side of a rack is to carry both,
+/// so one host after the other is cycled without a wait until the last one's start is over.
+const LOAD: u16 = 60;
+
 /// A rack of PDUs: APC, Raritan, Server Technology and NETIO in turn; `config/sim.toml` is this for four.
 pub fn rack(pdus: u16, outlets: u16, first_port: u16) -> String {
     let mut text = String::from(
         "# Simulated PDUs on loopback, for \"pmgate sim --config FILE\". Loads have physics: steady draw with noise,\n\
-         # boot peak, inrush, energy that integrates power; relays take a quarter of a second.\n\
+         # boot peak, inrush, energy that integrates power; relays take a quarter of a second. An outlet draws\n\
+         # 220 to 360 W, or so many percent of that as load_percent says.\n\
          # family: apc-rpdu2, raritan-px2, sentry4 (SNMP, communities public and private), netio (Modbus TCP);\n\
          # snmp_version = \"3\" answers to user pmgate with SHA-256 \"simulated-auth\" and AES-128 \"simulated-priv\".\n",
     );
@@ -148,7 +154,7 @@ pub fn rack(pdus: u16, outlets: u16, first_port: u16) -> String {
         write!(
             text,
             "\n[[pdu]]\nid       = \"{}\"\nfamily   = \"{family}\"\n{more}listen   = \"127.0.0.1:{port}\"\n\
-             outlets  = {outlets}\nphases   = {phases}\nbranches = {branches}\nseed     = {}\n",
+             outlets  = {outlets}\nphases   = {phases}\nbranches = {branches}\nload_percent = {LOAD}\nseed     = {}\n",
             pdu_id(at),
             at + 1
         )
@@ -205,10 +211,11 @@ fn spec(item: &Item<'_>) -> Option<Spec> {
     let number = |key: &'static str, default: i64, most: i64| {
         fields.get(key).and_then(|i| i.integer(1..=most)).unwrap_or(default)
     };
-    let (outlets, phases, branches, seed) = (
+    let (outlets, phases, branches, load_percent, seed) = (
         number("outlets", 24, 48),
         number("phases", 1, 3),
         number("branches", 1, 12),
+        number("load_percent", 100, 300),
         number("seed", 1, i64::MAX),
     );
     fields.done();
@@ -220,6 +227,7 @@ fn spec(item: &Item<'_>) -> Option<Spec> {
         outlets: outlets as u16,
         phases: phases as u16,
         branches: branches as u16,
+        load_percent: load_percent as u16,
         seed: seed as u64,
     })
 }
@@ -230,8 +238,9 @@ impl Spec {
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> anyhow::Result<Running> {
-        let pdu =
-            Arc::new(Mutex::new(Pdu::new(self.seed, self.outlets, self.phases, self.branches)));
+        let mut pdu = Pdu::new(self.seed, self.outlets, self.phases, self.branches);
+        pdu.scale_loads(self.load_percent);
+        let pdu = Arc::new(Mutex::new(pdu));
         let serial = format!("SIM{:08}", self.seed);
         let (kind, title, address) = match self.family {
             Some(family) => {

@@ -101,6 +101,13 @@ impl Pdu {
         self.outlets.iter_mut().for_each(|outlet| outlet.load = load);
     }
 
+    /// Has every outlet draw so many percent of what it does.
+    pub fn scale_loads(&mut self, percent: u16) {
+        for outlet in &mut self.outlets {
+            outlet.load.steady_mw = outlet.load.steady_mw * i64::from(percent) / 100;
+        }
+    }
+
     /// How many outlets it has.
     pub fn outlets(&self) -> u16 {
         self.outlets.len() as u16
@@ -338,6 +345,16 @@ mod tests {
 
     fn watts(pdu: &mut Pdu, outlet: u16, now: Tick) -> i64 {
         pdu.value(Scope::Outlet, outlet, Metric::Power, now).unwrap()
+    }
+
+    #[test]
+    fn scaled_loads_draw_their_share() {
+        let (mut whole, mut part) = (Pdu::new(7, 8, 3, 3), Pdu::new(7, 8, 3, 3));
+        part.scale_loads(60);
+        for outlet in 0..8 {
+            let (whole, part) = (watts(&mut whole, outlet, NOW), watts(&mut part, outlet, NOW));
+            assert!((whole * 60 / 100 - part).abs() <= whole / 1_000, "{whole} mW and {part} mW");
+        }
     }
 
     #[test]

@@ -111,6 +111,18 @@ fn switching_is_seen_by_net_snmp() {
     }
 }
 
+/// Also a second one in the half minute that the first one's start has room reserved for, and the first one again.
+#[test]
+fn the_demos_hosts_are_cycled_one_right_after_the_other() {
+    let demo = Demo::start(4, 24);
+    let curl = demo.curl();
+    for host in ["server-1a", "server-1b", "server-2a", "server-2b", "server-1a"] {
+        let answer = curl.post(&format!("/v1/hosts/{host}/power"), r#"{"action":"cycle"}"#, &[]);
+        assert_eq!(answer.status, 200, "{host}: {}", answer.body);
+        assert_eq!(answer.json()["outcome"], "done", "{host}: {}", answer.body);
+    }
+}
+
 #[test]
 fn what_the_demo_prints_can_be_pasted() {
     let demo = Demo::start(4, 24);
