@@ -3,7 +3,6 @@
 //! is set never to come on, and one that is locked, is left as it is.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
@@ -20,14 +19,26 @@ use crate::store::journal::Commit;
 use super::conduct::draft;
 use super::site::Site;
 use super::submit::Switching;
-use super::wanted::times_of;
+use super::wanted::{Why, times_of};
 
 /// How long PDUs are waited for after the start, or after a change, until delays are looked at.
 const SETTLES: Span = Span::seconds(20);
 /// How often they are looked at when nothing has changed: PDUs keep them in memory that wears out.
 const AGAIN: Span = Span::seconds(86_400);
-/// How long a round that did not come to its end is waited with.
+/// How long a round that did not come to its end is waited with, and the first that found no room.
 const RETRY: Span = Span::seconds(600);
+
+/// What a round came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Came {
+    /// It did not come to its end.
+    #[default]
+    Short,
+    /// As loads are, the limits leave a PDU no room for any delays: that may pass, as after an outage, when all starts up.
+    NoRoom,
+    /// All that can be set is set.
+    Done,
+}
 
 /// When the delays are looked at.
 #[derive(Default)]
@@ -36,9 +47,24 @@ pub(super) struct Rounds {
     layouts: BTreeMap<PduId, Known>,
     next: Option<Tick>,
     task: Option<JoinHandle<()>>,
-    /// Whether the last round came to its end.
-    ended: Arc<AtomicBool>,
+    came: Arc<Mutex<Came>>,
+    /// How many rounds, one after the other, have found no room.
+    cramped: u32,
     left: Arc<Mutex<Left>>,
+}
+
+impl Rounds {
+    /// After a round: when it is looked at again, if that is sooner than in a day. Where there was no room twice as late
+    /// each time: PDUs keep their delays in memory that wears out, and the loads by which they are set are never the same.
+    fn ends(&mut self, came: Came, now: Tick) {
+        let pause = match came {
+            Came::Short => RETRY,
+            Came::NoRoom => Span(RETRY.0 << self.cramped.min(16)).min(AGAIN),
+            Came::Done => AGAIN,
+        };
+        self.cramped = if came == Came::NoRoom { self.cramped + 1 } else { 0 };
+        self.next = Some(now + pause);
+    }
 }
 
 /// What is known of PDUs that did not take a delay, until something changes: what rests on them is not set, day for day.
@@ -49,7 +75,9 @@ struct Left {
     /// How often one gave no answer when it was to be set.
     mute: BTreeMap<PduId, u32>,
     /// What was told of which.
-    told: BTreeMap<PduId, String>,
+    told: BTreeMap<PduId, Why>,
+    /// Whether it was told that none can be set.
+    told_of_all: bool,
 }
 
 impl Left {
@@ -74,6 +102,23 @@ impl Left {
     /// Every PDU that was to be set has taken its delays.
     fn all_taken(&mut self) {
         self.mute.clear();
+        self.told_of_all = false;
+    }
+
+    /// Of PDUs that are left as they are, those that this is to be told of: not again what was told, nor that there is still
+    /// no room, by other figures; but again of one that was not among them in a whole round in between.
+    fn news(&mut self, left: BTreeMap<PduId, Why>, came: Came) -> Vec<(PduId, String)> {
+        let is_known = |pdu: &PduId, why: &Why| match (self.told.get(pdu), why) {
+            (Some(Why::NoRoom(_)), Why::NoRoom(_)) => true,
+            (told, why) => told == Some(why),
+        };
+        let news = left.iter().filter(|(pdu, why)| !is_known(pdu, why));
+        let news = news.map(|(pdu, why)| (pdu.clone(), why.to_string())).collect();
+        if came != Came::Short {
+            self.told.clear();
+        }
+        self.told.extend(left);
+        news
     }
 }
 
@@ -106,28 +151,30 @@ impl Switching {
         if changed {
             rounds.site = Some(site.clone());
             rounds.left = Arc::default();
+            (rounds.cramped, rounds.task) = (0, None);
             rounds.next = Some(now + SETTLES);
-        } else if rounds.task.take().is_some() && !rounds.ended.load(Ordering::Relaxed) {
-            rounds.next = Some(now + RETRY);
+        } else if rounds.task.take().is_some() {
+            let came = std::mem::take(&mut *lock(&rounds.came));
+            rounds.ends(came, now);
         }
         // What is switched just now changes what is drawn; and nothing is written beside a plan.
         if rounds.next.is_none_or(|next| next > now) || self.running_plans() > 0 {
             return;
         }
-        rounds.next = Some(now + AGAIN);
-        rounds.ended.store(false, Ordering::Relaxed);
-        let (this, ended, left) = (self.clone(), rounds.ended.clone(), rounds.left.clone());
+        rounds.next = None;
+        rounds.came = Arc::default();
+        let (this, came, left) = (self.clone(), rounds.came.clone(), rounds.left.clone());
         rounds.task = Some(self.tasks.spawn(async move {
             tokio::select! {
-                whole = this.look_at_delays(&site, &left) => ended.store(whole, Ordering::Relaxed),
+                of = this.look_at_delays(&site, &left) => *lock(&came) = of,
                 () = this.stop.cancelled() => {}
             }
         }));
     }
 
-    /// Reads all delays, and sets them where they are to be. Returns whether it came to its end.
-    async fn look_at_delays(&self, site: &Arc<Site>, left: &Mutex<Left>) -> bool {
-        let mut whole = true;
+    /// Reads all delays, and sets them where they are to be.
+    async fn look_at_delays(&self, site: &Arc<Site>, left: &Mutex<Left>) -> Came {
+        let mut came = Came::Done;
         let mut told: BTreeMap<PduId, Startups> = BTreeMap::new();
         for view in self.fleet.services().board.views() {
             let Some(handle) = self.fleet.get(&view.id) else { continue };
@@ -137,62 +184,67 @@ impl Switching {
                 }
                 Err(error) => {
                     tracing::debug!(pdu = %view.id, %error, "the power-on delays of {} are not known", view.id);
-                    whole = false;
+                    came = Came::Short;
                 }
             }
         }
         if site.restore.is_some_and(|restore| restore.sets_delays) {
-            whole &= self.set_delays(site, told, left).await;
+            let set = self.set_delays(site, told, left).await;
+            if came == Came::Done {
+                came = set;
+            }
         }
-        whole
+        came
     }
 
-    /// Sets them. Where one PDU does not take what the others were reckoned with, they are reckoned anew without it. Returns
-    /// whether it came to its end.
+    /// Sets them. Where one PDU does not take what the others were reckoned with, they are reckoned anew without it.
     async fn set_delays(
         &self,
         site: &Arc<Site>,
         mut told: BTreeMap<PduId, Startups>,
         known: &Mutex<Left>,
-    ) -> bool {
-        let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left = lock().refused.clone();
+    ) -> Came {
+        let refused = lock(known).refused.clone();
+        let mut left: BTreeMap<PduId, Why> =
+            refused.into_iter().map(|(pdu, why)| (pdu, Why::Lasting(why))).collect();
         for (pdu, of) in &told {
-            left.extend(of.unknown.clone().map(|why| (pdu.clone(), why)));
+            left.extend(of.unknown.clone().map(|why| (pdu.clone(), Why::Lasting(why))));
         }
         told.retain(|_, of| !of.outlets.is_empty());
         let unit_ms = told.values().map(|of| of.unit_ms).max().unwrap_or(1_000);
-        let whole = loop {
+        let came = loop {
             let wanted = match self.wanted_delays(&told, unit_ms, &mut left) {
                 Ok(wanted) => wanted,
                 Err(refusal) => {
                     let text =
                         format!("the power-on delays of the PDUs stay as they are: {refusal}");
-                    tracing::warn!("{text}");
-                    self.events.tell("delays.refused", About::default(), text);
-                    break true;
+                    if !std::mem::replace(&mut lock(known).told_of_all, true) {
+                        tracing::warn!("{text}");
+                        self.events.tell("delays.refused", About::default(), text);
+                    }
+                    break Came::NoRoom;
                 }
             };
             let (pdu, unset) = match self.set_all(site, &told, &wanted).await {
                 Ok(()) => {
-                    lock().all_taken();
-                    break true;
+                    lock(known).all_taken();
+                    let is_cramped = left.values().any(|why| matches!(why, Why::NoRoom(_)));
+                    break if is_cramped { Came::NoRoom } else { Came::Done };
                 }
                 Err(failed) => failed,
             };
-            let Some(why) = lock().gives_up(&pdu, unset) else { break false };
-            left.insert(pdu, why);
+            let Some(why) = lock(known).gives_up(&pdu, unset) else { break Came::Short };
+            left.insert(pdu, Why::Lasting(why));
             // What was set of the others is as it is now.
             if !self.reads_again(&mut told).await {
-                break false;
+                break Came::Short;
             }
         };
-        for (pdu, why) in &left {
-            if lock().told.insert(pdu.clone(), why.clone()).as_ref() != Some(why) {
-                self.tell_left(pdu, why);
-            }
+        let news = lock(known).news(left, came);
+        for (pdu, why) in news {
+            self.tell_left(&pdu, &why);
         }
-        whole
+        came
     }
 
     async fn reads_again(&self, told: &mut BTreeMap<PduId, Startups>) -> bool {
@@ -372,6 +424,10 @@ impl Switching {
     }
 }
 
+fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Why a delay was not set.
 enum Unset {
     /// That may pass: it is tried again.
@@ -428,5 +484,36 @@ mod tests {
         assert_eq!((left.gives_up(&b, mute()), left.gives_up(&b, mute())), (None, None));
         left.all_taken();
         assert_eq!((left.gives_up(&b, mute()), left.gives_up(&b, mute())), (None, None));
+    }
+    #[test]
+    fn where_there_is_no_room_it_is_looked_again_before_a_day_is_over_and_ever_later() {
+        let mut rounds = Rounds::default();
+        let mut pause = |came| {
+            rounds.ends(came, Tick(5));
+            rounds.next.unwrap() - Tick(5)
+        };
+        let minutes: Vec<u64> = (0..10).map(|_| pause(Came::NoRoom).0 / 60_000).collect();
+        assert_eq!(minutes, [10, 20, 40, 80, 160, 320, 640, 1_280, 1_440, 1_440]);
+        assert_eq!(pause(Came::Done), AGAIN);
+        assert_eq!(pause(Came::Short), RETRY);
+        assert_eq!(pause(Came::NoRoom), RETRY, "it begins anew");
+    }
+
+    #[test]
+    fn that_there_is_still_no_room_is_told_once_and_again_after_there_was() {
+        let mut left = Left::default();
+        let no_room = |watts: u32| {
+            BTreeMap::from([(pdu("pdu-a"), Why::NoRoom(format!("{watts} W are left")))])
+        };
+        let told = [(pdu("pdu-a"), "713 W are left".to_owned())];
+        assert_eq!(left.news(no_room(713), Came::NoRoom), told);
+        assert_eq!(left.news(no_room(669), Came::NoRoom), []);
+        assert_eq!(left.news(BTreeMap::new(), Came::Short), []);
+        assert_eq!(left.news(no_room(669), Came::NoRoom), []);
+        assert_eq!(left.news(BTreeMap::new(), Came::Done), []);
+        assert_eq!(left.news(no_room(669), Came::NoRoom).len(), 1);
+        let lasting = BTreeMap::from([(pdu("pdu-a"), Why::Lasting("wrongValue".into()))]);
+        assert_eq!(left.news(lasting.clone(), Came::Done).len(), 1);
+        assert_eq!(left.news(lasting, Came::Done), []);
     }
 }

@@ -15,6 +15,22 @@ use crate::plan::{Refusal, Sight};
 
 use super::submit::Switching;
 
+/// Why a PDU is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Why {
+    /// As loads are, the limits have no room for it: that may pass.
+    NoRoom(String),
+    /// It holds until something changes.
+    Lasting(String),
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Why::NoRoom(why) | Why::Lasting(why)) = self;
+        f.write_str(why)
+    }
+}
+
 impl Switching {
     /// The delays that the limits ask for. A PDU whose outlets do not all fit is left as it is, and is among those that are
     /// `left`, with the reason.
@@ -22,7 +38,7 @@ impl Switching {
         &self,
         told: &BTreeMap<PduId, Startups>,
         unit_ms: u64,
-        left: &mut BTreeMap<PduId, String>,
+        left: &mut BTreeMap<PduId, Why>,
     ) -> Result<BTreeMap<OutletId, u64>, Refusal> {
         self.with_runs(|runs, sight| {
             let mut delays = Delays::default();
@@ -35,7 +51,7 @@ impl Switching {
                 if !left.contains_key(pdu)
                     && let Some(why) = left_for(pdu, of, &outlets, unit_ms, sight)
                 {
-                    left.insert(pdu.clone(), why);
+                    left.insert(pdu.clone(), Why::Lasting(why));
                 }
                 let is_left = left.contains_key(pdu);
                 if let Some(course) = &of.course {
@@ -88,7 +104,7 @@ impl Switching {
                         delays.at_once.push(outlet);
                     }
                 }
-                left.insert(pdu, why);
+                left.insert(pdu, Why::NoRoom(why));
             }
         })
     }
