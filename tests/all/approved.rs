@@ -38,15 +38,19 @@ pub fn reload(gateway: &Gateway, change: impl Fn(String) -> String) {
     gateway.wait_for("/v1/events?last=1000", |events| count(events) > before);
 }
 
+/// The serial number of a client's certificate.
+pub fn serial_of(name: &str, ca: &str) -> String {
+    let (text, _, _) = pmgate(&["ca", "show", "--json", "--dir", ca], &[]);
+    let issued: Value = serde_json::from_str(&text).unwrap();
+    let of = issued.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+    of["serial"].as_str().unwrap().to_owned()
+}
+
 /// Revokes a client's certificate, and has that taken up.
 pub fn revoke(gateway: &Gateway, name: &str) {
     let ca = gateway.dir.path().join("ca");
     let ca = ca.to_str().unwrap();
-    let (text, _, _) = pmgate(&["ca", "show", "--json", "--dir", ca], &[]);
-    let issued: Value = serde_json::from_str(&text).unwrap();
-    let of = issued.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
-    let serial = of["serial"].as_str().unwrap();
-    assert_eq!(pmgate(&["ca", "revoke", "--dir", ca, serial], &[]).2, 0);
+    assert_eq!(pmgate(&["ca", "revoke", "--dir", ca, &serial_of(name, ca)], &[]).2, 0);
     reload(gateway, |text| text);
 }
 

@@ -6,9 +6,10 @@ use pmgate::model::switching::Relay;
 use pmgate::model::time::Span;
 use serde_json::json;
 
+use crate::approved::serial_of;
 use crate::hooks::{Server, hook, node};
 use crate::planned::{ended, make, relay, run, two_pdus};
-use crate::rig::Gateway;
+use crate::rig::{Curl, Gateway, pmgate};
 
 fn wait_for_calls(server: &Server, count: usize) {
     let until = Instant::now() + Duration::from_secs(40);
@@ -85,6 +86,47 @@ async fn a_node_that_is_on_as_the_gateway_ends_is_taken_back_by_the_next_start_o
         gateway.wait_online("pdu-a");
         assert_eq!(gateway.curl().power("pdu-a/7", "off").status, 200);
         assert_eq!(server.calls().len(), count);
+    })
+    .await
+    .unwrap();
+}
+
+/// Nothing of it was begun but the drain: who was turned away while the gateway was off switches nothing by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_of_one_who_was_turned_away_meanwhile_is_not_taken_up_and_its_node_is_taken_back() {
+    let server = Server::start(&[202; 500]).await;
+    let back = Server::start(&[]).await;
+    let hooks = hook("before_off", &server, ", within_s = 300") + &hook("after_on", &back, "");
+    let (a, b, gateway) = two_pdus(&node(&hooks)).await;
+    tokio::task::spawn_blocking(move || {
+        let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
+        let sections = format!("[switching]{}", text.split_once("[switching]").unwrap().1);
+        let own = gateway.dir.path().join("ca");
+        let ca = own.to_str().unwrap();
+        let issued = pmgate(&["ca", "issue", "--role", "operator", "other", "--dir", ca], &[]);
+        assert_eq!(issued.2, 0, "{issued:?}");
+        for kind in ["pem", "key"] {
+            let name = format!("other.{kind}");
+            std::fs::copy(own.join(&name), gateway.dir.path().join(&name)).unwrap();
+        }
+        let other = Curl::new(gateway.dir.path(), &gateway.url, "other");
+        let wish = json!({"goals": [{"select": {"hosts": ["node"]}, "action": "cycle"}]});
+        let plan = make(&other, &wish);
+        assert_eq!(run(&other, &plan).status, 202);
+        wait_for_calls(&server, 1);
+        let dir = gateway.kill();
+        let serial = serial_of("other", ca);
+        assert_eq!(pmgate(&["ca", "revoke", "--dir", ca, &serial], &[]).2, 0);
+        let gateway = Gateway::in_dir(dir, &sections, &[]);
+        let over = ended(&gateway, &plan);
+        assert_eq!(over["state"], "cancelled", "{over}");
+        let refused = gateway.wait_for("/v1/events?last=100", |events| {
+            let mut all = events.as_array().unwrap().iter();
+            all.any(|event| event["kind"] == "plan.refused")
+        });
+        assert!(refused.to_string().contains("revoked"), "{refused}");
+        wait_for_calls(&back, 1);
+        assert_eq!((relay(&a, 5), relay(&b, 5)), (Relay::On, Relay::On));
     })
     .await
     .unwrap();
