@@ -300,7 +300,12 @@ async fn a_calendar_makes_its_plan_anew_also_after_a_restart_until_it_is_cancell
     assert_eq!(gateway.curl().power("pdu-a/5", "on").status, 200);
     let gateway = again(gateway).await;
     let curl = gateway.curl();
-    assert_eq!(curl.power("pdu-a/6", "off").status, 200);
+    // A time that cannot be had at once is tried again after five seconds.
+    let mut later = off(&["pdu-a/6"]);
+    later["not_before"] = json!(Stamp(now().0 + 8_000).to_string());
+    let later = make(&curl, &later);
+    assert_eq!(run(&curl, &later).status, 202);
+    assert_eq!(ended(&gateway, &later)["state"], "done");
     let plans = curl.get("/v1/plans");
     let of_it = plans["plans"].as_array().unwrap().iter().filter(|of| of["parent"] == plan["id"]);
     assert_eq!((of_it.count(), relay(&a, 5)), (1, Relay::On), "{plans}");
