@@ -54,8 +54,8 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// After a round: when it is looked at again, if that is sooner than in a day. Where there was no room twice as late
-    /// each time: PDUs keep their delays in memory that wears out, and the loads by which they are set are never the same.
+    /// Sets when the next round is. Where there was no room, twice as late each time: PDUs keep their delays in memory that
+    /// wears out, and the loads by which those of the others are set anew are never the same.
     fn ends(&mut self, came: Came, now: Tick) {
         let pause = match came {
             Came::Short => RETRY,
@@ -485,6 +485,7 @@ mod tests {
         left.all_taken();
         assert_eq!((left.gives_up(&b, mute()), left.gives_up(&b, mute())), (None, None));
     }
+
     #[test]
     fn where_there_is_no_room_it_is_looked_again_before_a_day_is_over_and_ever_later() {
         let mut rounds = Rounds::default();
