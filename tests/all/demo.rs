@@ -111,11 +111,20 @@ fn switching_is_seen_by_net_snmp() {
     }
 }
 
-/// Also a second one in the half minute that the first one's start has room reserved for, and the first one again.
+/// Also a second one in the half minute that the first one's start has room reserved for, and the first one again: every
+/// branch has room for that, whatever the noise.
 #[test]
 fn the_demos_hosts_are_cycled_one_right_after_the_other() {
     let demo = Demo::start(4, 24);
     let curl = demo.curl();
+    let limits = curl.get("/v1/limits");
+    let branches = limits["limits"].as_array().unwrap().iter();
+    let branches: Vec<&Value> = branches.filter(|limit| limit["kind"] == "branch").collect();
+    assert_eq!(branches.len(), 9, "{limits}");
+    for branch in branches {
+        let (load, budget) = (number(&branch["load_w"]), number(&branch["budget_w"]));
+        assert!(load > 0.3 * budget && load < 0.65 * budget, "{branch}");
+    }
     for host in ["server-1a", "server-1b", "server-2a", "server-2b", "server-1a"] {
         let answer = curl.post(&format!("/v1/hosts/{host}/power"), r#"{"action":"cycle"}"#, &[]);
         assert_eq!(answer.status, 200, "{host}: {}", answer.body);
